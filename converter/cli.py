@@ -1,0 +1,202 @@
+"""The command line: parse, make one library call, print. Results go to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, NoReturn, ParamSpec
+
+import click
+from tqdm import tqdm
+
+from converter import __version__
+from converter.convert import ConvertOptions, convert, plan_conversion
+from converter.display import ProgressDisplay, describe_info, describe_plan, describe_summary, format_bytes
+from converter.errors import ConverterError
+from converter.events import Event, Planned
+from converter.info import describe_store
+from converter.model import CODECS
+from converter.sample import write_sample
+
+EXIT_INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells report it."""
+
+P = ParamSpec("P")
+
+
+def _fail_clearly(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn the errors that are raised on purpose into one message and exit code 1."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except ConverterError as error:
+            raise click.ClickException(str(error)) from error
+
+    return run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="converter")
+def cli() -> None:
+    r"""Pack the raw BigEarthNet archive once into a store that trains fast.
+
+    \b
+    A store is a folder:
+      images.zarr       sharded Zarr v3, native resolution, bit-identical pixels
+      patches.parquet   GeoParquet: labels, splits, times, footprints; row i = index i of every array
+
+    \b
+    Try it without the archive:
+      python -m converter sample data/sample
+      python -m converter convert data/sample data/sample-store
+      python -m converter info data/sample-store
+
+    Exit codes: 0 success, 1 failed work (one message says what and what to do), 2 wrong usage, 130 interrupted.
+    """
+
+
+@cli.command("convert")
+@click.argument("raw", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--codec",
+    type=click.Choice(CODECS),
+    default="lz4",
+    show_default=True,
+    help="lz4 reads fastest, zstd is a little smaller, none is raw.",
+)
+@click.option(
+    "--shard-size",
+    type=int,
+    default=256,
+    show_default=True,
+    help="Patches in one file of an array, and in one unit of work.",
+)
+@click.option("--workers", type=int, help="Worker processes to start.  [default: one a core]")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Use a running dask cluster, such as tcp://head:8786, instead of starting one.",
+)
+@click.option(
+    "--lists",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of your own official lists (train.csv, ...).  [default: those of bigearthnet-common]",
+)
+@click.option(
+    "--on-bad",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="Bad patches: stop converts all others, then fails with the list; skip leaves them out (rejected.parquet).",
+)
+@click.option(
+    "--max-bad",
+    type=float,
+    default=0.01,
+    show_default=True,
+    metavar="FRACTION",
+    help="Give up at once when more than this fraction of the patches is bad.",
+)
+@click.option(
+    "--reader",
+    type=click.Choice(["auto", "rasterio"]),
+    default="auto",
+    show_default=True,
+    help="auto reads plain GeoTIFFs itself and others with rasterio; rasterio reads all of them, slowly.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the store that is already there.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@_fail_clearly
+def convert_command(raw: Path, store: Path, *, dry_run: bool, as_json: bool, **options: Any) -> None:
+    r"""Convert the archive in RAW into the store STORE.
+
+    RAW is the extracted archive of BigEarthNet v1.0: a folder of patch folders, each with 12 GeoTIFFs and a JSON.
+    STORE is a new folder, on a disk of this machine or one that all workers share.
+
+    Interrupt it at any moment: the same command goes on where it stopped. A finished store is never touched unless
+    --overwrite says so.
+
+    \b
+    Examples:
+      python -m converter convert /data/BigEarthNet-v1.0 /data/ben
+      python -m converter convert /data/BigEarthNet-v1.0 /data/ben --dry-run
+      python -m converter convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler tcp://head:8786
+    """
+    chosen = ConvertOptions(**options)
+    if dry_run:
+        _print_plan(raw, chosen, as_json=as_json)
+        return
+    with closing(ProgressDisplay()) as display:
+        summary = convert(raw, store, chosen, display)
+    if as_json:
+        click.echo(json.dumps(summary.to_json(), indent=2))
+    else:
+        click.echo(describe_summary(summary), nl=False)
+
+
+def _print_plan(raw: Path, options: ConvertOptions, *, as_json: bool) -> None:
+    planned: list[Planned] = []
+
+    def keep(event: Event) -> None:
+        if isinstance(event, Planned):
+            planned.append(event)
+
+    plan = plan_conversion(raw, options, keep)
+    click.echo(json.dumps(plan.to_json(), indent=2) if as_json else describe_plan(planned[0]))
+
+
+@cli.command("sample")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--patches", type=int, default=1000, show_default=True, help="Patches to write, six real ones included.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed makes other synthetic patches.")
+@click.option("--workers", type=int, help="Processes to use.  [default: one a core]")
+@_fail_clearly
+def sample_command(out: Path, patches: int, seed: int, workers: int | None) -> None:
+    """Write a small archive in the exact form of BigEarthNet v1.0 to the new folder OUT.
+
+    Six patches are real, the ones that the package bigearthnet-common ships. The rest are SYNTHETIC: names, splits,
+    countries and seasons are the official ones, labels and pixels are made up so that a model can learn from them.
+    They are for trying things out, never for results.
+    """
+    with tqdm(total=patches, unit=" patches", desc="Writing", disable=None) as bar:
+
+        def show(n_done: int, _: int) -> None:
+            bar.update(n_done - bar.n)
+
+        written = write_sample(out, patches, seed, workers, show)
+    click.echo(
+        f"Wrote {written.n_real + written.n_synthetic:,} patches ({written.n_real} real, {written.n_synthetic:,} "
+        f"synthetic), {format_bytes(written.n_bytes)}, to {out}"
+    )
+
+
+@cli.command("info")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@_fail_clearly
+def info_command(store: Path, *, as_json: bool) -> None:
+    """Say what the finished store STORE holds: arrays, ratio, provenance, counts per split, class and country."""
+    found = describe_store(store)
+    click.echo(json.dumps(found, indent=2) if as_json else describe_info(found))
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    try:
+        status = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nInterrupted. What is finished is kept: run the same command again to go on.", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(status)

@@ -1,0 +1,232 @@
+"""The whole conversion: scan, plan, claim the store, run the tasks, finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from converter import __version__
+from converter.bigearthnet import S2_GROUPS
+from converter.errors import PlanError, SourceError
+from converter.events import Advanced, Finishing, OnEvent, Planned, Scanned, Started, ignore
+from converter.finish import finish_store
+from converter.lists import read_lists
+from converter.model import Codec, Layout, Reject, ShardTask
+from converter.plan import Plan, leave_out, plan_store
+from converter.receipt import Receipt, read_receipt
+from converter.run import open_cluster
+from converter.scan import scan_archive
+from converter.target import check_target, claim_target
+from converter.task import Job, Reader, ShardOutcome
+
+OnBad = Literal["stop", "skip"]
+
+_N_LISTED = 10
+"""Bad patches that an error message spells out."""
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How to convert. Every default is what most users want."""
+
+    codec: Codec = "lz4"
+    """`lz4` is the fastest to read, `zstd` is a little smaller, `none` is raw."""
+    shard_size: int = 256
+    """Patches in one file of an array, and in one unit of work."""
+    workers: int | None = None
+    """Worker processes on this machine; one a core if None."""
+    scheduler: str | None = None
+    """Address of a running dask scheduler to use instead."""
+    lists: Path | None = None
+    """Folder of the official lists; those of `bigearthnet-common` if None."""
+    overwrite: bool = False
+    """Replace a store that is already there."""
+    on_bad: OnBad = "stop"
+    """`stop` converts everything else and then fails with the list of bad patches; `skip` leaves them out."""
+    max_bad: float = 0.01
+    """Fraction of bad patches at which a run is given up at once."""
+    reader: Reader = "auto"
+    """`auto` or `rasterio`, which is slow and gives the same pixels."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise PlanError(f"expected at least one worker, not {self.workers}")
+        if self.workers is not None and self.scheduler is not None:
+            raise PlanError("workers start a cluster on this machine, scheduler names a running one: give one of them")
+        if not 0 <= self.max_bad <= 1:
+            raise PlanError(f"max_bad is a fraction between 0 and 1, not {self.max_bad}")
+        _ = self.layout  # validates itself
+
+    @property
+    def layout(self) -> Layout:
+        """The arrays that these options ask for."""
+        return Layout(S2_GROUPS, self.codec, self.shard_size)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a conversion did."""
+
+    store: Path
+    n_patches: int
+    """Patches in the store."""
+    n_rejected: int
+    """Patches left out."""
+    n_converted_now: int
+    """Patches that this run converted; an earlier, interrupted one did the others."""
+    split_counts: dict[str, int]
+    """Recommended patches of each split, and all others."""
+    n_classes: int
+    """Of the 43 classes, how many occur."""
+    pixel_bytes: int
+    """Bytes of pixels before compression."""
+    stored_bytes: int
+    """Bytes of all shards."""
+    startup_s: float
+    """Seconds until the workers were ready."""
+    convert_s: float
+    """Seconds the workers took."""
+    finish_s: float
+    """Seconds for statistics, coordinates and table."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON values."""
+        return {**asdict(self), "store": str(self.store)}
+
+
+def plan_conversion(raw: Path | str, options: ConvertOptions, on_event: OnEvent = ignore) -> Plan:
+    """Scan an archive and plan its store, writing nothing.
+
+    Raises:
+        SourceError: There is no archive, or no lists to describe it.
+    """
+    scan = scan_archive(Path(raw), lambda n_found: on_event(Scanned(n_found)))
+    lists = read_lists(options.lists)
+    plan = plan_store((lists.describe(name, folder) for name, folder in scan.folder_of.items()), options.layout)
+    n_unlisted = sum(name not in lists.pairing_of for name in scan.folder_of)
+    on_event(Planned(plan, scan.n_stray, n_unlisted))
+    return plan
+
+
+def convert(
+    raw: Path | str, store: Path | str, options: ConvertOptions | None = None, on_event: OnEvent = ignore
+) -> Summary:
+    """Convert an archive into a store.
+
+    An unfinished store of the same archive and options is continued: only shards without a receipt are converted.
+
+    Args:
+        raw: The extracted archive.
+        store: The store's folder, on a disk of this machine or one that all workers share.
+        options: How to convert.
+        on_event: Called with what happens, as it happens.
+
+    Raises:
+        SourceError: The archive cannot be used, or has bad patches; everything else has been converted then.
+        PlanError: The disk is too small, or the cluster cannot be used.
+        StoreError: The store exists, belongs to another archive or other options, or cannot be written.
+    """
+    options = options or ConvertOptions()
+    raw, store = Path(raw).absolute(), Path(store).absolute()
+    check_target(store, overwrite=options.overwrite)
+    plan = plan_conversion(raw, options, on_event)
+    claim = claim_target(store, _identify(plan), overwrite=options.overwrite, projected_bytes=plan.projected_bytes)
+    with claim as receipts_folder:
+        job = Job(str(raw), str(store), str(receipts_folder), options.layout, options.reader)
+        conversion = _Conversion(job, options, on_event)
+        plan, receipts = conversion.run(plan)
+        on_event(Finishing())
+        clock = time.perf_counter()
+        finish_store(store, plan, receipts, conversion.rejects)
+    return Summary(
+        store=store,
+        n_patches=plan.n_patches,
+        n_rejected=len(conversion.rejects),
+        n_converted_now=conversion.n_converted,
+        split_counts=dict(plan.split_counts),
+        n_classes=len({label for receipt in receipts for fact in receipt.facts for label in fact.annotation.labels}),
+        pixel_bytes=plan.pixel_bytes,
+        stored_bytes=sum(made.n_bytes for receipt in receipts for made in receipt.objects),
+        startup_s=conversion.startup_s,
+        convert_s=conversion.convert_s,
+        finish_s=time.perf_counter() - clock,
+    )
+
+
+def _identify(plan: Plan) -> dict[str, Any]:
+    """Say what decides the bytes of a store, so that an unfinished one is only continued with the same."""
+    layout = asdict(plan.layout)
+    return {
+        "converter version": __version__,
+        "codec": plan.layout.codec,
+        "shard size": plan.layout.shard_size,
+        "arrays": {group["name"]: list(group["bands"]) for group in layout["groups"]},
+        "patches": plan.n_patches,
+        "digest of the patches": plan.digest,
+    }
+
+
+class _Conversion:
+    """Runs tasks until every shard of a plan has its receipt, leaving bad patches out if the options say so."""
+
+    def __init__(self, job: Job, options: ConvertOptions, on_event: OnEvent) -> None:
+        self._job, self._options, self._on_event = job, options, on_event
+        self.rejects: list[Reject] = []
+        self.n_converted = 0
+        self.startup_s = self.convert_s = 0.0
+
+    def run(self, plan: Plan) -> tuple[Plan, list[Receipt]]:
+        """Return the plan as it came to be, and the receipt of each of its tasks."""
+        while True:
+            n_bad = len(self.rejects)
+            receipts = {task.shard: self._find(task) for task in plan.tasks}
+            todo = [task for task in plan.tasks if receipts[task.shard] is None]
+            if todo:
+                self._convert(plan, todo)
+            if len(self.rejects) == n_bad:
+                found = [receipts[task.shard] or self._find(task) for task in plan.tasks]
+                return plan, [receipt for receipt in found if receipt is not None]
+            if self._options.on_bad == "stop":
+                raise SourceError(self._list_rejects())
+            plan = leave_out(plan, {reject.patch_id for reject in self.rejects})
+
+    def _find(self, task: ShardTask) -> Receipt | None:
+        return read_receipt(Path(self._job.receipts), Path(self._job.store), task)
+
+    def _convert(self, plan: Plan, todo: Sequence[ShardTask]) -> None:
+        start = time.perf_counter()
+        n_done = plan.n_patches - sum(len(task.sources) for task in todo)
+
+        def advance(outcome: ShardOutcome) -> None:
+            nonlocal n_done
+            self.rejects += outcome.rejects
+            if not outcome.rejects:
+                n_done += outcome.n_patches
+                self.n_converted += outcome.n_patches
+            self._on_event(Advanced(n_done, len(self.rejects), plan.n_patches))
+            if len(self.rejects) > self._options.max_bad * plan.n_patches:
+                raise SourceError(self._list_rejects())
+
+        folders = [self._job.raw, self._job.store]
+        with open_cluster(self._options.workers, self._options.scheduler, folders) as cluster:
+            ready = time.perf_counter()
+            self.startup_s += ready - start
+            self._on_event(Started(cluster.n_workers, cluster.dashboard, n_done, plan.n_patches, ready - start))
+            cluster.run(self._job, todo, advance)
+            self.convert_s += time.perf_counter() - ready
+
+    def _list_rejects(self) -> str:
+        listed = [f"  {reject.patch_id}/{reject.file}: {reject.reason}" for reject in self.rejects[:_N_LISTED]]
+        more = len(self.rejects) - len(listed)
+        return "\n".join(
+            [
+                f"{len(self.rejects):,} patches cannot be converted:",
+                *listed,
+                *([f"  and {more:,} more"] if more else []),
+                "Mend or extract them again, then run the same command: it goes on where it stopped. "
+                "Or leave them out with --on-bad skip (and --max-bad, if they are many)",
+            ]
+        )

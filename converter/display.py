@@ -1,0 +1,230 @@
+"""Show a conversion to whoever waits for it: plan, progress and summary as text."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, Final, Never
+
+from tqdm import tqdm
+
+from converter.bigearthnet import N_PATCHES_V1
+from converter.convert import Summary
+from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
+from converter.model import TABLE
+from converter.plan import Plan
+
+_LINE_EVERY_S: Final = 10
+"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
+
+
+class ProgressDisplay:
+    """Draws events on stderr: a bar on a terminal, plain lines elsewhere. Call it with each event, then close it."""
+
+    def __init__(self) -> None:
+        self._on_terminal = sys.stderr.isatty()
+        self._bar: tqdm[Never] | None = None
+        self._started_at = self._printed_at = time.monotonic()
+        self._n_before = 0
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        match event:
+            case Scanned(n_found):
+                self._say(f"Scanning: {n_found:,} patch folders")
+            case Planned():
+                self._say(describe_plan(event))
+            case Started():
+                self._start(event)
+            case Advanced():
+                self._advance(event)
+            case Finishing():
+                self.close()
+                self._say("Writing statistics, coordinates and table")
+
+    def close(self) -> None:
+        """Take the bar down."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - this class is the display
+
+    def _start(self, event: Started) -> None:
+        self._say(f"{event.n_workers} workers, ready after {event.startup_s:.1f} s; dashboard: {event.dashboard}")
+        if event.n_done:
+            self._say(f"Going on after {event.n_done:,} patches that an earlier run finished")
+        self._n_before, self._started_at = event.n_done, time.monotonic()
+        if self._on_terminal:
+            self.close()
+            self._bar = tqdm(
+                total=event.n_total,
+                initial=event.n_done,
+                unit=" patches",
+                desc="Converting",
+                dynamic_ncols=True,
+                smoothing=0.05,
+                postfix="0 rejected",
+            )
+
+    def _advance(self, event: Advanced) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{event.n_rejected:,} rejected", refresh=False)
+            self._bar.update(event.n_done - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._printed_at < _LINE_EVERY_S and event.n_done + event.n_rejected < event.n_total:
+            return
+        self._printed_at = now
+        rate = (event.n_done - self._n_before) / max(now - self._started_at, 1e-9)
+        left = (event.n_total - event.n_done) / rate if rate else float("inf")
+        self._say(
+            f"{event.n_done:,} of {event.n_total:,} patches, {rate:,.0f} patches/s, "
+            f"{format_seconds(left)} left, {event.n_rejected:,} rejected"
+        )
+
+
+def describe_plan(planned: Planned) -> str:
+    """Describe a plan, and whatever of the archive does not look as published."""
+    plan = planned.plan
+    lines = [
+        f"Found     {plan.n_patches:,} of the {N_PATCHES_V1:,} patches of BigEarthNet v1.0",
+        f"Order     {_describe_splits(plan)}",
+        f"Arrays    {', '.join(group.name for group in plan.layout.groups)}: {plan.n_shards:,} shards each, "
+        f"{plan.layout.shard_size:,} patches a shard, codec {plan.layout.codec}",
+        f"Bytes     {format_bytes(plan.pixel_bytes)} of pixels, about {format_bytes(plan.projected_bytes)} in the store",
+        f"Memory    about {format_bytes(plan.worker_bytes)} a worker",
+    ]
+    if plan.n_patches < N_PATCHES_V1:
+        lines.append(
+            f"Note      {N_PATCHES_V1 - plan.n_patches:,} patches are not there: right for a subset; but if it should "
+            "be the whole archive, its extraction was cut short"
+        )
+    if planned.n_unlisted:
+        lines.append(f"Note      {planned.n_unlisted:,} patches are in no official list: no split, not recommended")
+    if planned.n_stray:
+        lines.append(f"Note      {planned.n_stray:,} other entries beside the patch folders are left alone")
+    return "\n".join(lines)
+
+
+def _describe_splits(plan: Plan) -> str:
+    counts = plan.split_counts
+    return (
+        f"{counts['train']:,} train, {counts['validation']:,} validation, {counts['test']:,} test, "
+        f"{counts['other']:,} others (snow, cloud or shadow, no 19-class label, in no list)"
+    )
+
+
+def describe_summary(summary: Summary) -> str:
+    """Describe what a conversion did, and what to try next."""
+    store = summary.store
+    rate = summary.n_converted_now / summary.convert_s if summary.convert_s else 0
+    seconds = summary.startup_s + summary.convert_s + summary.finish_s
+    counts = summary.split_counts
+    return f"""\
+Finished  {store}
+Patches   {summary.n_patches + summary.n_rejected:,} found = {summary.n_patches:,} converted \
++ {summary.n_rejected:,} rejected; {summary.n_classes} of 43 classes
+Splits    {counts.get("train", 0):,} train, {counts.get("validation", 0):,} validation, \
+{counts.get("test", 0):,} test, {counts.get("other", 0):,} others
+Bytes     {format_bytes(summary.pixel_bytes)} of pixels in {format_bytes(summary.stored_bytes)}, \
+ratio {summary.pixel_bytes / summary.stored_bytes:.2f}
+Time      {format_seconds(seconds)}: {summary.startup_s:.1f} s start, {summary.convert_s:.1f} s conversion \
+of {summary.n_converted_now:,} patches ({rate:,.0f} patches/s), {summary.finish_s:.1f} s finish
+
+Try next:
+  python -m converter info {store}
+  duckdb -c "select split, count(*) from '{store / TABLE}' where recommended group by all"
+  python -c "import xarray as xr; print(xr.open_zarr('{store / "images.zarr"}', chunks=None))"
+"""
+
+
+def describe_info(found: dict[str, Any]) -> str:
+    """Describe a store from what `describe_store` found."""
+    attributes, counts, arrays = found["attributes"], found["counts"], found["arrays"]
+    raw_bytes, stored_bytes = (sum(array[key] for array in arrays) for key in ("raw_bytes", "stored_bytes"))
+    reconciled, options = attributes["counts"], attributes["options"]
+    lines = [
+        f"Store     {found['store']}",
+        f"Data      {attributes['dataset']}, {attributes['license']}; format {attributes['format_version']}, "
+        f"written by converter {attributes['converter_version']}",
+        f"Patches   {reconciled['found']:,} found = {reconciled['converted']:,} converted "
+        f"+ {reconciled['rejected']:,} rejected, of {reconciled['expected']:,} published",
+        f"Bytes     {format_bytes(raw_bytes)} of pixels in {format_bytes(stored_bytes)}, "
+        f"ratio {raw_bytes / stored_bytes:.2f}, codec {options['codec']}, {options['shard_size']:,} patches a shard",
+        f"Identity  {attributes['fingerprint']}",
+        "",
+        *_align(("array", "shape", "type", "stored", "ratio", "bands"), map(_describe_array, arrays)),
+        "",
+        *_align(
+            ("band", "mean", "std", "min", "max"),
+            (
+                (band, *(_format_value(values[key]) for key in ("mean", "std", "min", "max")))
+                for band, values in attributes["statistics"].items()
+            ),
+        ),
+        "statistics over the recommended training patches, in stored units (reflectance x 10,000)",
+    ]
+    for title, key in (
+        ("split (recommended patches)", "recommended_split"),
+        ("country", "country"),
+        ("season", "season"),
+        ("class of 19", "labels_19"),
+        ("class of 43", "labels"),
+    ):
+        lines += ["", *_align((title, "patches"), ((name, f"{n:,}") for name, n in counts[key].items()))]
+    snow, cloud = (counts[f"contains_{key}"].get("true", 0) for key in ("seasonal_snow", "cloud_or_shadow"))
+    return "\n".join([*lines, "", f"{snow:,} patches with seasonal snow, {cloud:,} with cloud or shadow"])
+
+
+def _format_value(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def _describe_array(array: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        array["name"],
+        " x ".join(f"{length:,}" for length in array["shape"]),
+        array["dtype"],
+        format_bytes(array["stored_bytes"]),
+        f"{array['raw_bytes'] / array['stored_bytes']:.2f}",
+        " ".join(array["bands"]),
+    )
+
+
+def _align(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Lay a table out in columns, numbers to the right."""
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    right = [all(row[i][:1].isdigit() or row[i] == "-" for row in table[1:]) for i in range(len(header))]
+    return [
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Format bytes with a decimal unit, as disks are sold."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:,.0f} {unit}" if unit == "bytes" else f"{n_bytes:,.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.1f} TB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration as the two largest units that matter."""
+    if seconds == float("inf"):
+        return "unknown time"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,35 @@
+"""Say what a finished store holds, from its own metadata and table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from converter.errors import StoreError
+from converter.store import describe_arrays, read_attributes
+from converter.table import count_values, read_table_metadata
+
+
+def describe_store(store: Path) -> dict[str, Any]:
+    """Describe a finished store.
+
+    Returns:
+        JSON values: `store`, `attributes` (the root attributes), `arrays` (one record a data array) and `counts`
+        (patches per value of the table's columns).
+
+    Raises:
+        StoreError: There is no finished store, or its table belongs to other images.
+    """
+    attributes = read_attributes(store)
+    found = read_table_metadata(store).get("fingerprint")
+    if found != attributes["fingerprint"]:
+        raise StoreError(
+            f"{store}: expected table and images of one conversion, found fingerprints {found} and "
+            f"{attributes['fingerprint']}; put back the files that belong together, or convert again"
+        )
+    return {
+        "store": str(store),
+        "attributes": attributes,
+        "arrays": describe_arrays(store),
+        "counts": count_values(store),
+    }

@@ -1,0 +1,101 @@
+"""The receipt of a finished shard: proof that it is on disk, and what its patches taught.
+
+A run that is interrupted goes on from the receipts it finds; the table is made of nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.model import Annotation, PatchFacts, ShardTask
+from converter.shard import write_durably
+from converter.statistics import BandStatistics
+
+
+@dataclass(frozen=True)
+class ShardObject:
+    """One shard of one array as it lies on disk."""
+
+    path: str
+    """Relative to the store, with forward slashes."""
+    n_bytes: int
+    checksum: str
+    """Hash of the checksums of its chunks: equal if and only if the pixels and their encoding are."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one finished task left behind."""
+
+    shard: int
+    digest: str
+    """Digest of the task, which must still be the planned one."""
+    objects: tuple[ShardObject, ...]
+    facts: tuple[PatchFacts, ...]
+    """One record a patch, in the order of the shard."""
+    statistics: dict[str, tuple[BandStatistics, ...]]
+    """Per array, per band, over the shard's training patches."""
+
+
+def receipt_path(folder: Path, shard: int) -> Path:
+    """Name the receipt of a shard."""
+    return folder / f"{shard:06d}.json"
+
+
+def write_receipt(folder: Path, receipt: Receipt) -> None:
+    """Write a receipt durably; its shard objects must be on disk before."""
+    content = {
+        "shard": receipt.shard,
+        "digest": receipt.digest,
+        "objects": [asdict(made) for made in receipt.objects],
+        "facts": [_encode_facts(facts) for facts in receipt.facts],
+        "statistics": {name: [asdict(band) for band in bands] for name, bands in receipt.statistics.items()},
+    }
+    encoded = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    write_durably(str(receipt_path(folder, receipt.shard)), [encoded])
+
+
+def read_receipt(folder: Path, store: Path, task: ShardTask) -> Receipt | None:
+    """Read the receipt of a task.
+
+    Returns:
+        None unless there is one, it is of this very task, and every object it names is there in its full size.
+    """
+    try:
+        content = json.loads(receipt_path(folder, task.shard).read_bytes())
+        receipt = _decode(content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if receipt.digest != task.digest or len(receipt.facts) != len(task.sources):
+        return None
+    return receipt if all(_size(store / made.path) == made.n_bytes for made in receipt.objects) else None
+
+
+def _encode_facts(facts: PatchFacts) -> list[Any]:
+    found = facts.annotation
+    return [found.labels, found.epsg, found.x_ul, found.y_ul, found.time, found.tile, facts.zero_pixels]
+
+
+def _decode(content: dict[str, Any]) -> Receipt:
+    return Receipt(
+        shard=content["shard"],
+        digest=content["digest"],
+        objects=tuple(ShardObject(**made) for made in content["objects"]),
+        facts=tuple(
+            PatchFacts(Annotation(tuple(labels), *rest), zero_pixels) for labels, *rest, zero_pixels in content["facts"]
+        ),
+        statistics={
+            name: tuple(BandStatistics(**band) for band in bands) for name, bands in content["statistics"].items()
+        },
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1

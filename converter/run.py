@@ -1,0 +1,114 @@
+"""Run shard tasks on a dask cluster. The only importer of dask.
+
+At most a few tasks a worker are in flight, so the scheduler's memory does not grow with the archive. Dask runs a task
+again when its worker dies; a task is safe to run twice, since it renames whole files into place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+from distributed import Client, LocalCluster, as_completed
+from distributed.scheduler import KilledWorker
+
+from converter import __version__
+from converter.errors import PlanError, StoreError
+from converter.model import ShardTask
+from converter.task import Job, ShardOutcome, convert_shard
+
+_IN_FLIGHT_PER_THREAD: Final = 3
+"""Tasks submitted ahead for each worker thread: enough that none waits for the scheduler."""
+
+_CONNECT_SECONDS: Final = 20
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running dask cluster."""
+
+    client: Client
+    n_workers: int
+    dashboard: str
+    """URL of dask's own page of progress and load."""
+
+    def run(self, job: Job, tasks: Sequence[ShardTask], on_outcome: Callable[[ShardOutcome], None]) -> None:
+        """Run tasks, reporting each as it ends, in no particular order.
+
+        Raises:
+            StoreError: A shard cannot be written, or keeps killing its worker.
+        """
+        n_threads = max(1, sum(self.client.nthreads().values()))
+        waiting = iter(tasks)
+        futures = as_completed(self._submit(job, task) for task in islice(waiting, n_threads * _IN_FLIGHT_PER_THREAD))
+        try:
+            for future in futures:
+                on_outcome(future.result())
+                for task in islice(waiting, 1):
+                    futures.add(self._submit(job, task))
+        except KilledWorker as error:
+            raise StoreError(
+                f"a worker died several times over one shard ({error}); it may have run out of memory: use fewer "
+                "--workers or a smaller --shard-size. What is finished is kept, the same command goes on"
+            ) from error
+
+    def _submit(self, job: Job, task: ShardTask) -> object:
+        return self.client.submit(convert_shard, job, task, key=f"convert_shard-{task.shard}-{task.digest}", pure=True)
+
+
+@contextmanager
+def open_cluster(n_workers: int | None, scheduler: str | None, folders: Sequence[str]) -> Iterator[Cluster]:
+    """Start a cluster on this machine, or connect to a running one.
+
+    Args:
+        n_workers: Worker processes to start, one a core if None. They are spawned, never forked: a forked child
+            inherits the locks of threads it does not have.
+        scheduler: Address of a running scheduler, such as `tcp://head:8786`; no worker is started then.
+        folders: What every worker must be able to see.
+
+    Raises:
+        PlanError: The scheduler cannot be reached or has no workers, or its workers lack this version or a folder.
+    """
+    if scheduler is None:
+        with (
+            LocalCluster(
+                n_workers=n_workers or os.cpu_count() or 1,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=logging.ERROR,
+            ) as local,
+            Client(local) as client,
+        ):
+            yield Cluster(client, len(local.workers), local.dashboard_link)
+        return
+    try:
+        client = Client(scheduler, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{scheduler}: expected a dask scheduler, cannot connect: {error}") from error
+    with client:
+        _check_workers(client, scheduler, folders)
+        yield Cluster(client, len(client.nthreads()), client.dashboard_link)
+
+
+def _check_workers(client: Client, scheduler: str, folders: Sequence[str]) -> None:
+    if not client.nthreads():
+        raise PlanError(f"{scheduler}: expected dask workers, found none; start some and run the same command again")
+    try:
+        seen = client.run(_look_around, list(folders))
+    except ImportError as error:
+        raise PlanError(f"{scheduler}: its workers cannot import this package ({error}); install it there") from error
+    for worker, (version, missing) in seen.items():
+        if version != __version__:
+            raise PlanError(f"{worker}: expected version {__version__} of this package, found {version}")
+        if missing:
+            raise PlanError(f"{worker}: cannot see {', '.join(missing)}; use a path that all workers share")
+
+
+def _look_around(folders: list[str]) -> tuple[str, list[str]]:
+    return __version__, [folder for folder in folders if not os.path.isdir(folder)]

@@ -1,0 +1,181 @@
+"""The GeoParquet table of patches: build it, write it, summarise it. The only importer of pyarrow.
+
+Source: GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/). `crs` is left out, which means OGC:CRS84.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from converter.bigearthnet import S2_PATCH_V1, to_labels_19
+from converter.footprint import outline_patches
+from converter.model import PROGRESS, REJECTS, TABLE, Patch, PatchFacts, Reject
+
+_SCHEMA: Final = pa.schema(
+    [
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("patch_id", pa.string(), nullable=False),
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("labels_19", pa.list_(pa.string()), nullable=False),
+        pa.field("split", pa.string()),
+        pa.field("recommended", pa.bool_(), nullable=False),
+        pa.field("country", pa.string()),
+        pa.field("season", pa.string()),
+        pa.field("contains_seasonal_snow", pa.bool_(), nullable=False),
+        pa.field("contains_cloud_or_shadow", pa.bool_(), nullable=False),
+        pa.field("s1_name", pa.string()),
+        pa.field("s2_time", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("satellite", pa.string(), nullable=False),
+        pa.field("tile", pa.string()),
+        pa.field("column", pa.int16(), nullable=False),
+        pa.field("row", pa.int16(), nullable=False),
+        pa.field("epsg", pa.int32(), nullable=False),
+        pa.field("x_ul", pa.float64(), nullable=False),
+        pa.field("y_ul", pa.float64(), nullable=False),
+        pa.field("zero_pixels", pa.int32(), nullable=False),
+        pa.field("geometry", pa.binary(), nullable=False),
+        pa.field(
+            "bbox",
+            pa.struct([pa.field(name, pa.float64(), nullable=False) for name in ("xmin", "ymin", "xmax", "ymax")]),
+        ),
+    ]
+)
+
+_DICTIONARY_COLUMNS: Final = [
+    *("labels.list.element", "labels_19.list.element", "split", "country", "season", "satellite", "tile", "epsg"),
+]
+_ROW_GROUP_ROWS: Final = 50_000
+
+_GEO: Final = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {
+        "geometry": {
+            "encoding": "WKB",
+            "geometry_types": ["Polygon"],
+            "covering": {"bbox": {corner: ["bbox", corner] for corner in ("xmin", "ymin", "xmax", "ymax")}},
+        }
+    },
+}
+
+_METADATA_PREFIX: Final = "bigearthnet-store:"
+
+
+def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Table:
+    """Join what the lists know of each patch with what reading it taught.
+
+    Args:
+        patches: Patches in store order.
+        facts: The facts of the same patches in the same order.
+    """
+    annotations = [fact.annotation for fact in facts]
+    names = [S2_PATCH_V1.fullmatch(patch.patch_id) for patch in patches]
+    epsg = np.array([found.epsg for found in annotations], dtype=np.int32)
+    x_ul = np.array([found.x_ul for found in annotations])
+    y_ul = np.array([found.y_ul for found in annotations])
+    outlines, bounds = outline_patches(epsg, x_ul, y_ul)
+    columns: dict[str, Any] = {
+        "index": np.arange(len(patches), dtype=np.int32),
+        "patch_id": [patch.patch_id for patch in patches],
+        "labels": [found.labels for found in annotations],
+        "labels_19": [to_labels_19(found.labels) for found in annotations],
+        **{
+            field: [getattr(patch, field) for patch in patches]
+            for field in (
+                *("split", "recommended", "country", "season", "contains_seasonal_snow", "contains_cloud_or_shadow"),
+                "s1_name",
+            )
+        },
+        "s2_time": np.array([found.time for found in annotations], dtype="datetime64[ms]"),
+        "satellite": [name["satellite"] for name in names if name],
+        "tile": [found.tile for found in annotations],
+        "column": [int(name["column"]) for name in names if name],
+        "row": [int(name["row"]) for name in names if name],
+        "epsg": epsg,
+        "x_ul": x_ul,
+        "y_ul": y_ul,
+        "zero_pixels": [fact.zero_pixels for fact in facts],
+        "geometry": outlines,
+        "bbox": pa.StructArray.from_arrays(
+            [pa.array(np.ascontiguousarray(side)) for side in bounds.T], fields=list(_SCHEMA.field("bbox").type)
+        ),
+    }
+    return pa.table({name: pa.array(columns[name], _SCHEMA.field(name).type) for name in _SCHEMA.names}, schema=_SCHEMA)
+
+
+def write_table(store: Path, table: pa.Table, metadata: dict[str, str]) -> None:
+    """Write `patches.parquet` by atomic rename, which declares the store complete.
+
+    Args:
+        store: The store's folder.
+        table: From `build_table`.
+        metadata: Facts that the table repeats from the images; stored under keys that begin `bigearthnet-store:`.
+    """
+    path = store / TABLE
+    temporary = store / PROGRESS / TABLE
+    with pq.ParquetWriter(
+        temporary,
+        table.schema,
+        compression="zstd",
+        use_dictionary=_DICTIONARY_COLUMNS,
+        store_schema=False,
+        write_page_index=True,
+    ) as writer:
+        writer.add_key_value_metadata({"geo": json.dumps(_GEO)})
+        writer.add_key_value_metadata({_METADATA_PREFIX + key: value for key, value in metadata.items()})
+        writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_rejects(store: Path, rejects: Sequence[Reject]) -> None:
+    """Write the list of patches that could not be converted, if there are any: `patch_id`, `file`, `reason`."""
+    path = store / REJECTS
+    path.unlink(missing_ok=True)
+    if rejects:
+        rows = [asdict(reject) for reject in sorted(rejects, key=lambda reject: reject.patch_id)]
+        pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+
+
+def read_table_metadata(store: Path) -> dict[str, str]:
+    """Read the facts that `write_table` put beside the table."""
+    found = pq.read_metadata(store / TABLE).metadata or {}
+    return {
+        key.decode().removeprefix(_METADATA_PREFIX): value.decode()
+        for key, value in found.items()
+        if key.decode().startswith(_METADATA_PREFIX)
+    }
+
+
+def count_values(store: Path) -> dict[str, dict[str, int]]:
+    """Count the patches of a store per split, country, season and class.
+
+    Returns:
+        For each column, the number of patches of each value; list columns count every class of a patch.
+    """
+    columns = ["split", "recommended", "country", "season", "contains_seasonal_snow", "contains_cloud_or_shadow"]
+    table = pq.read_table(store / TABLE, columns=[*columns, "labels", "labels_19"])
+    counts = {name: _count(table[name]) for name in columns}
+    counts["recommended_split"] = _count(table.filter(table["recommended"])["split"])
+    return counts | {name: _count(pc.list_flatten(table[name])) for name in ("labels", "labels_19")}
+
+
+def _count(column: pa.ChunkedArray) -> dict[str, int]:
+    counted = pc.value_counts(column.combine_chunks()).to_pylist()
+    found = {_name_value(item["values"]): item["counts"] for item in counted}
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _name_value(value: str | bool | None) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
