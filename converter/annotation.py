@@ -1,4 +1,8 @@
-"""Read the JSON of labels and metadata that stands in each v1.0 patch folder."""
+"""Read the JSON of labels and metadata that stands in each v1.0 patch folder, of Sentinel-2 or Sentinel-1.
+
+The two differ: Sentinel-1 has `lly` for `lry`, `acquisition_time` with a `T` for `acquisition_date`, and names its
+Sentinel-2 partner.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
-from converter.bigearthnet import LABEL_19_OF_43, PATCH_M, annotation_file
+from converter.bigearthnet import LABEL_19_OF_43, PATCH_M
 from converter.errors import PatchError
 from converter.model import Annotation
 
@@ -21,23 +25,23 @@ _MAX_BYTES: Final = 65_536
 Fail = Callable[..., NoReturn]
 """Raises the error that names patch and file; takes the reason and, if there is one, the cause."""
 
-_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}")
+_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}")
 _TILE: Final = re.compile(r"_T(\d{2}[A-Z]{3})_")
 _EPSG: Final = re.compile(r'AUTHORITY\["EPSG",\s*"(\d{4,5})"\]\]\s*$')
 """The authority of the outermost element of a WKT 1 string: the CRS itself."""
 
 
-def read_annotation(folder: str, patch_id: str) -> Annotation:
+def read_annotation(patch_id: str, folder: str, file: str) -> Annotation:
     """Read what a patch's own JSON says of it. Keys that are not needed are tolerated.
 
     Args:
+        patch_id: Name of the patch, for the error.
         folder: The patch folder.
-        patch_id: Name of the patch.
+        file: Name of the JSON in it.
 
     Raises:
         PatchError: The file is missing, is not the JSON expected, or names a class that is not one of the 43.
     """
-    file = annotation_file(patch_id)
 
     def fail(reason: str, cause: BaseException | None = None) -> NoReturn:
         raise PatchError(patch_id, file, reason) from cause
@@ -53,11 +57,14 @@ def read_annotation(folder: str, patch_id: str) -> Annotation:
     epsg = _find_epsg(projection) if isinstance(projection, str) else None
     if epsg is None:
         fail(f"expected 'projection' to be WKT with an EPSG code, found {projection!r:.80}")
-    time = content.get("acquisition_date")
+    time = content.get("acquisition_date", content.get("acquisition_time"))
     if not isinstance(time, str) or not _is_time(time):
-        fail(f"expected 'acquisition_date' to be 'YYYY-MM-DD HH:MM:SS', found {time!r:.80}")
+        fail(f"expected 'acquisition_date' or 'acquisition_time' to be YYYY-MM-DD HH:MM:SS, found {time!r:.80}")
+    partner = content.get("corresponding_s2_patch")
+    if not isinstance(partner, str | None):
+        fail(f"expected 'corresponding_s2_patch' to be a name, found {partner!r:.80}")
     tile = _TILE.search(tile_source) if isinstance(tile_source, str) else None
-    return Annotation(tuple(labels), epsg, x_ul, y_ul, time, tile[1] if tile else None)
+    return Annotation(tuple(labels), epsg, x_ul, y_ul, time.replace("T", " "), tile[1] if tile else None, partner)
 
 
 def _load_json(path: str, fail: Fail) -> dict[str, Any]:
@@ -99,7 +106,7 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_re
 def _read_corner(corners: Any, fail: Fail) -> tuple[float, float]:
     if not isinstance(corners, dict):
         fail(f"expected 'coordinates' to be an object, found {corners!r:.80}")
-    values = [corners.get(key) for key in ("ulx", "uly", "lrx", "lry")]
+    values: list[Any] = [*map(corners.get, ("ulx", "uly", "lrx")), corners.get("lry", corners.get("lly"))]
     if not all(type(value) in (int, float) and abs(value) < 1e8 and math.isfinite(value) for value in values):
         fail(f"expected 'coordinates' to hold ulx, uly, lrx and lry in metres, found {corners!r:.120}")
     x_ul, y_ul, x_lr, y_lr = values

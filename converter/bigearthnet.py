@@ -9,23 +9,43 @@ gives the 43 -> 19 nomenclature.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
-from converter.model import BandGroup
+from converter.errors import PlanError
+from converter.model import BandGroup, Dataset, Sensor
 
-DATASET_V1: Final = "BigEarthNet v1.0"
+TITLES: Final[dict[Dataset, str]] = {"v1": "BigEarthNet v1.0", "v2": "BigEarthNet v2.0"}
 
-N_PATCHES_V1: Final = 590_326
-"""Sentinel-2 patches in the complete v1.0 archive."""
+N_PATCHES: Final[dict[Dataset, int]] = {"v1": 590_326, "v2": 549_488}
+"""Patches in the complete archives."""
 
-S2_10M: Final = BandGroup("s2_10m", ("B02", "B03", "B04", "B08"), size=120, pixel_m=10, dtype="uint16", axes="10m")
+S2_10M: Final = BandGroup("s2_10m", "s2", ("B02", "B03", "B04", "B08"), 120, 10, "uint16", "10m", "band_10m")
 S2_20M: Final = BandGroup(
-    "s2_20m", ("B05", "B06", "B07", "B8A", "B11", "B12"), size=60, pixel_m=20, dtype="uint16", axes="20m"
+    "s2_20m", "s2", ("B05", "B06", "B07", "B8A", "B11", "B12"), 60, 20, "uint16", "20m", "band_20m"
 )
-S2_60M: Final = BandGroup("s2_60m", ("B01", "B09"), size=20, pixel_m=60, dtype="uint16", axes="60m")
-
+S2_60M: Final = BandGroup("s2_60m", "s2", ("B01", "B09"), 20, 60, "uint16", "60m", "band_60m")
 S2_GROUPS: Final = (S2_10M, S2_20M, S2_60M)
-"""Sentinel-2 L2A at its native resolutions. B10 does not exist in L2A products."""
+"""Sentinel-2 L2A. B10 does not exist in these products."""
+
+S1_10M: Final = BandGroup("s1_10m", "s1", ("VV", "VH"), 120, 10, "float32", "10m", "band_s1")
+REFERENCE_MAP: Final = BandGroup("reference_map", "map", ("reference_map",), 120, 10, "uint16", "10m", None)
+
+GROUPS: Final = (*S2_GROUPS, S1_10M, REFERENCE_MAP)
+"""Everything BigEarthNet publishes, at its native resolutions."""
+
+BAND_SETS: Final = {
+    "rgb": ("B04", "B03", "B02"),
+    "rgbn": ("B04", "B03", "B02", "B08"),
+    "10m": S2_10M.bands,
+    "20m": S2_20M.bands,
+    "60m": S2_60M.bands,
+    "s2": (*S2_10M.bands, *S2_20M.bands, *S2_60M.bands),
+    "s1": S1_10M.bands,
+    "all": (*S2_10M.bands, *S2_20M.bands, *S2_60M.bands, *S1_10M.bands),
+}
+"""Names for sets of bands."""
 
 QUANTIFICATION_VALUE: Final = 10_000
 """Surface reflectance = stored integer / 10,000 (Sentinel-2 Products Specification, L2A)."""
@@ -98,35 +118,116 @@ SPLITS: Final = ("train", "validation", "test")
 
 LICENSE: Final = "CDLA-Permissive-1.0"
 
-CITATION: Final = (
-    "G. Sumbul, M. Charfuelan, B. Demir, V. Markl, BigEarthNet: A Large-Scale Benchmark Archive for "
-    "Remote Sensing Image Understanding, IGARSS 2019, doi:10.1109/IGARSS.2019.8900532"
+CITATIONS: Final[dict[Dataset, str]] = {
+    "v1": (
+        "G. Sumbul, M. Charfuelan, B. Demir, V. Markl, BigEarthNet: A Large-Scale Benchmark Archive for "
+        "Remote Sensing Image Understanding, IGARSS 2019, doi:10.1109/IGARSS.2019.8900532"
+    ),
+    "v2": (
+        "K. N. Clasen, L. Hackel, T. Burgert, G. Sumbul, B. Demir, V. Markl, reBEN: Refined BigEarthNet Dataset for "
+        "Remote Sensing Image Analysis, 2024, arXiv:2407.03653"
+    ),
+}
+
+_S2_V1: Final = re.compile(r"(?P<satellite>S2[AB])_MSIL2A_\d{8}T\d{5,6}_(?P<column>\d{1,2})_(?P<row>\d{1,2})")
+"""The time in a v1.0 name is unreliable (5 or 6 digits, seconds up to 61): it is never parsed."""
+
+_S2_V2: Final = re.compile(
+    r"(?P<satellite>S2[AB])_MSIL2A_(?P<time>\d{8}T\d{6})_N\d{4}_R\d{3}_T(?P<tile>\d{2}[A-Z]{3})"
+    r"_(?P<column>\d{1,2})_(?P<row>\d{1,2})"
+)
+_S1: Final = re.compile(
+    r"(?P<satellite>S1[AB])_IW_GRDH_1SDV_(?P<time>\d{8}T\d{6})_(?P<tile>\d{2}[A-Z]{3})"
+    r"_(?P<column>\d{1,2})_(?P<row>\d{1,2})"
 )
 
-S2_PATCH_V1: Final = re.compile(
-    r"(?P<satellite>S2[AB])_MSIL2A_(?P<sensed>\d{8}T\d{5,6})_(?P<column>\d{1,2})_(?P<row>\d{1,2})"
-)
-"""A v1.0 patch name. The sensing time is unreliable (5 or 6 digits, seconds up to 61): it is never parsed."""
+
+@dataclass(frozen=True, slots=True)
+class PatchName:
+    """What the name of a patch tells reliably."""
+
+    sensor: Sensor
+    dataset: Dataset | None
+    """None for Sentinel-1, whose names are the same in both."""
+    satellite: str
+    column: int
+    """Position in the tile, counted in patches from the west."""
+    row: int
+    """Position in the tile, counted in patches from the north."""
+    tile: str | None
+    """MGRS tile; None in a v1.0 Sentinel-2 name."""
+    time: str | None
+    """Start of sensing in UTC, `YYYY-MM-DD HH:MM:SS`; None in a v1.0 Sentinel-2 name."""
 
 
-def to_labels_19(labels_43: tuple[str, ...]) -> tuple[str, ...]:
-    """Translate 43-class names into the 19-class nomenclature.
+def parse_patch_name(name: str) -> PatchName | None:
+    """Parse the name of a patch folder; None if it is not one."""
+    forms: tuple[tuple[re.Pattern[str], Sensor, Dataset | None], ...]
+    forms = ((_S2_V1, "s2", "v1"), (_S2_V2, "s2", "v2"), (_S1, "s1", None))
+    for pattern, sensor, dataset in forms:
+        if found := pattern.fullmatch(name):
+            parts = found.groupdict()
+            time = parts.get("time")
+            return PatchName(
+                sensor,
+                dataset,
+                parts["satellite"],
+                int(parts["column"]),
+                int(parts["row"]),
+                parts.get("tile"),
+                None if time is None else _format_time(time),
+            )
+    return None
+
+
+def _format_time(time: str) -> str:
+    day, clock = time[:8], time[9:]
+    return f"{day[:4]}-{day[4:6]}-{day[6:]} {clock[:2]}:{clock[2:4]}:{clock[4:]}"
+
+
+def choose_groups(bands: Iterable[str], *, reference_map: bool = False) -> tuple[BandGroup, ...]:
+    """Choose what to store.
 
     Args:
-        labels_43: Names from `LABELS_43`, in any order.
+        bands: Names of bands and of `BAND_SETS`, in any order; the order inside an array is always the native one.
+        reference_map: Store the reference map too.
+
+    Raises:
+        PlanError: A name is unknown, or there are none.
+    """
+    wanted = {REFERENCE_MAP.name} if reference_map else set()
+    for name in bands:
+        chosen = BAND_SETS.get(name.lower(), (name.upper(),))
+        if not set(chosen) <= set(BAND_SETS["all"]):
+            raise PlanError(
+                f"expected bands of {', '.join(BAND_SETS['all'])} or sets of {', '.join(BAND_SETS)}, found {name!r}"
+            )
+        wanted.update(chosen)
+    kept = ((group, tuple(band for band in group.bands if band in wanted)) for group in GROUPS)
+    groups = tuple(replace(group, bands=stored) for group, stored in kept if stored)
+    if not groups:
+        raise PlanError("expected at least one band, found none")
+    return groups
+
+
+def to_labels_19(labels: Iterable[str]) -> tuple[str, ...]:
+    """Translate class names into the 19-class nomenclature.
+
+    Args:
+        labels: Names from `LABELS_43` or from `LABELS_19`, in any order.
 
     Returns:
         Names from `LABELS_19`, in that order, without repeats; empty if no class has a 19-class form.
     """
-    found = {LABEL_19_OF_43[label] for label in labels_43}
+    found = {LABEL_19_OF_43.get(label, label) for label in labels}
     return tuple(label for label in LABELS_19 if label in found)
 
 
-def band_file(patch_id: str, band: str) -> str:
-    """Name the GeoTIFF of one band inside its patch folder."""
-    return f"{patch_id}_{band}.tif"
+def band_file(name: str, band: str) -> str:
+    """Name the GeoTIFF of one band, or of the reference map, inside the folder of the patch `name`."""
+    return f"{name}_{band}.tif"
 
 
-def annotation_file(patch_id: str) -> str:
-    """Name the JSON of labels and metadata inside its patch folder (v1.0 only)."""
-    return f"{patch_id}_labels_metadata.json"
+def annotation_file(name: str) -> str:
+    """Name the JSON of labels and metadata inside the folder of the v1.0 patch `name`."""
+    return f"{name}_labels_metadata.json"

@@ -14,10 +14,9 @@ import click
 from tqdm import tqdm
 
 from converter import __version__
-from converter.convert import ConvertOptions, convert, plan_conversion
+from converter.convert import ConvertOptions, Sources, convert, plan_conversion
 from converter.display import ProgressDisplay, describe_info, describe_plan, describe_summary, format_bytes
 from converter.errors import ConverterError
-from converter.events import Event, Planned
 from converter.info import describe_store
 from converter.model import CODECS
 from converter.sample import write_sample
@@ -62,8 +61,32 @@ def cli() -> None:
 
 
 @cli.command("convert")
-@click.argument("raw", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="[RAW] STORE", type=click.Path(path_type=Path))
+@click.option(
+    "--s1",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Sentinel-1 archive: adds the paired patches (VV, VH). Without RAW it is converted alone.",
+)
+@click.option(
+    "--reference-maps", type=click.Path(path_type=Path), metavar="DIR", help="Reference_Maps (v2.0): adds CORINE codes."
+)
+@click.option(
+    "--metadata",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Official v2.0 metadata; give it twice for both files.  [default: those in or beside RAW]",
+)
+@click.option("--dataset", type=click.Choice(["v1", "v2"]), help="Version of BigEarthNet.  [default: as the names say]")
+@click.option(
+    "--bands",
+    default="all",
+    show_default=True,
+    metavar="LIST",
+    help="Bands to store, such as B04,B03,B02, or sets: rgb, rgbn, 10m, 20m, 60m, s2, s1, all.",
+)
+@click.option("--allow-missing-s1", is_flag=True, help="Keep patches without Sentinel-1 partner, filled with NaN.")
 @click.option(
     "--codec",
     type=click.Choice(CODECS),
@@ -88,7 +111,7 @@ def cli() -> None:
     "--lists",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder of your own official lists (train.csv, ...).  [default: those of bigearthnet-common]",
+    help="Folder of your own official v1.0 lists (train.csv, ...).  [default: those of bigearthnet-common]",
 )
 @click.option(
     "--on-bad",
@@ -116,10 +139,19 @@ def cli() -> None:
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @_fail_clearly
-def convert_command(raw: Path, store: Path, *, dry_run: bool, as_json: bool, **options: Any) -> None:
+def convert_command(
+    paths: tuple[Path, ...],
+    *,
+    s1: Path | None,
+    reference_maps: Path | None,
+    bands: str,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     r"""Convert the archive in RAW into the store STORE.
 
-    RAW is the extracted archive of BigEarthNet v1.0: a folder of patch folders, each with 12 GeoTIFFs and a JSON.
+    RAW is the extracted Sentinel-2 archive: the folder of patch folders of BigEarthNet v1.0, or BigEarthNet-S2 of v2.0.
     STORE is a new folder, on a disk of this machine or one that all workers share.
 
     Interrupt it at any moment: the same command goes on where it stopped. A finished store is never touched unless
@@ -129,29 +161,27 @@ def convert_command(raw: Path, store: Path, *, dry_run: bool, as_json: bool, **o
     Examples:
       python -m converter convert /data/BigEarthNet-v1.0 /data/ben
       python -m converter convert /data/BigEarthNet-v1.0 /data/ben --dry-run
+      python -m converter convert /data/BigEarthNet-v1.0 /data/ben-rgb --bands rgb
+      python -m converter convert /data/BigEarthNet-v1.0 /data/ben --s1 /data/BigEarthNet-S1-v1.0
+      python -m converter convert /data/BigEarthNet-S2 /data/ben2 --s1 /data/BigEarthNet-S1
+          --reference-maps /data/Reference_Maps
       python -m converter convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler tcp://head:8786
     """
-    chosen = ConvertOptions(**options)
+    if len(paths) > 2 or (len(paths) == 1 and s1 is None):
+        msg = f"expected RAW and STORE, or STORE alone with --s1; found {len(paths)} path(s)"
+        raise click.UsageError(msg)
+    sources = Sources(paths[0] if len(paths) == 2 else None, s1, reference_maps)
+    chosen = ConvertOptions(bands=tuple(name.strip() for name in bands.split(",")), **options)
     if dry_run:
-        _print_plan(raw, chosen, as_json=as_json)
+        planned = plan_conversion(sources, chosen)
+        click.echo(json.dumps(planned.plan.to_json(), indent=2) if as_json else describe_plan(planned))
         return
     with closing(ProgressDisplay()) as display:
-        summary = convert(raw, store, chosen, display)
+        summary = convert(sources, paths[-1], chosen, display)
     if as_json:
         click.echo(json.dumps(summary.to_json(), indent=2))
     else:
         click.echo(describe_summary(summary), nl=False)
-
-
-def _print_plan(raw: Path, options: ConvertOptions, *, as_json: bool) -> None:
-    planned: list[Planned] = []
-
-    def keep(event: Event) -> None:
-        if isinstance(event, Planned):
-            planned.append(event)
-
-    plan = plan_conversion(raw, options, keep)
-    click.echo(json.dumps(plan.to_json(), indent=2) if as_json else describe_plan(planned[0]))
 
 
 @cli.command("sample")

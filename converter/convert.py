@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from converter import __version__
-from converter.bigearthnet import S2_GROUPS
+from converter.archive import read_archive
+from converter.bigearthnet import choose_groups
 from converter.errors import PlanError, SourceError
 from converter.events import Advanced, Finishing, OnEvent, Planned, Scanned, Started, ignore
 from converter.finish import finish_store
-from converter.lists import read_lists
-from converter.model import Codec, Layout, Reject, ShardTask
+from converter.model import Codec, Dataset, Layout, Reject, Sensor, ShardTask
+from converter.patch import Reader, ReaderName
 from converter.plan import Plan, leave_out, plan_store
 from converter.receipt import Receipt, read_receipt
 from converter.run import open_cluster
-from converter.scan import scan_archive
 from converter.target import check_target, claim_target
-from converter.task import Job, Reader, ShardOutcome
+from converter.task import Job, ShardOutcome
 
 OnBad = Literal["stop", "skip"]
 
@@ -42,13 +43,22 @@ class ConvertOptions:
     """Address of a running dask scheduler to use instead."""
     lists: Path | None = None
     """Folder of the official lists; those of `bigearthnet-common` if None."""
+    bands: tuple[str, ...] = ("all",)
+    """Bands, or sets of them such as `rgb`, to store; files that are not needed are never opened. The sensors that
+    are not given count for nothing, so `all` is every band of those that are."""
+    dataset: Dataset | None = None
+    """Version of BigEarthNet; recognised from the folders if None."""
+    metadata: tuple[Path, ...] = ()
+    """Official v2.0 metadata; the files that lie in or beside the folders if empty."""
+    allow_missing_s1: bool = False
+    """Fill a missing Sentinel-1 partner with NaN instead of rejecting the patch."""
     overwrite: bool = False
     """Replace a store that is already there."""
     on_bad: OnBad = "stop"
     """`stop` converts everything else and then fails with the list of bad patches; `skip` leaves them out."""
     max_bad: float = 0.01
     """Fraction of bad patches at which a run is given up at once."""
-    reader: Reader = "auto"
+    reader: ReaderName = "auto"
     """`auto` or `rasterio`, which is slow and gives the same pixels."""
 
     def __post_init__(self) -> None:
@@ -58,12 +68,19 @@ class ConvertOptions:
             raise PlanError("workers start a cluster on this machine, scheduler names a running one: give one of them")
         if not 0 <= self.max_bad <= 1:
             raise PlanError(f"max_bad is a fraction between 0 and 1, not {self.max_bad}")
-        _ = self.layout  # validates itself
+        self.choose_layout("v1", frozenset({"s1", "s2"}))  # validates codec, shard size and bands
 
-    @property
-    def layout(self) -> Layout:
-        """The arrays that these options ask for."""
-        return Layout(S2_GROUPS, self.codec, self.shard_size)
+    def choose_layout(self, dataset: Dataset, sensors: AbstractSet[Sensor]) -> Layout:
+        """Choose the arrays that these options ask for, of the sensors that there are.
+
+        Raises:
+            PlanError: An option is not what it may be, or no band is left.
+        """
+        asked = choose_groups(self.bands, reference_map="map" in sensors)
+        groups = tuple(group for group in asked if group.sensor in sensors)
+        if not groups:
+            raise PlanError(f"no archive was given that has the bands {', '.join(self.bands)}")
+        return Layout(dataset, groups, self.codec, self.shard_size)
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,7 @@ class Summary:
     split_counts: dict[str, int]
     """Recommended patches of each split, and all others."""
     n_classes: int
-    """Of the 43 classes, how many occur."""
+    """How many of the source's classes (43 in v1.0, 19 in v2.0) occur."""
     pixel_bytes: int
     """Bytes of pixels before compression."""
     stored_bytes: int
@@ -97,29 +114,60 @@ class Summary:
         return {**asdict(self), "store": str(self.store)}
 
 
-def plan_conversion(raw: Path | str, options: ConvertOptions, on_event: OnEvent = ignore) -> Plan:
+@dataclass(frozen=True)
+class Sources:
+    """The folders of an archive, in any combination that has pixels."""
+
+    s2: Path | None = None
+    """Sentinel-2: `BigEarthNet-v1.0`, `BigEarthNet-S2`."""
+    s1: Path | None = None
+    """Sentinel-1: `BigEarthNet-S1-v1.0`, `BigEarthNet-S1`."""
+    reference_maps: Path | None = None
+    """`Reference_Maps` (v2.0)."""
+
+    def __post_init__(self) -> None:
+        if self.s2 is None and self.s1 is None:
+            raise PlanError("expected an archive of Sentinel-2 or Sentinel-1 patches, found none")
+
+    @property
+    def roots(self) -> dict[Sensor, Path]:
+        """The absolute path of each folder that was given."""
+        given: dict[Sensor, Path | None] = {"s2": self.s2, "s1": self.s1, "map": self.reference_maps}
+        return {sensor: path.absolute() for sensor, path in given.items() if path is not None}
+
+
+def plan_conversion(sources: Sources, options: ConvertOptions, on_event: OnEvent = ignore) -> Planned:
     """Scan an archive and plan its store, writing nothing.
 
     Raises:
         SourceError: There is no archive, or no lists to describe it.
+        PlanError: There is nothing to convert.
     """
-    scan = scan_archive(Path(raw), lambda n_found: on_event(Scanned(n_found)))
-    lists = read_lists(options.lists)
-    plan = plan_store((lists.describe(name, folder) for name, folder in scan.folder_of.items()), options.layout)
-    n_unlisted = sum(name not in lists.pairing_of for name in scan.folder_of)
-    on_event(Planned(plan, scan.n_stray, n_unlisted))
-    return plan
+    archive = read_archive(
+        sources.roots,
+        dataset=options.dataset,
+        lists=options.lists,
+        metadata=options.metadata,
+        progress=lambda n_found: on_event(Scanned(n_found)),
+    )
+    layout = options.choose_layout(archive.dataset, archive.roots.keys())
+    planned = Planned(archive, plan_store(archive.patches, layout))
+    on_event(planned)
+    return planned
 
 
 def convert(
-    raw: Path | str, store: Path | str, options: ConvertOptions | None = None, on_event: OnEvent = ignore
+    sources: Sources | Path | str,
+    store: Path | str,
+    options: ConvertOptions | None = None,
+    on_event: OnEvent = ignore,
 ) -> Summary:
     """Convert an archive into a store.
 
     An unfinished store of the same archive and options is continued: only shards without a receipt are converted.
 
     Args:
-        raw: The extracted archive.
+        sources: The folders of the extracted archive; a single path is that of Sentinel-2.
         store: The store's folder, on a disk of this machine or one that all workers share.
         options: How to convert.
         on_event: Called with what happens, as it happens.
@@ -130,24 +178,30 @@ def convert(
         StoreError: The store exists, belongs to another archive or other options, or cannot be written.
     """
     options = options or ConvertOptions()
-    raw, store = Path(raw).absolute(), Path(store).absolute()
+    sources = sources if isinstance(sources, Sources) else Sources(s2=Path(sources))
+    store = Path(store).absolute()
     check_target(store, overwrite=options.overwrite)
-    plan = plan_conversion(raw, options, on_event)
-    claim = claim_target(store, _identify(plan), overwrite=options.overwrite, projected_bytes=plan.projected_bytes)
+    planned = plan_conversion(sources, options, on_event)
+    plan, left_out = planned.plan, planned.archive.left_out
+    reader = Reader(
+        {sensor: str(root) for sensor, root in sources.roots.items()}, options.reader, options.allow_missing_s1
+    )
+    claim = claim_target(
+        store, _identify(plan, reader), overwrite=options.overwrite, projected_bytes=plan.projected_bytes
+    )
     with claim as receipts_folder:
-        job = Job(str(raw), str(store), str(receipts_folder), options.layout, options.reader)
-        conversion = _Conversion(job, options, on_event)
+        conversion = _Conversion(Job(reader, str(store), str(receipts_folder), plan.layout), options, on_event)
         plan, receipts = conversion.run(plan)
         on_event(Finishing())
         clock = time.perf_counter()
-        finish_store(store, plan, receipts, conversion.rejects)
+        finish_store(store, plan, receipts, [*left_out, *conversion.rejects])
     return Summary(
         store=store,
         n_patches=plan.n_patches,
-        n_rejected=len(conversion.rejects),
+        n_rejected=len(left_out) + len(conversion.rejects),
         n_converted_now=conversion.n_converted,
         split_counts=dict(plan.split_counts),
-        n_classes=len({label for receipt in receipts for fact in receipt.facts for label in fact.annotation.labels}),
+        n_classes=len(_list_labels(plan, receipts)),
         pixel_bytes=plan.pixel_bytes,
         stored_bytes=sum(made.n_bytes for receipt in receipts for made in receipt.objects),
         startup_s=conversion.startup_s,
@@ -156,14 +210,23 @@ def convert(
     )
 
 
-def _identify(plan: Plan) -> dict[str, Any]:
+def _list_labels(plan: Plan, receipts: Sequence[Receipt]) -> set[str]:
+    facts = (fact for receipt in receipts for fact in receipt.facts)
+    return {
+        label for patch, fact in zip(plan.patches, facts, strict=True) for label in patch.labels or fact.labels or ()
+    }
+
+
+def _identify(plan: Plan, reader: Reader) -> dict[str, Any]:
     """Say what decides the bytes of a store, so that an unfinished one is only continued with the same."""
-    layout = asdict(plan.layout)
+    layout = plan.layout
     return {
         "converter version": __version__,
-        "codec": plan.layout.codec,
-        "shard size": plan.layout.shard_size,
-        "arrays": {group["name"]: list(group["bands"]) for group in layout["groups"]},
+        "dataset": layout.dataset,
+        "codec": layout.codec,
+        "shard size": layout.shard_size,
+        "bands": list(layout.bands),
+        "missing Sentinel-1 allowed": reader.allow_missing_s1,
         "patches": plan.n_patches,
         "digest of the patches": plan.digest,
     }
@@ -210,7 +273,7 @@ class _Conversion:
             if len(self.rejects) > self._options.max_bad * plan.n_patches:
                 raise SourceError(self._list_rejects())
 
-        folders = [self._job.raw, self._job.store]
+        folders = [*self._job.reader.roots.values(), self._job.store]
         with open_cluster(self._options.workers, self._options.scheduler, folders) as cluster:
             ready = time.perf_counter()
             self.startup_s += ready - start

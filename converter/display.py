@@ -9,10 +9,11 @@ from typing import Any, Final, Never
 
 from tqdm import tqdm
 
-from converter.bigearthnet import N_PATCHES_V1
+from converter.bigearthnet import N_PATCHES, TITLES
 from converter.convert import Summary
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
-from converter.model import TABLE
+from converter.metadata import FILES
+from converter.model import TABLE, BandGroup
 from converter.plan import Plan
 
 _LINE_EVERY_S: Final = 10
@@ -88,25 +89,36 @@ class ProgressDisplay:
 
 def describe_plan(planned: Planned) -> str:
     """Describe a plan, and whatever of the archive does not look as published."""
-    plan = planned.plan
+    plan, archive = planned.plan, planned.archive
+    n_found, n_published = plan.n_patches + len(archive.left_out), N_PATCHES[archive.dataset]
     lines = [
-        f"Found     {plan.n_patches:,} of the {N_PATCHES_V1:,} patches of BigEarthNet v1.0",
+        f"Found     {n_found:,} of the {n_published:,} patches of {TITLES[archive.dataset]}",
         f"Order     {_describe_splits(plan)}",
-        f"Arrays    {', '.join(group.name for group in plan.layout.groups)}: {plan.n_shards:,} shards each, "
-        f"{plan.layout.shard_size:,} patches a shard, codec {plan.layout.codec}",
+        f"Arrays    {'; '.join(_describe_group(group) for group in plan.layout.groups)}",
+        f"Shards    {plan.n_shards:,} of each array, {plan.layout.shard_size:,} patches a shard, "
+        f"codec {plan.layout.codec}",
         f"Bytes     {format_bytes(plan.pixel_bytes)} of pixels, about {format_bytes(plan.projected_bytes)} in the store",
         f"Memory    about {format_bytes(plan.worker_bytes)} a worker",
     ]
-    if plan.n_patches < N_PATCHES_V1:
+    if archive.n_missing:
         lines.append(
-            f"Note      {N_PATCHES_V1 - plan.n_patches:,} patches are not there: right for a subset; but if it should "
-            "be the whole archive, its extraction was cut short"
+            f"Note      {archive.n_missing:,} listed patches are not there: right for a subset; if it should be "
+            "the whole archive, its extraction was cut short"
         )
-    if planned.n_unlisted:
-        lines.append(f"Note      {planned.n_unlisted:,} patches are in no official list: no split, not recommended")
-    if planned.n_stray:
-        lines.append(f"Note      {planned.n_stray:,} other entries beside the patch folders are left alone")
+    if archive.n_unlisted:
+        lines.append(f"Note      {archive.n_unlisted:,} patches are in no official list: no split, not recommended")
+    if archive.left_out:
+        lines.append(
+            f"Note      {len(archive.left_out):,} patches are in no metadata file and will be left out, such as "
+            f"{archive.left_out[0].patch_id}; is {FILES[1]} missing?"
+        )
+    if archive.n_stray:
+        lines.append(f"Note      {archive.n_stray:,} other entries beside the patch folders are left alone")
     return "\n".join(lines)
+
+
+def _describe_group(group: BandGroup) -> str:
+    return f"{group.name} ({' '.join(group.bands)})" if group.band_axis else group.name
 
 
 def _describe_splits(plan: Plan) -> str:
@@ -126,7 +138,7 @@ def describe_summary(summary: Summary) -> str:
     return f"""\
 Finished  {store}
 Patches   {summary.n_patches + summary.n_rejected:,} found = {summary.n_patches:,} converted \
-+ {summary.n_rejected:,} rejected; {summary.n_classes} of 43 classes
++ {summary.n_rejected:,} rejected; {summary.n_classes} classes
 Splits    {counts.get("train", 0):,} train, {counts.get("validation", 0):,} validation, \
 {counts.get("test", 0):,} test, {counts.get("other", 0):,} others
 Bytes     {format_bytes(summary.pixel_bytes)} of pixels in {format_bytes(summary.stored_bytes)}, \

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from converter.archive import Archive
 from converter.plan import Plan
 
 
@@ -19,11 +20,8 @@ class Scanned:
 class Planned:
     """The plan is made; nothing has been written."""
 
+    archive: Archive
     plan: Plan
-    n_stray: int
-    """Entries of the archive that hold no patch."""
-    n_unlisted: int
-    """Patches that no official list names."""
 
 
 @dataclass(frozen=True)

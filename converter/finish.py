@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from converter import __version__
-from converter.bigearthnet import CITATION, DATASET_V1, LABELS_19, LABELS_43, LICENSE, N_PATCHES_V1, SPLITS
+from converter.bigearthnet import CITATIONS, LABELS_19, LABELS_43, LICENSE, N_PATCHES, SPLITS, TITLES
 from converter.model import Reject
 from converter.plan import Plan
 from converter.receipt import Receipt
@@ -27,30 +27,30 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
         store: The store's folder.
         plan: The plan that the receipts fulfil.
         receipts: One a task, in order.
-        rejects: Patches left out of the plan.
+        rejects: Patches that are not in the plan, and why.
     """
     facts = [found for receipt in receipts for found in receipt.facts]
     fingerprint = _fingerprint(plan, receipts)
     coordinates = {
         "patch_id": np.array([patch.patch_id for patch in plan.patches], dtype=object),
-        "epsg": np.array([found.annotation.epsg for found in facts], dtype=np.int32),
-        "x_ul": np.array([found.annotation.x_ul for found in facts]),
-        "y_ul": np.array([found.annotation.y_ul for found in facts]),
+        "epsg": np.array([found.epsg for found in facts], dtype=np.int32),
+        "x_ul": np.array([found.x_ul for found in facts]),
+        "y_ul": np.array([found.y_ul for found in facts]),
     }
     attributes = {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint,
-        "dataset": DATASET_V1,
+        "dataset": TITLES[plan.layout.dataset],
         "converter_version": __version__,
-        "options": {"codec": plan.layout.codec, "shard_size": plan.layout.shard_size},
+        "options": {"codec": plan.layout.codec, "shard_size": plan.layout.shard_size, "bands": plan.layout.bands},
         "counts": _count(plan, len(rejects)),
         "splits": _split_ranges(plan),
-        "labels_43": LABELS_43,
+        "labels_43": LABELS_43 if plan.layout.dataset == "v1" else (),
         "labels_19": LABELS_19,
         "statistics": _summarise_bands(plan, receipts),
         "license": LICENSE,
-        "citation": CITATION,
+        "citation": CITATIONS[plan.layout.dataset],
     }
     remove_other_shards(store, {made.path for receipt in receipts for made in receipt.objects})
     write_metadata(store, plan.layout, coordinates, attributes)
@@ -72,7 +72,7 @@ def _fingerprint(plan: Plan, receipts: Sequence[Receipt]) -> str:
 
 def _count(plan: Plan, n_rejected: int) -> dict[str, int]:
     return {
-        "expected": N_PATCHES_V1,
+        "expected": N_PATCHES[plan.layout.dataset],
         "found": plan.n_patches + n_rejected,
         "converted": plan.n_patches,
         "rejected": n_rejected,
@@ -92,6 +92,8 @@ def _summarise_bands(plan: Plan, receipts: Sequence[Receipt]) -> dict[str, Any]:
     """Summarise each band over the recommended training patches."""
     summary: dict[str, Any] = {}
     for group in plan.layout.groups:
+        if group.sensor == "map":  # class codes have no mean
+            continue
         merged = merge_statistics((receipt.statistics[group.name] for receipt in receipts), len(group.bands))
         for band, found in zip(group.bands, merged, strict=True):
             summary[band] = {

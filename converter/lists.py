@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from converter.errors import SourceError
-from converter.model import Patch
+from converter.model import Patch, Source
 
 _SPLIT_FILES: Final = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
 _SNOW_FILE: Final = "patches_with_seasonal_snow.csv"
@@ -48,19 +48,28 @@ class OfficialLists:
     no_19: frozenset[str]
     """Patches none of whose labels has a 19-class form."""
 
-    def describe(self, patch_id: str, folder: str) -> Patch:
-        """Join the lists on one patch of the archive; an unlisted one is in no split and not recommended."""
+    @property
+    def patch_ids(self) -> frozenset[str]:
+        """Every patch that is listed."""
+        return frozenset(self.pairing_of)
+
+    def s1_name(self, patch_id: str) -> str | None:
+        """Name the Sentinel-1 patch that is paired with a Sentinel-2 patch."""
+        pairing = self.pairing_of.get(patch_id)
+        return pairing.s1_name if pairing else None
+
+    def describe(self, source: Source) -> Patch:
+        """Join the lists on one patch; an unlisted one is in no split and not recommended."""
+        patch_id = source.patch_id
         pairing = self.pairing_of.get(patch_id)
         split = self.split_of.get(patch_id)
         snow, cloud = patch_id in self.snow, patch_id in self.cloud
         return Patch(
-            patch_id,
-            folder,
+            source,
             split=split,
             recommended=split is not None and not (snow or cloud or patch_id in self.no_19),
             country=pairing.country if pairing else None,
             season=pairing.season if pairing else None,
-            s1_name=pairing.s1_name if pairing else None,
             contains_seasonal_snow=snow,
             contains_cloud_or_shadow=cloud,
         )

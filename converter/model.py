@@ -8,6 +8,12 @@ from typing import Final, Literal, get_args
 
 from converter.errors import PlanError
 
+Sensor = Literal["s2", "s1", "map"]
+"""What a file was made from: Sentinel-2, Sentinel-1, or the CORINE reference map."""
+
+Dataset = Literal["v1", "v2"]
+"""BigEarthNet v1.0 (2019) or v2.0, also called reBEN (2024)."""
+
 Codec = Literal["lz4", "zstd", "none"]
 """How the pixels inside a shard are compressed; every choice is lossless."""
 
@@ -29,6 +35,7 @@ class BandGroup:
 
     name: str
     """Name of the array."""
+    sensor: Sensor
     bands: tuple[str, ...]
     """Band names, in the order of the array's band axis."""
     size: int
@@ -38,12 +45,25 @@ class BandGroup:
     dtype: str
     """NumPy name of the stored type; pixels are never cast."""
     axes: str
-    """Suffix of the dimension names `band_*`, `y_*` and `x_*`."""
+    """Suffix of the dimension names `y_*` and `x_*`."""
+    band_axis: str | None
+    """Name of the band dimension; None for a single band without one."""
 
     @property
     def patch_shape(self) -> tuple[int, int, int]:
-        """Shape of one patch as (band, row, col)."""
+        """Shape of one patch in memory, (band, row, col)."""
         return (len(self.bands), self.size, self.size)
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the array's dimensions after `patch`."""
+        plane = (f"y_{self.axes}", f"x_{self.axes}")
+        return plane if self.band_axis is None else (self.band_axis, *plane)
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Lengths of the array's dimensions after `patch`."""
+        return self.patch_shape[-len(self.dimensions) :]
 
     @cached_property
     def itemsize(self) -> int:
@@ -62,41 +82,54 @@ class BandGroup:
 
     def shard_path(self, shard: int) -> str:
         """Name the object of a shard, relative to the store: Zarr's default chunk key."""
-        return f"{IMAGES}/{self.name}/c/{shard}/0/0/0"
+        return f"{IMAGES}/{self.name}/c/{shard}{'/0' * len(self.dimensions)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the files of a patch lie; all that a task must know of it."""
+
+    patch_id: str
+    """Name of the Sentinel-2 patch, never rewritten."""
+    s1_name: str | None = None
+    """Name of the paired Sentinel-1 patch."""
+    s2: str | None = None
+    """Its folder below the Sentinel-2 archive, with forward slashes; None if it is not there."""
+    s1: str | None = None
+    """Its folder below the Sentinel-1 archive."""
+    map: str | None = None
+    """Its folder below the reference maps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """One patch of the archive, with what the official lists say of it."""
+    """One patch of the archive, with what the official lists or metadata say of it."""
 
-    patch_id: str
-    """Name of the patch folder, never rewritten."""
-    folder: str
-    """The patch folder, relative to the archive, with forward slashes."""
+    source: Source
     split: str | None = None
     """Official split; None where no list names the patch."""
     recommended: bool = False
     """In a split, free of snow, cloud and shadow, and with a 19-class label."""
     country: str | None = None
     season: str | None = None
-    s1_name: str | None = None
-    """The paired Sentinel-1 patch."""
     contains_seasonal_snow: bool = False
     contains_cloud_or_shadow: bool = False
+    labels: tuple[str, ...] | None = None
+    """Labels, where the metadata and not the patch's own JSON gives them (v2.0)."""
+    s2v1_name: str | None = None
+    """Name of the same patch in v1.0 (v2.0)."""
 
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What a task must know of a patch to read it."""
-
-    patch_id: str
-    folder: str
+    @property
+    def patch_id(self) -> str:
+        """Name of the Sentinel-2 patch."""
+        return self.source.patch_id
 
 
 @dataclass(frozen=True)
 class Layout:
     """What every shard of one store has in common."""
 
+    dataset: Dataset
     groups: tuple[BandGroup, ...]
     codec: Codec
     shard_size: int
@@ -112,6 +145,16 @@ class Layout:
     def patch_bytes(self) -> int:
         """Bytes of one patch over all arrays, before compression."""
         return sum(group.patch_bytes for group in self.groups)
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Every band that is stored, in the order of the arrays."""
+        return tuple(band for group in self.groups for band in group.bands)
+
+    @property
+    def sensors(self) -> frozenset[Sensor]:
+        """Sensors of which anything is stored."""
+        return frozenset(group.sensor for group in self.groups)
 
 
 @dataclass(frozen=True)
@@ -130,7 +173,7 @@ class ShardTask:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What the patch's own JSON says."""
+    """What the JSON of a v1.0 patch says, of either sensor."""
 
     labels: tuple[str, ...]
     """43-class names as the source lists them."""
@@ -142,16 +185,28 @@ class Annotation:
     time: str
     """Sensing time in UTC, `YYYY-MM-DD HH:MM:SS`."""
     tile: str | None
-    """MGRS tile of the source product, such as `33UUP`."""
+    """MGRS tile of the source product, such as `33UUP` (Sentinel-2)."""
+    partner: str | None
+    """The Sentinel-2 patch that a Sentinel-1 patch is paired with."""
 
 
 @dataclass(frozen=True, slots=True)
 class PatchFacts:
     """What reading a patch taught: a row of the table, less what the lists know."""
 
-    annotation: Annotation
-    zero_pixels: int
-    """Pixels of the 10 m group that are zero, summed over its bands."""
+    labels: tuple[str, ...] | None
+    """Labels of the patch's own JSON; None where the metadata has them (v2.0)."""
+    epsg: int
+    x_ul: float
+    y_ul: float
+    s2_time: str | None
+    """Sensing time in UTC, `YYYY-MM-DD HH:MM:SS`; None where the sensor was not converted."""
+    s1_time: str | None
+    tile: str | None
+    zero_pixels: int | None
+    """Pixels of the Sentinel-2 10 m bands that are zero, summed over bands; None without such bands."""
+    has_s1: bool
+    """The patch has Sentinel-1 pixels; if not, they are NaN."""
 
 
 @dataclass(frozen=True, slots=True)

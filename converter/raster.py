@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.bigearthnet import band_file
 from converter.errors import PatchError
 from converter.model import BandGroup
 from converter.tiff import MAX_HEADER_BYTES, NotPlainError, parse_plain_header
@@ -27,17 +26,19 @@ class Georeference:
     x_ul: float
     y_ul: float
     pixel_m: float
+    nodata: float | None
+    """Value declared to mean that there is no measurement; such pixels are stored like all others."""
 
 
 def read_band(
-    folder: str, patch_id: str, band: str, group: BandGroup, out: NDArray[np.generic], *, plain: bool = True
+    patch_id: str, folder: str, file: str, group: BandGroup, out: NDArray[np.generic], *, plain: bool = True
 ) -> Georeference:
     """Read a band into its place.
 
     Args:
+        patch_id: Name of the patch, for the error.
         folder: The patch folder.
-        patch_id: Name of the patch.
-        band: Name of the band.
+        file: Name of the GeoTIFF in it.
         group: The group the band belongs to, which says what size and dtype it must have.
         out: Contiguous (row, col) array of the group's size and dtype; filled.
         plain: Take the fast path where the file allows it; False sends every file through rasterio.
@@ -45,7 +46,6 @@ def read_band(
     Raises:
         PatchError: The file is missing, damaged, or not of the expected size, dtype and pixel size.
     """
-    file = band_file(patch_id, band)
     path = f"{folder}/{file}"
     try:
         data = _read_head(path, group.plane_bytes + MAX_HEADER_BYTES)
@@ -91,7 +91,7 @@ def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Geor
     ):
         return None
     out[...] = np.frombuffer(data, group.dtype, offset=offset).reshape(out.shape)
-    return Georeference(header.epsg, header.x_ul, header.y_ul, header.pixel_m)
+    return Georeference(header.epsg, header.x_ul, header.y_ul, header.pixel_m, header.nodata)
 
 
 def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic]) -> Georeference:
@@ -124,7 +124,7 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic]) -
             if epsg is None:
                 raise _UnexpectedRasterError(f"expected {expected} in a CRS with an EPSG code, found {source.crs}")
             source.read(1, out=out)
-            return Georeference(epsg, transform.c, transform.f, transform.a)
+            return Georeference(epsg, transform.c, transform.f, transform.a, source.nodata)
     except RasterioError as error:
         raise _UnexpectedRasterError(
             f"expected {expected}, found {found.st_size:,} bytes that cannot be read as one ({error}); "

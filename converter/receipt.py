@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from converter.model import Annotation, PatchFacts, ShardTask
+from converter.model import PatchFacts, ShardTask
 from converter.shard import write_durably
 from converter.statistics import BandStatistics
+
+_FACTS: Final = tuple(field.name for field in fields(PatchFacts))
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def write_receipt(folder: Path, receipt: Receipt) -> None:
         "shard": receipt.shard,
         "digest": receipt.digest,
         "objects": [asdict(made) for made in receipt.objects],
-        "facts": [_encode_facts(facts) for facts in receipt.facts],
+        "facts": [[getattr(facts, name) for name in _FACTS] for facts in receipt.facts],
         "statistics": {name: [asdict(band) for band in bands] for name, bands in receipt.statistics.items()},
     }
     encoded = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
@@ -75,19 +77,12 @@ def read_receipt(folder: Path, store: Path, task: ShardTask) -> Receipt | None:
     return receipt if all(_size(store / made.path) == made.n_bytes for made in receipt.objects) else None
 
 
-def _encode_facts(facts: PatchFacts) -> list[Any]:
-    found = facts.annotation
-    return [found.labels, found.epsg, found.x_ul, found.y_ul, found.time, found.tile, facts.zero_pixels]
-
-
 def _decode(content: dict[str, Any]) -> Receipt:
     return Receipt(
         shard=content["shard"],
         digest=content["digest"],
         objects=tuple(ShardObject(**made) for made in content["objects"]),
-        facts=tuple(
-            PatchFacts(Annotation(tuple(labels), *rest), zero_pixels) for labels, *rest, zero_pixels in content["facts"]
-        ),
+        facts=tuple(PatchFacts(labels and tuple(labels), *rest) for labels, *rest in content["facts"]),
         statistics={
             name: tuple(BandStatistics(**band) for band in bands) for name, bands in content["statistics"].items()
         },

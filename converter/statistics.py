@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,17 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class BandStatistics:
-    """Sums over the pixels of one band; integers stay integers, so uint16 bands are exact in any order."""
+    """Sums over the pixels of one band.
+
+    Integers stay integers, so uint16 bands are exact; sums of float32 bands are float64, and the same from run to run
+    because patches and shards are always added in store order.
+    """
 
     count: int = 0
-    total: int = 0
-    total_of_squares: int = 0
-    minimum: int | None = None
-    maximum: int | None = None
+    total: float = 0
+    total_of_squares: float = 0
+    minimum: float | None = None
+    maximum: float | None = None
 
     def __add__(self, other: BandStatistics) -> BandStatistics:
         """Merge the statistics of two disjoint sets of pixels."""
@@ -40,24 +45,25 @@ class BandStatistics:
         """Population standard deviation in stored units; None over no pixels."""
         if not self.count:
             return None
-        return math.sqrt(self.count * self.total_of_squares - self.total**2) / self.count
+        return math.sqrt(max(0, self.count * self.total_of_squares - self.total**2)) / self.count
 
 
-def measure_bands(pixels: NDArray[np.uint16]) -> tuple[BandStatistics, ...]:
+def measure_bands(pixels: NDArray[np.generic]) -> tuple[BandStatistics, ...]:
     """Measure one patch of a band group.
 
     Args:
-        pixels: uint16 array (band, row, col).
+        pixels: uint16 or float32 array (band, row, col), without NaN.
     """
     bands = pixels.reshape(len(pixels), -1)
     # 65,535 squared still fits uint32; its sums need uint64.
-    squares = bands.astype(np.uint32)
-    squares *= squares
+    square_type, sum_type = (np.uint32, np.uint64) if bands.dtype == np.uint16 else (np.float64, np.float64)
+    wide: NDArray[Any] = bands.astype(square_type)
+    squares = np.multiply(wide, wide, out=wide)
     return tuple(
         BandStatistics(bands.shape[1], *values)
         for values in zip(
-            np.add.reduce(bands, axis=1, dtype=np.uint64).tolist(),
-            np.add.reduce(squares, axis=1, dtype=np.uint64).tolist(),
+            np.add.reduce(bands, axis=1, dtype=sum_type).tolist(),
+            np.add.reduce(squares, axis=1, dtype=sum_type).tolist(),
             np.minimum.reduce(bands, axis=1).tolist(),
             np.maximum.reduce(bands, axis=1).tolist(),
             strict=True,

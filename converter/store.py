@@ -14,6 +14,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
+from zarr.core.common import JSON
 from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
 from converter.bigearthnet import QUANTIFICATION_VALUE
@@ -59,34 +60,44 @@ def write_metadata(
 
 
 def _describe_group(group: zarr.Group, bands: BandGroup, layout: Layout, n_patches: int) -> None:
-    dimensions = (f"band_{bands.axes}", f"y_{bands.axes}", f"x_{bands.axes}")
-    # Created at a path of its own, since replacing an array by its name would delete the shards below it.
     group.create_array(
         bands.name,
-        shape=(n_patches, *bands.patch_shape),
-        shards=(layout.shard_size, *bands.patch_shape),
-        chunks=(1, *bands.patch_shape),
+        shape=(n_patches, *bands.stored_shape),
+        shards=(layout.shard_size, *bands.stored_shape),
+        chunks=(1, *bands.stored_shape),
         dtype=bands.dtype,
         serializer=BytesCodec(endian="little"),
         compressors=_bytes_codecs(bands, layout),
-        fill_value=0,
-        dimension_names=("patch", *dimensions),
+        fill_value=float("nan") if bands.dtype == "float32" else 0,
+        dimension_names=("patch", *bands.dimensions),
         attributes={
-            "long_name": f"Sentinel-2 L2A surface reflectance, bands of {bands.pixel_m} m",
-            "units": "1",
-            "quantification_value": QUANTIFICATION_VALUE,
+            **_describe_pixels(bands),
             "bands": list(bands.bands),
             "pixel_size_m": bands.pixel_m,
             "coordinates": _COORDINATES,
         },
     )
     centres = (np.arange(bands.size, dtype=np.float32) + np.float32(0.5)) * np.float32(bands.pixel_m)
-    values = (np.array(bands.bands, dtype=object), centres, centres)
-    towards = ("", "south", "east")
-    for name, along, direction in zip(dimensions, values, towards, strict=True):
+    for name, direction in zip(bands.dimensions[-2:], ("south", "east"), strict=True):
         text = f"distance of the pixel centre from the upper-left corner of the patch, towards {direction}"
-        described = {"long_name": text, "units": "m"} if direction else {"long_name": "band"}
-        _write_coordinate(group, name, along, name, described)
+        _write_coordinate(group, name, centres, name, {"long_name": text, "units": "m"})
+    if bands.band_axis is not None:
+        names = np.array(bands.bands, dtype=object)
+        _write_coordinate(group, bands.band_axis, names, bands.band_axis, {"long_name": "band"})
+
+
+def _describe_pixels(bands: BandGroup) -> dict[str, JSON]:
+    match bands.sensor:
+        case "s2":
+            return {
+                "long_name": f"Sentinel-2 L2A surface reflectance, bands of {bands.pixel_m} m",
+                "units": "1",
+                "quantification_value": QUANTIFICATION_VALUE,
+            }
+        case "s1":
+            return {"long_name": "Sentinel-1 GRD backscatter, IW mode", "units": "dB"}
+        case "map":
+            return {"long_name": "CORINE Land Cover 2018 class code", "units": "1"}
 
 
 def _bytes_codecs(bands: BandGroup, layout: Layout) -> list[BloscCodec | Crc32cCodec]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from converter.bigearthnet import S2_PATCH_V1, to_labels_19
+from converter.bigearthnet import parse_patch_name, to_labels_19
 from converter.footprint import outline_patches
 from converter.model import PROGRESS, REJECTS, TABLE, Patch, PatchFacts, Reject
 
@@ -34,7 +34,10 @@ _SCHEMA: Final = pa.schema(
         pa.field("contains_seasonal_snow", pa.bool_(), nullable=False),
         pa.field("contains_cloud_or_shadow", pa.bool_(), nullable=False),
         pa.field("s1_name", pa.string()),
-        pa.field("s2_time", pa.timestamp("ms", tz="UTC"), nullable=False),
+        pa.field("s2v1_name", pa.string()),
+        pa.field("has_s1", pa.bool_(), nullable=False),
+        pa.field("s2_time", pa.timestamp("ms", tz="UTC")),
+        pa.field("s1_time", pa.timestamp("ms", tz="UTC")),
         pa.field("satellite", pa.string(), nullable=False),
         pa.field("tile", pa.string()),
         pa.field("column", pa.int16(), nullable=False),
@@ -42,7 +45,7 @@ _SCHEMA: Final = pa.schema(
         pa.field("epsg", pa.int32(), nullable=False),
         pa.field("x_ul", pa.float64(), nullable=False),
         pa.field("y_ul", pa.float64(), nullable=False),
-        pa.field("zero_pixels", pa.int32(), nullable=False),
+        pa.field("zero_pixels", pa.int32()),
         pa.field("geometry", pa.binary(), nullable=False),
         pa.field(
             "bbox",
@@ -54,6 +57,12 @@ _SCHEMA: Final = pa.schema(
 _DICTIONARY_COLUMNS: Final = [
     *("labels.list.element", "labels_19.list.element", "split", "country", "season", "satellite", "tile", "epsg"),
 ]
+_PATCH_COLUMNS: Final = (
+    *("patch_id", "split", "recommended", "country", "season", "contains_seasonal_snow", "contains_cloud_or_shadow"),
+    "s2v1_name",
+)
+"""Columns that are fields of a `Patch`."""
+
 _ROW_GROUP_ROWS: Final = 50_000
 
 _GEO: Final = {
@@ -78,33 +87,25 @@ def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Tab
         patches: Patches in store order.
         facts: The facts of the same patches in the same order.
     """
-    annotations = [fact.annotation for fact in facts]
-    names = [S2_PATCH_V1.fullmatch(patch.patch_id) for patch in patches]
-    epsg = np.array([found.epsg for found in annotations], dtype=np.int32)
-    x_ul = np.array([found.x_ul for found in annotations])
-    y_ul = np.array([found.y_ul for found in annotations])
+    names = [parse_patch_name(patch.patch_id) for patch in patches]
+    labels = [patch.labels or found.labels or () for patch, found in zip(patches, facts, strict=True)]
+    epsg = np.array([found.epsg for found in facts], dtype=np.int32)
+    x_ul = np.array([found.x_ul for found in facts])
+    y_ul = np.array([found.y_ul for found in facts])
     outlines, bounds = outline_patches(epsg, x_ul, y_ul)
     columns: dict[str, Any] = {
+        **{name: [getattr(patch, name) for patch in patches] for name in _PATCH_COLUMNS},
+        **{name: [getattr(found, name) for found in facts] for name in ("tile", "zero_pixels", "has_s1")},
+        **{name: [getattr(part, name) for part in names if part] for name in ("satellite", "column", "row")},
         "index": np.arange(len(patches), dtype=np.int32),
-        "patch_id": [patch.patch_id for patch in patches],
-        "labels": [found.labels for found in annotations],
-        "labels_19": [to_labels_19(found.labels) for found in annotations],
-        **{
-            field: [getattr(patch, field) for patch in patches]
-            for field in (
-                *("split", "recommended", "country", "season", "contains_seasonal_snow", "contains_cloud_or_shadow"),
-                "s1_name",
-            )
-        },
-        "s2_time": np.array([found.time for found in annotations], dtype="datetime64[ms]"),
-        "satellite": [name["satellite"] for name in names if name],
-        "tile": [found.tile for found in annotations],
-        "column": [int(name["column"]) for name in names if name],
-        "row": [int(name["row"]) for name in names if name],
+        "labels": labels,
+        "labels_19": [to_labels_19(found) for found in labels],
+        "s1_name": [patch.source.s1_name for patch in patches],
+        "s2_time": np.array([found.s2_time for found in facts], dtype="datetime64[ms]"),
+        "s1_time": np.array([found.s1_time for found in facts], dtype="datetime64[ms]"),
         "epsg": epsg,
         "x_ul": x_ul,
         "y_ul": y_ul,
-        "zero_pixels": [fact.zero_pixels for fact in facts],
         "geometry": outlines,
         "bbox": pa.StructArray.from_arrays(
             [pa.array(np.ascontiguousarray(side)) for side in bounds.T], fields=list(_SCHEMA.field("bbox").type)

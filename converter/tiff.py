@@ -64,8 +64,8 @@ class PlainHeader:
     """Northing of the same corner."""
     pixel_m: float
     """Side of a square pixel in metres."""
-    nodata: str | None
-    """GDAL's nodata tag as written, None without one."""
+    nodata: float | None
+    """GDAL's nodata value, None without one."""
     data_offset: int
     """Byte at which the first row begins; rows follow one another without gaps."""
 
@@ -94,7 +94,6 @@ def parse_plain_header(header: bytes) -> PlainHeader:
     epsg, x_ul, y_ul, pixel_m = _read_georeference(tags)
     row_bytes = width * _one(tags, _BITS) // 8
     data_offset = _check_strips(tags, height, row_bytes)
-    nodata = tags.get(_NODATA)
     return PlainHeader(
         width=width,
         height=height,
@@ -103,7 +102,7 @@ def parse_plain_header(header: bytes) -> PlainHeader:
         x_ul=x_ul,
         y_ul=y_ul,
         pixel_m=pixel_m,
-        nodata=None if nodata is None else nodata[0].rstrip(b"\0 ").decode("ascii", "replace"),
+        nodata=_read_nodata(tags),
         data_offset=data_offset,
     )
 
@@ -138,6 +137,16 @@ def _read_tags(header: bytes) -> _Tags:
             else struct.unpack_from(form, struct.pack("<I", offset))
         )
     return tags
+
+
+def _read_nodata(tags: _Tags) -> float | None:
+    if _NODATA not in tags:
+        return None
+    (text,) = tags[_NODATA]
+    try:
+        return float(text.rstrip(b"\0 ").decode("ascii"))
+    except (AttributeError, ValueError) as error:
+        raise NotPlainError(f"the nodata value is not a number: {text!r}") from error
 
 
 def _one(tags: _Tags, tag: int) -> int:

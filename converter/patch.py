@@ -1,0 +1,160 @@
+"""Read all files of one patch, and check that they speak of the same place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from converter.annotation import read_annotation
+from converter.bigearthnet import S2_10M, annotation_file, band_file, parse_patch_name
+from converter.errors import PatchError
+from converter.model import Annotation, BandGroup, Layout, PatchFacts, Sensor, Source
+from converter.raster import read_band
+
+_SENSORS: Final[tuple[Sensor, ...]] = ("s2", "s1", "map")
+
+ReaderName = Literal["auto", "rasterio"]
+"""`auto` takes plain GeoTIFFs as they lie and gives others to rasterio; `rasterio` gives it all of them."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How to read patches: from which folders, and how strictly."""
+
+    roots: Mapping[Sensor, str]
+    """Folder of each sensor."""
+    name: ReaderName = "auto"
+    allow_missing_s1: bool = False
+    """Fill the pixels of a missing Sentinel-1 partner with NaN instead of rejecting the patch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a file says that its patch lies."""
+
+    file: str
+    epsg: int
+    x_ul: float
+    y_ul: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files of one sensor of one patch."""
+
+    folder: str
+    name: str
+    """What their names begin with."""
+
+
+def read_patch(reader: Reader, layout: Layout, source: Source, out: Mapping[str, NDArray[np.generic]]) -> PatchFacts:
+    """Read a patch.
+
+    Args:
+        reader: How to read.
+        layout: What to read.
+        source: Where the patch lies.
+        out: A (band, row, col) array for each of the layout's groups, by name; filled.
+
+    Returns:
+        What the files say beside the pixels.
+
+    Raises:
+        PatchError: A file is missing, damaged, not what it must be, or disagrees with another one of the patch.
+    """
+    patch_id = source.patch_id
+    files = {sensor: _find_files(reader, source, sensor) for sensor in _SENSORS if sensor in layout.sensors}
+    notes: dict[Sensor, Annotation] = {}
+    place: _Place | None = None
+    if layout.dataset == "v1":
+        for sensor, found in files.items():
+            if found and sensor != "map":
+                notes[sensor], said = _read_note(patch_id, found)
+                place = _agree(patch_id, place, said)
+    for group in layout.groups:
+        found = files[group.sensor]
+        if found is None:
+            out[group.name].fill(np.nan)
+            continue
+        for band, plane in zip(group.bands, out[group.name], strict=True):
+            file = band_file(found.name, band)
+            raster = read_band(patch_id, found.folder, file, group, plane, plain=reader.name == "auto")
+            _check_nodata(patch_id, file, group, raster.nodata)
+            place = _agree(patch_id, place, _Place(file, raster.epsg, raster.x_ul, raster.y_ul))
+    if place is None:
+        raise PatchError(patch_id, "", "no file of the patch is there")
+    fine = out.get(S2_10M.name)
+    first = notes.get("s2") or notes.get("s1")
+    named = parse_patch_name(patch_id)
+    return PatchFacts(
+        labels=first.labels if first else None,
+        epsg=place.epsg,
+        x_ul=place.x_ul,
+        y_ul=place.y_ul,
+        s2_time=_sensed("s2", files, notes),
+        s1_time=_sensed("s1", files, notes),
+        tile=(first.tile if first else None) or (named.tile if named else None),
+        zero_pixels=None if fine is None else fine.size - int(np.count_nonzero(fine)),
+        has_s1=files.get("s1") is not None,
+    )
+
+
+def _find_files(reader: Reader, source: Source, sensor: Sensor) -> _Files | None:
+    """Locate the files of a sensor; None for Sentinel-1 that is allowed to be missing."""
+    folder, name = {
+        "s2": (source.s2, source.patch_id),
+        "s1": (source.s1, source.s1_name or source.patch_id),
+        "map": (source.map, source.patch_id),
+    }[sensor]
+    if folder is not None:
+        return _Files(f"{reader.roots[sensor]}/{folder}", name)
+    if sensor == "s1" and reader.allow_missing_s1:
+        return None
+    if sensor == "s1" and source.s1_name is None:
+        raise PatchError(source.patch_id, "", "expected a Sentinel-1 partner, no official list names one")
+    what = "its Sentinel-1 partner" if sensor == "s1" else "its reference map"
+    raise PatchError(source.patch_id, name, f"expected the folder of {what} in {reader.roots[sensor]}, found none")
+
+
+def _read_note(patch_id: str, files: _Files) -> tuple[Annotation, _Place]:
+    file = annotation_file(files.name)
+    note = read_annotation(patch_id, files.folder, file)
+    if note.partner is not None and note.partner != patch_id:
+        raise PatchError(patch_id, file, f"expected it to be paired with this patch, found {note.partner}")
+    return note, _Place(file, note.epsg, note.x_ul, note.y_ul)
+
+
+def _agree(patch_id: str, place: _Place | None, found: _Place) -> _Place:
+    """Return the place that all files of a patch have said so far."""
+    if place is None:
+        return found
+    if (found.epsg, found.x_ul, found.y_ul) != (place.epsg, place.x_ul, place.y_ul):
+        raise PatchError(
+            patch_id,
+            found.file,
+            f"expected the upper-left corner ({place.x_ul:.10g}, {place.y_ul:.10g}) in EPSG:{place.epsg} that "
+            f"{place.file} gives, found ({found.x_ul:.10g}, {found.y_ul:.10g}) in EPSG:{found.epsg}",
+        )
+    return place
+
+
+def _check_nodata(patch_id: str, file: str, group: BandGroup, nodata: float | None) -> None:
+    """Refuse a nodata value that BigEarthNet does not use: 0 is right for integers, none or NaN for decibels."""
+    if nodata is None or (math.isnan(nodata) if group.sensor == "s1" else nodata == 0):
+        return
+    expected = "no nodata value" if group.sensor == "s1" else "nodata 0, or none"
+    raise PatchError(patch_id, file, f"expected {expected}, found {nodata:g}")
+
+
+def _sensed(sensor: Sensor, files: Mapping[Sensor, _Files | None], notes: Mapping[Sensor, Annotation]) -> str | None:
+    """Return when a sensor saw the patch: as its JSON says (v1.0), else as its name does (v2.0)."""
+    found = files.get(sensor)
+    if found is None:
+        return None
+    named = parse_patch_name(found.name)
+    return notes[sensor].time if sensor in notes else named.time if named else None

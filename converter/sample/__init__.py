@@ -1,0 +1,5 @@
+"""Make small archives in the exact form of BigEarthNet, without a download."""
+
+from converter.sample.write import SampleSummary, write_sample
+
+__all__ = ["SampleSummary", "write_sample"]
