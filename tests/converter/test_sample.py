@@ -15,7 +15,6 @@ import rasterio
 import rasterio.warp
 from rasterio.io import MemoryFile
 
-from converter import sample
 from converter.bigearthnet import (
     LABEL_19_OF_43,
     LABELS_19,
@@ -29,6 +28,7 @@ from converter.errors import PlanError, SourceError
 from converter.lists import OfficialLists, packaged_example, read_lists
 from converter.model import Annotation
 from converter.sample import SampleSummary, write_sample
+from converter.sample import write as sample
 from converter.sample.encoding import encode_annotation, encode_geotiff
 from converter.sample.landcover import COUNTRIES, draw_labels
 from converter.sample.landscape import Scene, render_scene
