@@ -1,0 +1,34 @@
+"""Train from a packed BigEarthNet store.
+
+Importing this package imports no deep-learning framework; see `trainer.keras_data` for Keras and tf.data.
+"""
+
+from trainer.errors import (
+    OptionError,
+    ReadError,
+    RemoteError,
+    SelectionError,
+    StateError,
+    StoreFormatError,
+    TrainerError,
+)
+from trainer.options import StreamOptions
+from trainer.store import Selection, Store, open_store
+from trainer.stream import Batch, State, Stream
+
+__all__ = [
+    "Batch",
+    "OptionError",
+    "ReadError",
+    "RemoteError",
+    "Selection",
+    "SelectionError",
+    "State",
+    "StateError",
+    "Store",
+    "StoreFormatError",
+    "Stream",
+    "StreamOptions",
+    "TrainerError",
+    "open_store",
+]

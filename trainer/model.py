@@ -1,0 +1,52 @@
+"""The frozen records that describe a store to those who read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+Chain = Literal["raw", "blosc", "other"]
+"""How an array is encoded: as the converter does it, without or with compression, or in another legal way."""
+
+
+@dataclass(frozen=True)
+class ArrayInfo:
+    """One array of a store: the bands that share a pixel size."""
+
+    name: str
+    """Name of the array."""
+    key: str
+    """Where it lies in the store."""
+    bands: tuple[str, ...]
+    """Band names, in the order of the band axis."""
+    n_rows: int
+    """Pixel rows of a patch."""
+    n_columns: int
+    """Pixel columns of a patch."""
+    dtype: str
+    """NumPy name of the stored type."""
+    shard_size: int
+    """Patches in a full shard."""
+    chain: Chain
+    """Decides which path reads it."""
+
+    @cached_property
+    def plane_bytes(self) -> int:
+        """Bytes of one band of one patch."""
+        return self.n_rows * self.n_columns * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class BandStatistics:
+    """Statistics of one band over the recommended training patches, in stored units."""
+
+    mean: float
+    std: float
+    """Population standard deviation."""
+    min: float
+    max: float
+    count: int
+    """Pixels."""

@@ -1,0 +1,180 @@
+"""Read patches of one array into the slots of a batch, from many threads at once.
+
+`ShardReader` is our own path for the codec chains that the converter writes; `TensorStoreReader` reads any other legal
+Zarr array. Both give the same pixels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.errors import OptionError, ReadError
+from trainer.model import ArrayInfo
+from trainer.objects import LocalObjects, Objects
+from trainer.shards import BloscDecoder, DamageError, RawDecoder, Shard
+from trainer.turns import turn_patch
+
+_MAX_MAPPED = 16_384
+"""Shards mapped at a time; Linux allows a process 65,530 mappings (vm.max_map_count)."""
+
+
+class Reader(Protocol):
+    """Reads chosen bands of patches; safe to call from several threads."""
+
+    def read(self, rows: NDArray[np.integer], out: NDArray[Any], symmetries: NDArray[np.uint8] | None) -> None:
+        """Read patches into an array.
+
+        Args:
+            rows: Positions in the store, shape (patch,).
+            out: Contiguous (patch, band, row, col) of the stored type.
+            symmetries: For each patch how to turn it (see `trainer.turns`), or None.
+
+        Raises:
+            ReadError: A chunk is missing or damaged.
+        """
+        ...
+
+    def fetch_ahead(self, rows: NDArray[np.integer]) -> None:
+        """Announce rows that will be read soon."""
+        ...
+
+
+class MappedShards:
+    """The shards of one array that have been read so far: opened on first use, shared by all readers."""
+
+    def __init__(self, info: ArrayInfo, objects: Objects) -> None:
+        self._info, self._objects = info, objects
+        self._opened: dict[int, Shard] = {}
+        self._guard = threading.Lock()
+
+    def key(self, number: int) -> str:
+        """Name the object of a shard."""
+        return f"{self._info.key}/c/{number}/0/0/0"
+
+    def get(self, number: int) -> Shard:
+        """Return a shard; lock-free once it is open."""
+        return self._opened.get(number) or self._open(number)
+
+    def fetch_ahead(self, numbers: Iterable[int]) -> None:
+        """Bring shards near that are not open."""
+        self._objects.fetch_ahead([self.key(number) for number in numbers if number not in self._opened])
+
+    def _open(self, number: int) -> Shard:
+        try:
+            shard = Shard(self._objects.path(self.key(number)), self._info.shard_size)
+        except FileNotFoundError as error:
+            raise DamageError("the shard is missing") from error
+        except OSError as error:
+            raise DamageError(f"the shard cannot be opened ({error})") from error
+        with self._guard:
+            self._opened[number] = shard
+            while self._is_crowded():
+                # The oldest goes; a thread that still reads it keeps it alive.
+                self._opened.pop(next(iter(self._opened)))
+        return shard
+
+    def _is_crowded(self) -> bool:
+        if len(self._opened) < 2:
+            return False
+        limit = self._objects.max_bytes
+        opened = sum(len(shard.data) for shard in self._opened.values()) if limit is not None else 0
+        return len(self._opened) > _MAX_MAPPED or (limit is not None and opened > limit)
+
+
+class ShardReader:
+    """Reads through mapped shards.
+
+    Args:
+        info: The array.
+        shards: Its shards.
+        bands: Positions on the band axis, in the order of the output; None for all as they are.
+        check: Compare the crc32c of every chunk.
+        name: The store, for messages.
+    """
+
+    def __init__(
+        self, info: ArrayInfo, shards: MappedShards, bands: Sequence[int] | None, *, check: bool, name: str
+    ) -> None:
+        self._info, self._shards, self._bands, self._check, self._name = info, shards, bands, check, name
+        self._local = threading.local()
+
+    def read(self, rows: NDArray[np.integer], out: NDArray[Any], symmetries: NDArray[np.uint8] | None) -> None:
+        """Read patches; see `Reader`."""
+        slots = out.reshape(len(out), -1).view(np.uint8)
+        turns = [0] * len(rows) if symmetries is None else symmetries.tolist()
+        decoder, patch = self._scratch(out)
+        decode, get, size = decoder.decode, self._shards.get, self._info.shard_size
+        row = -1
+        try:
+            for slot, (row, turn) in enumerate(zip(rows.tolist(), turns, strict=True)):
+                number, position = divmod(row, size)
+                chunk = get(number).chunk(position)
+                if turn:
+                    decode(chunk, patch.reshape(-1).view(np.uint8))
+                    out[slot] = turn_patch(patch, turn)
+                else:
+                    decode(chunk, slots[slot])
+        except DamageError as error:
+            number, position = divmod(row, size)
+            raise ReadError(
+                f"{self._name}: array {self._info.name}, shard {number} ({self._shards.key(number)}), patch {row} "
+                f"(chunk {position} of the shard): {error}; convert it again or copy the shard again"
+            ) from error
+
+    def fetch_ahead(self, rows: NDArray[np.integer]) -> None:
+        """Announce rows that will be read soon."""
+        self._shards.fetch_ahead(np.unique(rows // self._info.shard_size).tolist())
+
+    def _scratch(self, out: NDArray[Any]) -> tuple[RawDecoder | BloscDecoder, NDArray[Any]]:
+        """Return this thread's decoder and its memory for a patch that is to be turned."""
+        found: tuple[RawDecoder | BloscDecoder, NDArray[Any]] | None = getattr(self._local, "scratch", None)
+        if found is None:
+            make = RawDecoder if self._info.chain == "raw" else BloscDecoder
+            decoder = make(len(self._info.bands), self._info.plane_bytes, self._bands, check=self._check)
+            found = decoder, np.empty(out.shape[1:], out.dtype)
+            self._local.scratch = found
+        return found
+
+
+class TensorStoreReader:
+    """Reads any legal array of a local store with tensorstore."""
+
+    def __init__(self, info: ArrayInfo, objects: Objects, bands: Sequence[int] | None) -> None:
+        if not isinstance(objects, LocalObjects):
+            raise OptionError(
+                f"{objects.name}: array {info.name} has a codec chain that only a local store may have; copy it first"
+            )
+        import tensorstore  # noqa: PLC0415 - slow to import, and seldom needed
+
+        self._info, self._bands, self._name = info, bands, objects.name
+        self._array = tensorstore.open(
+            {
+                "driver": "zarr3",
+                "kvstore": {"driver": "file", "path": objects.path(info.key)},
+                "fill_missing_data_reads": False,
+                "open": True,
+            },
+            read=True,
+        ).result()
+
+    def read(self, rows: NDArray[np.integer], out: NDArray[Any], symmetries: NDArray[np.uint8] | None) -> None:
+        """Read patches; see `Reader`."""
+        try:
+            pixels = self._array[rows].read().result()
+        except (ValueError, OSError) as error:
+            raise ReadError(f"{self._name}: array {self._info.name}, patches {rows.tolist()}: {error}") from error
+        if self._bands is not None:
+            pixels = pixels[:, list(self._bands)]
+        if symmetries is None:
+            out[:] = pixels
+        else:
+            for slot, symmetry in enumerate(symmetries.tolist()):
+                out[slot] = turn_patch(pixels[slot], symmetry)
+
+    def fetch_ahead(self, rows: NDArray[np.integer]) -> None:
+        """Do nothing: the store is local."""

@@ -1,0 +1,25 @@
+"""Exact symmetries of a square patch: quarter turns and flips move pixels and never change them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+N_SYMMETRIES: Final = 8
+"""Numbers 0-3 are quarter turns as `np.rot90` counts them; 4-7 the same after a flip of the columns."""
+
+
+def turn_patch(patch: NDArray[Any], symmetry: int) -> NDArray[Any]:
+    """View a patch turned and flipped; every resolution group of a patch takes the same symmetry.
+
+    Args:
+        patch: Array (..., row, col) of square images.
+        symmetry: 0-7.
+
+    Returns:
+        A view of the same shape.
+    """
+    flipped = patch[..., ::-1] if symmetry >= N_SYMMETRIES // 2 else patch
+    return np.rot90(flipped, symmetry % 4, axes=(-2, -1))
