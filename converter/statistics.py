@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from converter.model import BandGroup
+
 
 @dataclass(frozen=True)
 class BandStatistics:
@@ -48,31 +50,43 @@ class BandStatistics:
         return math.sqrt(max(0, self.count * self.total_of_squares - self.total**2)) / self.count
 
 
-def measure_bands(pixels: NDArray[np.generic]) -> tuple[BandStatistics, ...]:
-    """Measure one patch of a band group.
+class BandSums:
+    """Sums over the pixels of the bands of one group, added patch by patch."""
 
-    Args:
-        pixels: uint16 or float32 array (band, row, col), without NaN.
-    """
-    bands = pixels.reshape(len(pixels), -1)
-    # 65,535 squared still fits uint32; its sums need uint64.
-    square_type, sum_type = (np.uint32, np.uint64) if bands.dtype == np.uint16 else (np.float64, np.float64)
-    wide: NDArray[Any] = bands.astype(square_type)
-    squares = np.multiply(wide, wide, out=wide)
-    return tuple(
-        BandStatistics(bands.shape[1], *values)
-        for values in zip(
-            np.add.reduce(bands, axis=1, dtype=sum_type).tolist(),
-            np.add.reduce(squares, axis=1, dtype=sum_type).tolist(),
-            np.minimum.reduce(bands, axis=1).tolist(),
-            np.maximum.reduce(bands, axis=1).tolist(),
-            strict=True,
-        )
-    )
+    def __init__(self, group: BandGroup) -> None:
+        n_bands = len(group.bands)
+        self._n_pixels = 0
+        # 65,535 squared still fits uint32; sums of up to 2**32 such squares fit uint64.
+        self._square_type, sum_type = (np.uint32, np.uint64) if group.dtype == "uint16" else (np.float64, np.float64)
+        self._totals = np.zeros((2, n_bands), sum_type)
+        self._bounds = np.zeros((2, n_bands), group.dtype)
+
+    def add(self, pixels: NDArray[Any]) -> None:
+        """Add one patch.
+
+        Args:
+            pixels: (band, row, col) array of the group's dtype, without NaN.
+        """
+        bands = pixels.reshape(len(pixels), -1)
+        squares = bands.astype(self._square_type)
+        np.multiply(squares, squares, out=squares)
+        for totals, values in zip(self._totals, (bands, squares), strict=True):
+            totals += np.add.reduce(values, axis=1, dtype=totals.dtype)
+        for extreme, bounds in zip((np.minimum, np.maximum), self._bounds, strict=True):
+            found = extreme.reduce(bands, axis=1)
+            bounds[...] = extreme(bounds, found) if self._n_pixels else found
+        self._n_pixels += bands.shape[1]
+
+    def to_statistics(self) -> tuple[BandStatistics, ...]:
+        """Return the statistics of each band over all patches added so far."""
+        if not self._n_pixels:
+            return (BandStatistics(),) * self._totals.shape[1]
+        columns = zip(*self._totals.tolist(), *self._bounds.tolist(), strict=True)
+        return tuple(BandStatistics(self._n_pixels, *values) for values in columns)
 
 
 def merge_statistics(parts: Iterable[tuple[BandStatistics, ...]], n_bands: int) -> tuple[BandStatistics, ...]:
-    """Merge the statistics of many patches or shards, band by band."""
+    """Merge the statistics of many shards, band by band."""
     merged = (BandStatistics(),) * n_bands
     for part in parts:
         merged = tuple(a + b for a, b in zip(merged, part, strict=True))

@@ -14,7 +14,7 @@ from converter.model import Layout, PatchFacts, Reject, ShardTask
 from converter.patch import Reader, read_patch
 from converter.receipt import Receipt, ShardObject, write_receipt
 from converter.shard import encode_chunk, write_shard
-from converter.statistics import BandStatistics, measure_bands, merge_statistics
+from converter.statistics import BandStatistics, BandSums
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def convert_shard(job: Job, task: ShardTask) -> ShardOutcome:
     groups = job.layout.groups
     pixels = {group.name: np.empty(group.patch_shape, group.dtype) for group in groups}
     chunks: dict[str, list[bytes]] = defaultdict(list)
-    measured: dict[str, list[tuple[BandStatistics, ...]]] = defaultdict(list)
+    sums = {group.name: BandSums(group) for group in groups}
     facts: list[PatchFacts] = []
     rejects: list[Reject] = []
     for position, source in enumerate(task.sources):
@@ -64,10 +64,10 @@ def convert_shard(job: Job, task: ShardTask) -> ShardOutcome:
         # The patch is still in the cache: whatever needs its pixels happens now.
         for group in groups:
             if position < task.n_train and (group.sensor == "s2" or (group.sensor == "s1" and found.has_s1)):
-                measured[group.name].append(measure_bands(pixels[group.name]))
+                sums[group.name].add(pixels[group.name])
             chunks[group.name].append(encode_chunk(pixels[group.name], group, job.layout.codec))
     if not rejects:
-        _commit(job, task, chunks, facts, measured)
+        _commit(job, task, chunks, facts, {name: added.to_statistics() for name, added in sums.items()})
     return ShardOutcome(task.shard, len(task.sources), tuple(rejects))
 
 
@@ -76,7 +76,7 @@ def _commit(
     task: ShardTask,
     chunks: dict[str, list[bytes]],
     facts: list[PatchFacts],
-    measured: dict[str, list[tuple[BandStatistics, ...]]],
+    statistics: dict[str, tuple[BandStatistics, ...]],
 ) -> None:
     """Put the shards on disk, then the receipt that vouches for them."""
     try:
@@ -92,9 +92,7 @@ def _commit(
             digest=task.digest,
             objects=tuple(objects),
             facts=tuple(facts),
-            statistics={
-                group.name: merge_statistics(measured[group.name], len(group.bands)) for group in job.layout.groups
-            },
+            statistics=statistics,
         )
         write_receipt(Path(job.receipts), receipt)
     except OSError as error:
