@@ -104,6 +104,9 @@ _CORINE: Final[tuple[tuple[int, str, str | None], ...]] = (
 )
 """CORINE Land Cover 2018 level-3 code, its name in the 43-class nomenclature, and in the 19-class one."""
 
+CORINE_CODES: Final = {name: code for code, name, _ in _CORINE}
+"""CORINE level-3 code of each of the 43 classes, as the reference maps have it."""
+
 LABELS_43: Final = tuple(name for _, name, _ in _CORINE)
 """The 43 class names in CORINE order."""
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.warp
+from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
 from converter.bigearthnet import (
@@ -29,10 +30,11 @@ from converter.lists import OfficialLists, packaged_example, read_lists
 from converter.model import Annotation
 from converter.sample import SampleSummary, write_sample
 from converter.sample import write as sample
-from converter.sample.encoding import encode_annotation, encode_geotiff
+from converter.sample.encoding import S2_V1, encode_annotation, encode_geotiff
 from converter.sample.landcover import COUNTRIES, draw_labels
-from converter.sample.landscape import Scene, render_scene
+from converter.sample.landscape import Scene, shape_land
 from converter.sample.mgrs import locate_patch
+from converter.sample.optics import sense_reflectance
 from converter.sample.surface import BANDS, DORMANT, SPECTRA, SURFACES
 
 Files = dict[str, bytes]
@@ -68,6 +70,11 @@ def annotation_of(patch_id: str, files: Files) -> tuple[Annotation, str]:
     return annotation, content["tile_source"]
 
 
+def render(scene: Scene) -> dict[str, NDArray[np.uint16]]:
+    random = np.random.Generator(np.random.PCG64(0))
+    return sense_reflectance(shape_land(scene, random), scene, random)
+
+
 def archive_bytes(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -82,7 +89,7 @@ def test_real_files_encode_to_the_same_bytes_from_pixels_labels_and_tile(real: d
                 expected = files[band_file(patch_id, band)]
                 with MemoryFile(expected) as memory, memory.open() as source:
                     pixels = source.read(1)
-                assert encode_geotiff(pixels, annotation, group.pixel_m) == expected
+                assert encode_geotiff(pixels, annotation, group.pixel_m, S2_V1) == expected
                 n_tifs += 1
     assert (len(real), n_tifs) == (6, 72)
 
@@ -248,7 +255,7 @@ def test_labels_without_a_19_class_form_can_be_asked_for_in_every_country() -> N
 def test_coarse_bands_are_area_means_of_the_fine_scene() -> None:
     """B8A lies beside B08 in the spectrum, so over one scene both show the same pattern."""
     scene = Scene(("Discontinuous urban fabric", "Pastures", "Water bodies"), "Ireland", "Summer")
-    pixels = render_scene(scene, np.random.Generator(np.random.PCG64(0)))
+    pixels = render(scene)
     fine = pixels["B08"].reshape(60, 2, 60, 2).mean(axis=(1, 3))
     assert np.corrcoef(fine.ravel(), pixels["B8A"].ravel())[0, 1] > 0.98
     coarse = pixels["B8A"].reshape(20, 3, 20, 3).mean(axis=(1, 3))
@@ -258,7 +265,7 @@ def test_coarse_bands_are_area_means_of_the_fine_scene() -> None:
 @pytest.mark.parametrize("label", LABELS_43)
 def test_every_class_renders_alone_in_every_season(label: str) -> None:
     for season in ("Spring", "Summer", "Fall", "Winter"):
-        pixels = render_scene(Scene((label,), "Serbia", season), np.random.Generator(np.random.PCG64(0)))
+        pixels = render(Scene((label,), "Serbia", season))
         assert set(pixels) == set(BANDS)
         assert all(20 < band.mean() < 5_000 for band in pixels.values())
         assert all(band.dtype == np.uint16 for band in pixels.values())

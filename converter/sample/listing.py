@@ -1,0 +1,55 @@
+"""The two metadata files of v2.0 for a sample, with the official columns and types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from converter.bigearthnet import to_labels_19
+from converter.metadata import FILES
+from converter.sample.order import Order
+
+_SCHEMA: Final = pa.schema(
+    [
+        ("patch_id", pa.string()),
+        ("labels", pa.list_(pa.field("element", pa.string()))),
+        ("split", pa.string()),
+        ("country", pa.string()),
+        ("s1_name", pa.string()),
+        ("s2v1_name", pa.string()),
+        ("contains_seasonal_snow", pa.bool_()),
+        ("contains_cloud_or_shadow", pa.bool_()),
+    ]
+)
+
+
+def write_listing(out: Path, orders: Iterable[Order]) -> int:
+    """Write both files, the second even if it has no rows.
+
+    Returns:
+        Bytes written.
+    """
+    rows = sorted(map(_describe, orders), key=lambda row: str(row["patch_id"]))
+    flagged = [row for row in rows if row["contains_seasonal_snow"] or row["contains_cloud_or_shadow"]]
+    usable = [row for row in rows if row not in flagged]
+    for file, part in zip(FILES, (usable, flagged), strict=True):
+        pq.write_table(pa.Table.from_pylist(part, _SCHEMA), out / file, compression="zstd", store_schema=False)
+    return sum((out / file).stat().st_size for file in FILES)
+
+
+def _describe(order: Order) -> dict[str, Any]:
+    labels, _ = order.draw_details()
+    return {
+        "patch_id": order.v2_name,
+        "labels": sorted(to_labels_19(labels)),
+        "split": order.v2_split,
+        "country": order.country,
+        "s1_name": order.s1_name,
+        "s2v1_name": order.name,
+        "contains_seasonal_snow": order.snow,
+        "contains_cloud_or_shadow": order.cloud,
+    }
