@@ -35,20 +35,21 @@ def describe_arrays(metadata: Mapping[str, Any]) -> tuple[ArrayInfo, ...]:
 
 
 def _describe_array(name: str, node: Mapping[str, Any]) -> ArrayInfo:
-    _, n_bands, n_rows, n_columns = node["shape"]
+    _, *bands_axis, n_rows, n_columns = node["shape"]
     bands = tuple(node["attributes"]["bands"])
-    if len(bands) != n_bands:
-        raise ValueError(f"array {name} has {n_bands} bands and the names of {len(bands)}")
+    if len(bands_axis) > 1 or len(bands) != sum(bands_axis or [1]):
+        raise ValueError(f"array {name} of shape {node['shape']} has the names of {len(bands)} bands")
     grid = node["chunk_grid"]["configuration"]["chunk_shape"]
     return ArrayInfo(
         name=name,
         key=f"{IMAGES}/{name}",
         bands=bands,
+        has_band_axis=bool(bands_axis),
         n_rows=n_rows,
         n_columns=n_columns,
         dtype=node["data_type"],
         shard_size=grid[0],
-        chain=_find_chain(node, [1, n_bands, n_rows, n_columns]),
+        chain=_find_chain(node, [1, *bands_axis, n_rows, n_columns]),
     )
 
 

@@ -22,6 +22,8 @@ class ArrayInfo:
     """Where it lies in the store."""
     bands: tuple[str, ...]
     """Band names, in the order of the band axis."""
+    has_band_axis: bool
+    """False if the array is (patch, row, col) with one band; a batch has the axis all the same."""
     n_rows: int
     """Pixel rows of a patch."""
     n_columns: int
@@ -32,6 +34,10 @@ class ArrayInfo:
     """Patches in a full shard."""
     chain: Chain
     """Decides which path reads it."""
+
+    def shard_key(self, number: int) -> str:
+        """Name the object of a shard: Zarr's default chunk key."""
+        return f"{self.key}/c/{number}{'/0' * (3 if self.has_band_axis else 2)}"
 
     @cached_property
     def plane_bytes(self) -> int:

@@ -17,6 +17,10 @@ _N_FETCHERS: Final = 4
 """Objects fetched ahead at a time; shards are tens of megabytes, so more would only share the same line."""
 
 
+_OPENINGS: Final = 10
+"""Attempts to open what was just fetched, before other processes remove it again."""
+
+
 class Objects(Protocol):
     """The objects of a store, by their names relative to it."""
 
@@ -31,6 +35,10 @@ class Objects(Protocol):
 
     def path(self, key: str) -> str:
         """Return a local file with the content of an object; FileNotFoundError if there is none."""
+        ...
+
+    def open(self, key: str) -> int:
+        """Open an object for reading and return the descriptor; FileNotFoundError if there is none."""
         ...
 
     def fetch_ahead(self, keys: Iterable[str]) -> None:
@@ -54,6 +62,10 @@ class LocalObjects:
     def path(self, key: str) -> str:
         """Name the file of an object, which may not exist."""
         return f"{self._folder}/{key}"
+
+    def open(self, key: str) -> int:
+        """Open the file of an object."""
+        return os.open(self.path(key), os.O_RDONLY)
 
     def fetch_ahead(self, keys: Iterable[str]) -> None:
         """Do nothing: the objects are here."""
@@ -114,6 +126,19 @@ class RemoteObjects:
                 os.utime(kept)
         return str(kept)
 
+    def open(self, key: str) -> int:
+        """Open the kept copy of an object, fetched now if need be."""
+        for _ in range(_OPENINGS):
+            path = self.path(key)
+            try:
+                return os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # another process has just made room
+        raise RemoteError(
+            f"{self.name}/{key}: removed from {self._cache} as soon as fetched; "
+            "give the processes that share it more cache_bytes"
+        )
+
     def fetch_ahead(self, keys: Iterable[str]) -> None:
         """Fetch objects on threads of their own; a fault is left to whoever asks for the object."""
         with self._guard:
@@ -147,8 +172,6 @@ class RemoteObjects:
             temporary.replace(kept)
         except FileNotFoundError:
             raise
-        except OSError as error:
-            raise RemoteError(f"{self.name}/{key}: cannot be fetched: {error}") from error
         except Exception as error:  # see `read`
             raise RemoteError(f"{self.name}/{key}: cannot be fetched: {_describe(error)}") from error
         finally:
@@ -156,9 +179,9 @@ class RemoteObjects:
         self._make_room(kept)
 
     def _make_room(self, newest: Path) -> None:
-        """Remove the objects used longest ago until the rest fits."""
+        """Remove the objects used longest ago until the rest fits; small ones that are no shards stay."""
         found = []
-        for path in self._cache.rglob("*"):
+        for path in self._cache.glob("**/c/**/*"):
             with contextlib.suppress(FileNotFoundError):  # another process makes room too
                 if path.is_file():
                     status = path.stat()

@@ -6,6 +6,7 @@ Zarr array. Both give the same pixels.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
@@ -52,25 +53,25 @@ class MappedShards:
         self._opened: dict[int, Shard] = {}
         self._guard = threading.Lock()
 
-    def key(self, number: int) -> str:
-        """Name the object of a shard."""
-        return f"{self._info.key}/c/{number}/0/0/0"
-
     def get(self, number: int) -> Shard:
         """Return a shard; lock-free once it is open."""
         return self._opened.get(number) or self._open(number)
 
     def fetch_ahead(self, numbers: Iterable[int]) -> None:
         """Bring shards near that are not open."""
-        self._objects.fetch_ahead([self.key(number) for number in numbers if number not in self._opened])
+        self._objects.fetch_ahead([self._info.shard_key(number) for number in numbers if number not in self._opened])
 
     def _open(self, number: int) -> Shard:
         try:
-            shard = Shard(self._objects.path(self.key(number)), self._info.shard_size)
+            descriptor = self._objects.open(self._info.shard_key(number))
         except FileNotFoundError as error:
             raise DamageError("the shard is missing") from error
         except OSError as error:
             raise DamageError(f"the shard cannot be opened ({error})") from error
+        try:
+            shard = Shard(descriptor, self._info.shard_size)
+        finally:
+            os.close(descriptor)
         with self._guard:
             self._opened[number] = shard
             while self._is_crowded():
@@ -122,7 +123,7 @@ class ShardReader:
         except DamageError as error:
             number, position = divmod(row, size)
             raise ReadError(
-                f"{self._name}: array {self._info.name}, shard {number} ({self._shards.key(number)}), patch {row} "
+                f"{self._name}: array {self._info.name}, shard {number} ({self._info.shard_key(number)}), patch {row} "
                 f"(chunk {position} of the shard): {error}; convert it again or copy the shard again"
             ) from error
 
@@ -168,6 +169,8 @@ class TensorStoreReader:
             pixels = self._array[rows].read().result()
         except (ValueError, OSError) as error:
             raise ReadError(f"{self._name}: array {self._info.name}, patches {rows.tolist()}: {error}") from error
+        if not self._info.has_band_axis:
+            pixels = pixels[:, None]
         if self._bands is not None:
             pixels = pixels[:, list(self._bands)]
         if symmetries is None:

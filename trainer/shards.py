@@ -10,7 +10,6 @@ https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from collections.abc import Sequence
@@ -20,6 +19,8 @@ import google_crc32c
 import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
+
+from trainer.mapping import map_file
 
 CHECKSUM_BYTES: Final = 4
 """Size of a crc32c."""
@@ -45,7 +46,7 @@ class Shard:
     """One shard file, mapped, with its index in memory.
 
     Args:
-        path: The file.
+        descriptor: The open file; it may be closed afterwards.
         n_chunks: Chunks in a full shard.
     """
 
@@ -56,16 +57,12 @@ class Shard:
     entries: Sequence[int]
     """Offset and length of chunk i at 2i and 2i + 1."""
 
-    def __init__(self, path: str, n_chunks: int) -> None:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            n_bytes = os.fstat(descriptor).st_size
-            index_bytes = n_chunks * _ENTRY_BYTES + CHECKSUM_BYTES
-            if n_bytes < index_bytes:
-                raise DamageError(f"expected at least the {index_bytes:,} bytes of its index, found {n_bytes:,}")
-            self.data = np.frombuffer(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ), np.uint8)
-        finally:
-            os.close(descriptor)
+    def __init__(self, descriptor: int, n_chunks: int) -> None:
+        n_bytes = os.fstat(descriptor).st_size
+        index_bytes = n_chunks * _ENTRY_BYTES + CHECKSUM_BYTES
+        if n_bytes < index_bytes:
+            raise DamageError(f"expected at least the {index_bytes:,} bytes of its index, found {n_bytes:,}")
+        self.data = map_file(descriptor, n_bytes)
         index = self.data[-index_bytes:].tobytes()
         if google_crc32c.value(index) != _RESIDUE:
             raise DamageError("the checksum of its index does not match")

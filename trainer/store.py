@@ -29,8 +29,9 @@ from trainer.objects import Objects, RemoteObjects, locate_objects
 from trainer.read import MappedShards, Reader, ShardReader, TensorStoreReader
 from trainer.select import read_table_metadata, select_patches
 
-RGB: Final = ("B04", "B03", "B02")
-"""Red, green, blue."""
+_RGB: Final = ("B04", "B03", "B02")
+_SENSORS: Final = ("s2", "s1")
+"""What the names of arrays of pixels begin with; other arrays hold maps."""
 
 _COLUMN_OF_CLASSES: Final = {19: "labels_19", 43: "labels"}
 
@@ -69,6 +70,18 @@ class Store:
     def bands(self) -> tuple[str, ...]:
         """All bands, array by array."""
         return tuple(band for info in self.arrays for band in info.bands)
+
+    @cached_property
+    def band_sets(self) -> dict[str, tuple[str, ...]]:
+        """Names for several bands: `all` of both sensors, `s2`, `s1`, `rgb`, `rgbn`, and each array by its name."""
+        by_name = {info.name: info.bands for info in self.arrays}
+        sensors = {
+            sensor: tuple(band for name, bands in by_name.items() if name.startswith(sensor) for band in bands)
+            for sensor in _SENSORS
+        }
+        colours = {"rgb": _RGB, "rgbn": (*_RGB, "B08")}
+        sets = {"all": tuple(band for bands in sensors.values() for band in bands)} | colours | sensors | by_name
+        return {name: bands for name, bands in sets.items() if bands and set(bands) <= set(self.bands)}
 
     @property
     def patch_bytes(self) -> int:
@@ -114,7 +127,7 @@ class Store:
         """Say which bands of which arrays are meant.
 
         Args:
-            bands: `all`, `rgb`, or names of bands or arrays, as a sequence or separated by commas.
+            bands: Names of bands or of sets of bands, as a sequence or separated by commas; see `band_sets`.
 
         Returns:
             For each array that is touched, its bands in the order asked for.
@@ -123,13 +136,12 @@ class Store:
             OptionError: A name is unknown or occurs twice.
         """
         names = [name.strip() for name in bands.split(",")] if isinstance(bands, str) else list(bands)
-        groups = {"all": self.bands, "rgb": RGB} | {info.name: info.bands for info in self.arrays}
-        wanted = [band for name in names for band in groups.get(name, (name,))]
+        wanted = [band for name in names for band in self.band_sets.get(name, (name,))]
         unknown = [band for band in wanted if band not in self.bands]
         if unknown or not wanted:
             raise OptionError(
                 f"{self.name}: no band {', '.join(map(repr, unknown)) or 'given'}; "
-                f"choose from {', '.join(self.bands)}, or {', '.join(groups)}"
+                f"choose from {', '.join(self.bands)}, or {', '.join(self.band_sets)}"
             )
         if len(set(wanted)) < len(wanted):
             raise OptionError(f"each band can be given once, found {', '.join(wanted)}")

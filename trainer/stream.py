@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from types import TracebackType
@@ -30,6 +30,8 @@ State = dict[str, Any]
 """A position in a stream, as a small JSON object."""
 
 _STATE_VERSION: Final = 1
+_MAX_AHEAD: Final = 64
+"""Batches read ahead, however small: the first one waits until all of them have been asked for."""
 _DECIDING: Final = ("seed", "batch_size", "order", "window", "drop_last", "augment")
 """Options that decide which patches are in which batch."""
 
@@ -81,15 +83,15 @@ class Stream:
                 f"{len(selection):,} patches do not fill one batch of {self.options.batch_size:,}; "
                 "choose a smaller batch_size or keep the last batch (drop_last=False)"
             )
+        self._lock = threading.RLock()
         self._position = (0, 0)
         self._orders: dict[int, NDArray[np.int64]] = {}
-        self._order_lock = threading.Lock()
         self._ahead: deque[tuple[tuple[int, int], _Pending]] = deque()
         self._announced = self._position
         host_rows = self.options.batch_size // self.options.n_hosts
         self.batch_bytes = measure_layout(self._layout(host_rows))
         """Bytes of a full batch of this host."""
-        self._n_ahead = max(1, self.options.prefetch_bytes // self.batch_bytes)
+        self._n_ahead = min(max(1, self.options.prefetch_bytes // self.batch_bytes), _MAX_AHEAD)
         self._memory = BatchMemory(self.batch_bytes, self._n_ahead + 2)
         self._executor = ThreadPoolExecutor(self.options.threads, thread_name_prefix="trainer-decode")
         self._end = weakref.finalize(self, self._executor.shutdown, wait=False, cancel_futures=True)
@@ -143,17 +145,15 @@ class Stream:
         """Place of the next batch in its epoch, from 0."""
         return self._position[1]
 
-    def state(self, ahead: int = 0) -> State:
-        """Describe the position after the last batch that was handed out, as JSON values.
+    def state(self, epoch: int | None = None, step: int | None = None) -> State:
+        """Describe a position as JSON values, to go on from it with `from_state`.
 
         Args:
-            ahead: How many of the batches handed out last have not been used, if something between the stream and
-                the model fetches ahead.
+            epoch: Epoch of the next batch; that of this stream if None.
+            step: Step of the next batch. What fetches ahead of a model (tf.data, a PyTorch loader with workers) has
+                taken more batches from the stream than were trained on: count those yourself, and give both numbers.
         """
-        batches = self.epoch * len(self) + self.step - ahead
-        if batches < 0:
-            raise OptionError(f"expected at most the {batches + ahead:,} batches handed out, not {ahead:,}")
-        epoch, step = divmod(batches, len(self))
+        epoch, step = self._check_position(self.epoch if epoch is None else epoch, self.step if step is None else step)
         return {
             "version": _STATE_VERSION,
             "store": self.selection.store.fingerprint,
@@ -164,11 +164,10 @@ class Stream:
         }
 
     def seek(self, epoch: int, step: int = 0) -> None:
-        """Go to a position; the next batch is that one."""
-        if epoch < 0 or not 0 <= step <= len(self):
-            raise OptionError(f"expected an epoch from 0 and a step of 0 to {len(self):,}, not {epoch}, {step}")
-        self._drop_ahead()
-        self._position = self._announced = (epoch, step) if step < len(self) else (epoch + 1, 0)
+        """Go to a position; the next batch is that one. The step after an epoch's last is the next epoch's first."""
+        with self._lock:
+            self._drop_ahead()
+            self._position = self._announced = self._check_position(epoch, step)
 
     def __iter__(self) -> Iterator[Batch]:
         """Give the batches from here to the end of the epoch."""
@@ -182,10 +181,14 @@ class Stream:
             yield self._next()
 
     def batch(self, epoch: int, step: int) -> Batch:
-        """Read one batch; does not move the position, and may be called from several threads."""
-        if epoch < 0 or not 0 <= step < len(self):
-            raise OptionError(f"expected an epoch from 0 and a step below {len(self):,}, not {epoch}, {step}")
-        return self._start((epoch, step)).wait()
+        """Go to a position and give its batch: as fast as iterating if positions are asked for in order.
+
+        May be called from several threads.
+        """
+        with self._lock:
+            if self._position != self._check_position(epoch, step):
+                self.seek(epoch, step)
+            return self._next()
 
     def close(self) -> None:
         """Stop decoding and end the threads."""
@@ -199,7 +202,16 @@ class Stream:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _check_position(self, epoch: int, step: int) -> tuple[int, int]:
+        if epoch < 0 or not 0 <= step <= len(self):
+            raise OptionError(f"expected an epoch from 0 and a step of 0 to {len(self):,}, not {epoch}, {step}")
+        return (epoch, step) if step < len(self) else (epoch + 1, 0)
+
     def _next(self) -> Batch:
+        with self._lock:
+            return self._advance()
+
+    def _advance(self) -> Batch:
         while len(self._ahead) <= self._n_ahead:
             position = self._after(self._ahead[-1][0]) if self._ahead else self._position
             self._announce(position)
@@ -248,15 +260,14 @@ class Stream:
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """Return the order of an epoch; two are kept, since reading ahead crosses from one to the next."""
-        with self._order_lock:
-            if epoch not in self._orders:
-                if len(self._orders) > 1:
-                    self._orders.pop(min(self._orders))
-                shards = self.selection.indices // max(info.shard_size for info in self.selection.store.arrays)
-                shards = np.repeat(shards, self._n_items // len(self.selection))
-                options = self.options
-                self._orders[epoch] = order_items(options.order, options.seed, epoch, shards, options.window)
-            return self._orders[epoch]
+        if epoch not in self._orders:
+            if len(self._orders) > 1:
+                self._orders.pop(min(self._orders))
+            shards = self.selection.indices // max(info.shard_size for info in self.selection.store.arrays)
+            shards = np.repeat(shards, self._n_items // len(self.selection))
+            options = self.options
+            self._orders[epoch] = order_items(options.order, options.seed, epoch, shards, options.window)
+        return self._orders[epoch]
 
     def _layout(self, n_rows: int) -> Layout:
         layout: dict[str, tuple[tuple[int, ...], Any]] = {}
@@ -344,7 +355,3 @@ def _compare(what: str, saved: object, found: str) -> None:
             f"the state belongs to another {what} ({saved}) than this one ({found}); open the one it was saved with, "
             "or start anew"
         )
-
-
-Transform = Callable[[Batch], Any]
-"""What turns a batch into what a framework wants."""

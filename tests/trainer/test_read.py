@@ -1,0 +1,215 @@
+"""Reading: our own path, tensorstore's, and what happens to damaged shards."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import pytest
+import zarr
+from numcodecs import blosc
+from zarr.codecs import BytesCodec, GzipCodec
+
+from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
+from trainer import ReadError, Store, open_store
+from trainer.read import Reader, ShardReader, TensorStoreReader
+from trainer.shards import BloscDecoder, DamageError
+
+
+def _write_empty(path: Path) -> None:
+    content = path.read_bytes()
+    index = b"\xff" * 16 + content[-SHARD_SIZE * 16 - 4 + 16 : -4]
+    path.write_bytes(content[: -SHARD_SIZE * 16 - 4] + index + struct.pack("<I", google_crc32c.value(index)))
+
+
+ROWS = np.array([119, 3, 3, 77, 16, 15])
+CHOICES = [None, (2, 1, 0), (3,)]
+
+
+@pytest.mark.parametrize("bands", CHOICES)
+@pytest.mark.parametrize("symmetries", [None, np.array([0, 1, 2, 3, 6, 5], np.uint8)])
+def test_both_paths_give_the_same_pixels(
+    any_store: Store, pixels: Pixels, bands: tuple[int, ...] | None, symmetries: Any
+) -> None:
+    info = any_store.describe("s2_10m")
+    names = info.bands if bands is None else [info.bands[place] for place in bands]
+    ours = any_store.open_reader("s2_10m", names)
+    assert isinstance(ours, ShardReader)
+    theirs: Reader = TensorStoreReader(info, any_store.objects, bands)
+    found = [np.zeros((len(ROWS), len(names), 120, 120), np.uint16) for _ in range(2)]
+    ours.read(ROWS, found[0], symmetries)
+    theirs.read(ROWS, found[1], symmetries)
+    np.testing.assert_array_equal(found[0], found[1])
+    if symmetries is None:
+        np.testing.assert_array_equal(found[0], pixels["s2_10m"][ROWS][:, list(bands or range(4))])
+
+
+def test_another_legal_chain_is_read_through_tensorstore(copy_store: Callable[[str], Path], pixels: Pixels) -> None:
+    folder = copy_store("lz4")
+    group = zarr.open_group(folder / "images.zarr", mode="a", use_consolidated=False)
+    group.create_array(
+        "s2_60m",
+        data=np.asarray(pixels["s2_60m"]),
+        chunks=(7, 1, 20, 20),
+        serializer=BytesCodec(endian="big"),
+        compressors=[GzipCodec()],
+        attributes={"bands": ["B01", "B09"]},
+        overwrite=True,
+    )
+    _reconsolidate(folder, "s2_60m")
+    store = open_store(folder)
+    assert [info.chain for info in store.arrays] == ["blosc", "blosc", "other"]
+    reader = store.open_reader("s2_60m", ["B09", "B01"])
+    assert isinstance(reader, TensorStoreReader)
+    out = np.zeros((len(ROWS), 2, 20, 20), np.uint16)
+    reader.read(ROWS, out, None)
+    np.testing.assert_array_equal(out, pixels["s2_60m"][ROWS][:, ::-1])
+    (folder / "images.zarr/s2_60m/c/0/0/0/0").unlink()
+    with pytest.raises(ReadError, match="s2_60m"):
+        reader.read(ROWS, out, None)
+
+
+def test_a_map_without_a_band_axis_is_read_as_one_band(copy_store: Callable[[str], Path]) -> None:
+    folder = copy_store("none")
+    codes = np.arange(N_PATCHES * 25, dtype=np.uint16).reshape(N_PATCHES, 5, 5)
+    group = zarr.open_group(folder / "images.zarr", mode="a", use_consolidated=False)
+    group.create_array(
+        "reference_map",
+        data=codes,
+        shards=(SHARD_SIZE, 5, 5),
+        chunks=(1, 5, 5),
+        compressors=[zarr.codecs.Crc32cCodec()],
+        attributes={"bands": ["reference_map"]},
+    )
+    _reconsolidate(folder, "reference_map")
+    store = open_store(folder)
+    assert "reference_map" not in store.band_sets["all"]
+    reader = store.open_reader("reference_map", ["reference_map"])
+    assert isinstance(reader, ShardReader)
+    out = np.zeros((len(ROWS), 1, 5, 5), np.uint16)
+    reader.read(ROWS, out, None)
+    np.testing.assert_array_equal(out[:, 0], codes[ROWS])
+
+
+@pytest.mark.parametrize("codec", ["lz4", "none"])
+def test_a_flipped_bit_names_array_shard_and_patch(copy_store: Callable[[str], Path], codec: str) -> None:
+    folder = copy_store(codec)
+    entries = _entries(folder / "images.zarr/s2_10m/c/1/0/0/0")
+    offset, n_bytes = entries[5]
+    _flip(folder / "images.zarr/s2_10m/c/1/0/0/0", int(offset + n_bytes // 2))
+    out = np.zeros((1, 4, 120, 120), np.uint16)
+    store = open_store(folder)
+    reader = store.open_reader("s2_10m", store.describe("s2_10m").bands)
+    with pytest.raises(ReadError) as found:
+        reader.read(np.array([21]), out, None)
+    for part in (str(folder), "array s2_10m", "shard 1 (images.zarr/s2_10m/c/1/0/0/0)", "patch 21", "crc32c"):
+        assert part in str(found.value)
+    reader.read(np.array([20]), out, None)
+
+
+def test_checking_can_be_switched_off(copy_store: Callable[[str], Path], pixels: Pixels) -> None:
+    folder = copy_store("none")
+    _flip(folder / "images.zarr/s2_10m/c/0/0/0/0", 0)
+    store = open_store(folder)
+    out = np.zeros((1, 4, 120, 120), np.uint16)
+    store.open_reader("s2_10m", store.describe("s2_10m").bands, check=False).read(np.array([0]), out, None)
+    assert (out[0] != pixels["s2_10m"][0]).sum() == 1
+
+
+def _damage_header(content: bytearray, start: int) -> None:
+    content[start + 4 : start + 8] = struct.pack("<I", 2**30)
+
+
+def _damage_length(content: bytearray, start: int) -> None:
+    content[start + 12 : start + 16] = struct.pack("<I", 2**30)
+
+
+def _damage_stream(content: bytearray, start: int) -> None:
+    content[start + 16 : start + 24] = b"\xff" * 8
+
+
+@pytest.mark.parametrize("damage", [_damage_header, _damage_length, _damage_stream])
+def test_unchecked_damage_never_reaches_past_the_batch(
+    copy_store: Callable[[str], Path], damage: Callable[[bytearray, int], None]
+) -> None:
+    folder = copy_store("lz4")
+    path = folder / "images.zarr/s2_20m/c/0/0/0/0"
+    content = bytearray(path.read_bytes())
+    damage(content, int(_entries(path)[0][0]))
+    path.write_bytes(content)
+    store = open_store(folder)
+    out = np.zeros((3, 6, 60, 60), np.uint16)
+    reader = store.open_reader("s2_20m", store.describe("s2_20m").bands, check=False)
+    with pytest.raises(ReadError, match=r"s2_20m, shard 0"):
+        reader.read(np.array([0]), out[1:2], None)
+    assert not out[[0, 2]].any()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), "the shard is missing"),
+        (lambda path: path.write_bytes(b""), "found 0"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "checksum of its index"),
+        (lambda path: path.write_bytes(path.read_bytes()[5_000:]), "points beyond"),
+        (_write_empty, "never written"),
+    ],
+)
+def test_a_broken_shard_is_named(
+    copy_store: Callable[[str], Path], damage: Callable[[Path], object], message: str
+) -> None:
+    folder = copy_store("lz4")
+    damage(folder / "images.zarr/s2_60m/c/0/0/0/0")
+    store = open_store(folder)
+    out = np.zeros((1, 2, 20, 20), np.uint16)
+    with pytest.raises(ReadError, match=message) as found:
+        store.open_reader("s2_60m", ("B01", "B09")).read(np.array([0]), out, None)
+    assert "array s2_60m, shard 0" in str(found.value)
+
+
+def test_bands_in_blocks_of_their_own_are_decoded_alone() -> None:
+    planes = np.random.default_rng(0).integers(0, 3000, (4, 60, 60), np.uint16)
+    chunk = np.frombuffer(blosc.compress(planes, b"zstd", 1, blosc.BITSHUFFLE, planes[0].nbytes) + bytes(4), np.uint8)
+    assert int(chunk[8:12].view("<u4")[0]) == planes[0].nbytes
+    out = np.empty(3 * planes[0].nbytes, np.uint8)
+    BloscDecoder(4, planes[0].nbytes, (2, 3, 0), check=False).decode(chunk, out)
+    np.testing.assert_array_equal(out.view(np.uint16).reshape(3, 60, 60), planes[[2, 3, 0]])
+
+
+def test_chunks_that_blosc_only_stored_are_read() -> None:
+    noise = np.random.default_rng(0).integers(0, 65536, (4, 60, 60), np.uint16)
+    chunk = np.frombuffer(blosc.compress(noise, b"lz4", 5, blosc.BITSHUFFLE, noise[0].nbytes) + bytes(4), np.uint8)
+    assert chunk[2] & 2
+    for bands in (None, (3, 1)):
+        out = np.empty((4 if bands is None else 2) * noise[0].nbytes, np.uint8)
+        BloscDecoder(4, noise[0].nbytes, bands, check=False).decode(chunk, out)
+        np.testing.assert_array_equal(out.view(np.uint16).reshape(-1, 60, 60), noise[list(bands or range(4))])
+
+
+def test_a_chunk_too_short_for_a_header_is_damage() -> None:
+    with pytest.raises(DamageError, match="too few"):
+        BloscDecoder(1, 100, None, check=False).decode(np.zeros(10, np.uint8), np.zeros(100, np.uint8))
+
+
+def _entries(path: Path) -> np.ndarray:
+    content = path.read_bytes()
+    return np.frombuffer(content[-SHARD_SIZE * 16 - 4 : -4], "<u8").reshape(-1, 2)
+
+
+def _flip(path: Path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 0x10
+    path.write_bytes(content)
+
+
+def _reconsolidate(folder: Path, name: str) -> None:
+    """Put the metadata of one array into the consolidated ones, and keep the root attributes."""
+    path = folder / "images.zarr/zarr.json"
+    root = json.loads(path.read_text())
+    root["consolidated_metadata"]["metadata"][name] = json.loads((folder / f"images.zarr/{name}/zarr.json").read_text())
+    path.write_text(json.dumps(root))

@@ -1,0 +1,182 @@
+"""Opening a store and selecting from it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+import zarr
+
+import trainer
+from tests.trainer.conftest import N_PATCHES, SHARD_SIZE
+from trainer import OptionError, SelectionError, Store, StoreFormatError, open_store
+
+Edit = Callable[[dict[str, Any]], None]
+
+
+def _edit_metadata(folder: Path, edit: Edit) -> None:
+    path = folder / "images.zarr/zarr.json"
+    root = json.loads(path.read_text())
+    edit(root)
+    path.write_text(json.dumps(root))
+
+
+def test_a_store_describes_itself(any_store: Store) -> None:
+    assert any_store.n_patches == N_PATCHES
+    assert [info.name for info in any_store.arrays] == ["s2_10m", "s2_20m", "s2_60m"]
+    assert {info.shard_size for info in any_store.arrays} == {SHARD_SIZE}
+    assert any_store.patch_bytes == 160_000
+    assert (len(any_store.labels_43), len(any_store.labels_19)) == (43, 19)
+    assert any_store.band_sets["rgb"] == ("B04", "B03", "B02")
+    assert any_store.band_sets["all"] == any_store.bands
+    mean, std = any_store.scale_of(["B04", "B8A"])
+    assert mean.shape == std.shape == (2,)
+    assert (std > 0).all()
+
+
+def test_recommended_patches_of_a_split_are_the_range_that_the_store_names(any_store: Store) -> None:
+    for split, (first, last) in any_store.splits.items():
+        assert any_store.select(split).indices.tolist() == list(range(first, last))
+
+
+@pytest.mark.parametrize("n_classes", [19, 43])
+def test_labels_are_multi_hot_in_the_order_of_the_store(store: Store, n_classes: int) -> None:
+    selection = store.select(recommended=False, labels=n_classes)
+    column = {19: "labels_19", 43: "labels"}[n_classes]
+    rows = duckdb.execute(f"SELECT {column} FROM '{store.table}' ORDER BY index").fetchall()
+    expected = [[float(name in names) for name in selection.classes] for (names,) in rows]
+    np.testing.assert_array_equal(selection.labels, expected)
+    assert len(selection.classes) == n_classes
+    assert selection.labels.any()
+
+
+def test_sql_selects(store: Store) -> None:
+    where = "country = 'Finland' and not list_contains(labels_19, 'Marine waters')"
+    found = store.select("train", where=where)
+    expected = duckdb.execute(
+        f"SELECT index FROM '{store.table}' WHERE recommended AND split = 'train' AND {where} ORDER BY index"
+    ).fetchall()
+    assert found.indices.tolist() == [index for (index,) in expected]
+    assert 0 < len(found) < len(store.select("train"))
+
+
+def test_a_condition_stays_within_its_brackets(store: Store) -> None:
+    assert (
+        store.select("train", where="false or true -- all").indices.tolist() == store.select("train").indices.tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"split": "trian"}, "no split 'trian'; the store has test, train, validation"),
+        ({"where": "contry = 'Finland'"}, r"contry.*the columns are index, patch_id, labels"),
+        ({"where": "country = 'Atlantis'"}, "no patch matches.*Atlantis.*recommended=False"),
+        ({"where": "true) or (true"}, "syntax error"),
+        ({"where": "true; drop table x"}, "cannot select"),
+        ({"labels": 20}, "19, 43 classes, not 20"),
+    ],
+)
+def test_a_selection_that_cannot_be_made_says_why(store: Store, choice: dict[str, Any], message: str) -> None:
+    with pytest.raises(SelectionError, match=message):
+        store.select(**choice)
+
+
+def test_selections_are_told_apart(store: Store) -> None:
+    digests = {
+        selection.digest
+        for selection in (store.select("train"), store.select("test"), store.select(), store.select(labels=43))
+    }
+    assert len(digests) == 4
+    assert store.select("train").digest == store.select("train", where="true").digest
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda root: root["attributes"].update(format="other"), "expected format bigearthnet-store 1, found other 1"),
+        (lambda root: root["attributes"].update(format_version=2), "found bigearthnet-store 2"),
+        (lambda root: root["attributes"].update(fingerprint="0"), "does not belong to"),
+        (lambda root: root.pop("consolidated_metadata"), "consolidated_metadata"),
+        (lambda root: root["attributes"].pop("labels_19"), "labels_19"),
+        (lambda root: root["consolidated_metadata"]["metadata"]["s2_10m"]["shape"].__setitem__(0, 3), "same number"),
+        (lambda root: root["consolidated_metadata"]["metadata"]["s2_10m"]["shape"].__setitem__(1, 3), "s2_10m"),
+    ],
+)
+def test_what_is_not_a_store_is_refused(copy_store: Callable[[str], Path], edit: Edit, message: str) -> None:
+    folder = copy_store("lz4")
+    _edit_metadata(folder, edit)
+    with pytest.raises(StoreFormatError, match=message):
+        open_store(folder)
+
+
+def test_an_unfinished_store_is_refused(copy_store: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy_store("lz4")
+    (folder / "patches.parquet").unlink()
+    with pytest.raises(StoreFormatError, match=r"finished store.*patches.parquet"):
+        open_store(folder)
+    with pytest.raises(StoreFormatError, match="finished store"):
+        open_store(tmp_path / "nowhere")
+    (folder / "patches.parquet").write_text("nothing")
+    with pytest.raises(StoreFormatError, match="not a Parquet file"):
+        open_store(folder)
+
+
+def test_classes_that_the_store_does_not_list_are_refused(copy_store: Callable[[str], Path]) -> None:
+    folder = copy_store("lz4")
+    _edit_metadata(folder, lambda root: root["attributes"]["labels_19"].__setitem__(8, "Broadleaf"))
+    with pytest.raises(StoreFormatError, match="labels_19 has classes that the store does not list"):
+        open_store(folder).select()
+
+
+def test_bands_without_statistics_cannot_be_scaled(copy_store: Callable[[str], Path]) -> None:
+    folder = copy_store("lz4")
+    _edit_metadata(folder, lambda root: root["attributes"]["statistics"]["B01"].update(count=0))
+    with pytest.raises(OptionError, match="no statistics of B01"):
+        open_store(folder).scale_of(["B02", "B01"])
+
+
+def test_an_unknown_array_is_named(store: Store) -> None:
+    with pytest.raises(OptionError, match="no array 's2_5m'; it has s2_10m"):
+        store.describe("s2_5m")
+
+
+def test_errors_survive_pickling() -> None:
+    for name in trainer.__all__:
+        value = getattr(trainer, name)
+        if isinstance(value, type) and issubclass(value, Exception):
+            copy = pickle.loads(pickle.dumps(value("why")))
+            assert isinstance(copy, trainer.TrainerError)
+            assert str(copy) == "why"
+
+
+def test_streaming_imports_no_framework(stores: dict[str, Path]) -> None:
+    code = (
+        "import sys, trainer\n"
+        f"stream = trainer.Stream(trainer.open_store({str(stores['lz4'])!r}).select('train'))\n"
+        "next(iter(stream))\n"
+        "slow = {'tensorflow', 'keras', 'torch', 'zarr', 'tensorstore', 'fsspec', 'converter'}\n"
+        "print(sorted(slow & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_exported_names_are_pinned() -> None:
+    assert trainer.__all__ == [
+        *("Batch", "OptionError", "ReadError", "RemoteError", "Selection", "SelectionError", "State", "StateError"),
+        *("Store", "StoreFormatError", "Stream", "StreamOptions", "TrainerError", "open_store"),
+    ]
+
+
+def test_the_metadata_are_what_zarr_reads(store: Store) -> None:
+    group = zarr.open_group(Path(store.name) / "images.zarr", mode="r")
+    assert dict(group.attrs) == dict(store.attributes)
