@@ -59,7 +59,8 @@ def read_archive(
     dataset = _recognise(scans, dataset, has_metadata=bool(files))
     official = read_lists(lists)
     catalogue = official if dataset == "v1" else read_metadata(_require_metadata(files, roots), official)
-    sources = _locate(scans, catalogue)
+    listed = catalogue.patch_ids
+    sources = _locate(scans, catalogue, listed)
     described = [(source, catalogue.describe(source)) for source in sources]
     patches = tuple(patch for _, patch in described if patch)
     return Archive(
@@ -67,8 +68,8 @@ def read_archive(
         roots=roots,
         patches=patches,
         left_out=tuple(_leave_out(source) for source, patch in described if not patch),
-        n_missing=len(catalogue.patch_ids.difference(source.patch_id for source in sources)),
-        n_unlisted=sum(patch.patch_id not in catalogue.patch_ids for patch in patches),
+        n_missing=len(listed.difference(source.patch_id for source in sources)),
+        n_unlisted=sum(patch.patch_id not in listed for patch in patches),
         n_stray=sum(scan.n_stray for scan in scans.values()),
     )
 
@@ -105,13 +106,13 @@ def _require_metadata(files: tuple[Path, ...], roots: dict[Sensor, Path]) -> tup
     return files
 
 
-def _locate(scans: dict[Sensor, Scan], catalogue: OfficialLists | Metadata) -> list[Source]:
+def _locate(scans: dict[Sensor, Scan], catalogue: OfficialLists | Metadata, listed: frozenset[str]) -> list[Source]:
     """Pair the folders of all sensors by name. Sentinel-2 decides which patches there are, or Sentinel-1 alone."""
     s2, s1, maps = (scans[sensor].folder_of if sensor in scans else {} for sensor in ("s2", "s1", "map"))
     if s2:
         patch_ids: Iterable[str] = s2
     else:
-        patch_of = {catalogue.s1_name(patch_id): patch_id for patch_id in catalogue.patch_ids}
+        patch_of = {catalogue.s1_name(patch_id): patch_id for patch_id in listed}
         patch_ids = (patch_of.get(s1_name, s1_name) for s1_name in s1)
     return [
         Source(

@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -48,7 +49,7 @@ class OfficialLists:
     no_19: frozenset[str]
     """Patches none of whose labels has a 19-class form."""
 
-    @property
+    @cached_property
     def patch_ids(self) -> frozenset[str]:
         """Every patch that is listed."""
         return frozenset(self.pairing_of)

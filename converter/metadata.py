@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +43,7 @@ class Metadata:
     lists: OfficialLists
     """The v1.0 lists, which know the season of the same patch."""
 
-    @property
+    @cached_property
     def patch_ids(self) -> frozenset[str]:
         """Every patch that is listed."""
         return frozenset(self.row_of)

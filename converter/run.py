@@ -85,29 +85,30 @@ def open_cluster(n_workers: int | None, scheduler: str | None, folders: Sequence
             ) as local,
             Client(local) as client,
         ):
-            yield Cluster(client, len(local.workers), local.dashboard_link)
+            yield _check_workers(client, "the local cluster", folders)
         return
     try:
         client = Client(scheduler, timeout=_CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise PlanError(f"{scheduler}: expected a dask scheduler, cannot connect: {error}") from error
     with client:
-        _check_workers(client, scheduler, folders)
-        yield Cluster(client, len(client.nthreads()), client.dashboard_link)
+        yield _check_workers(client, scheduler, folders)
 
 
-def _check_workers(client: Client, scheduler: str, folders: Sequence[str]) -> None:
+def _check_workers(client: Client, name: str, folders: Sequence[str]) -> Cluster:
+    """Ask every worker what it sees, which also makes it import what tasks need before the first one comes."""
     if not client.nthreads():
-        raise PlanError(f"{scheduler}: expected dask workers, found none; start some and run the same command again")
+        raise PlanError(f"{name}: expected dask workers, found none; start some and run the same command again")
     try:
         seen = client.run(_look_around, list(folders))
     except ImportError as error:
-        raise PlanError(f"{scheduler}: its workers cannot import this package ({error}); install it there") from error
+        raise PlanError(f"{name}: its workers cannot import this package ({error}); install it there") from error
     for worker, (version, missing) in seen.items():
         if version != __version__:
             raise PlanError(f"{worker}: expected version {__version__} of this package, found {version}")
         if missing:
             raise PlanError(f"{worker}: cannot see {', '.join(missing)}; use a path that all workers share")
+    return Cluster(client, len(seen), client.dashboard_link)
 
 
 def _look_around(folders: list[str]) -> tuple[str, list[str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from converter.model import BandGroup
 
@@ -57,7 +57,9 @@ class BandSums:
         n_bands = len(group.bands)
         self._n_pixels = 0
         # 65,535 squared still fits uint32; sums of up to 2**32 such squares fit uint64.
-        self._square_type, sum_type = (np.uint32, np.uint64) if group.dtype == "uint16" else (np.float64, np.float64)
+        integers = group.dtype == "uint16"
+        self._square_type: DTypeLike = np.uint32 if integers else np.float64
+        sum_type: DTypeLike = np.uint64 if integers else np.float64
         self._totals = np.zeros((2, n_bands), sum_type)
         self._bounds = np.zeros((2, n_bands), group.dtype)
 

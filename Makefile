@@ -1,0 +1,64 @@
+# make help says what there is. Everything is installed into .venv; nothing outside this folder is touched,
+# except a RAW and STORE that you name.
+PYTHON ?= python3
+VENV ?= .venv
+RAW ?= data/sample
+STORE ?= $(if $(filter data/sample,$(RAW)),data/sample-store,)
+ARGS ?=
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup convert info train test test-faults fuzz check format bench clean
+
+help: ## Show this help
+	@echo "make convert                      convert the built-in sample (made on first use)"
+	@echo "make convert RAW=... STORE=...    convert an archive; more options with ARGS='--s1 DIR ...'"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, this is " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+# Converting needs no TensorFlow, so there are two levels of installation.
+$(VENV)/.convert: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.all: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@touch $(VENV)/.convert $@
+
+setup: $(VENV)/.all ## Install everything, for training and development too
+
+data/sample: | $(VENV)/.convert
+	$(BIN)/python -m converter sample $@
+
+convert: $(VENV)/.convert $(filter data/sample,$(RAW)) ## Convert RAW (default: the sample) into STORE
+	@test -n "$(STORE)" || { echo "Say where the store goes: make convert RAW=$(RAW) STORE=/path/to/store"; exit 2; }
+	$(BIN)/python -m converter convert $(RAW) $(STORE) $(ARGS)
+
+info: $(VENV)/.convert ## Say what STORE holds
+	$(BIN)/python -m converter info $(STORE) $(ARGS)
+
+test: $(VENV)/.all ## Run all tests but the slow fault injections
+	$(BIN)/python -m pytest -m 'not faults' $(ARGS)
+
+test-faults: $(VENV)/.all ## Kill, starve and deceive the converter, for real
+	$(BIN)/python -m pytest -m faults $(ARGS)
+
+check: $(VENV)/.all ## Check format, lint and types, then run the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(VENV)/.all ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.all ## Run the benchmarks: this project, its rivals and the floor
+	$(BIN)/python -m benchmarks.convert
+
+clean: ## Remove the virtual environment and the sample
+	rm -rf $(VENV) data

@@ -1,0 +1,246 @@
+"""How fast does the converter convert, against rasterio and against the floor? Run: make bench.
+
+All on one archive of copies of the six real patches, in one run, warm cache, rounds interleaved, medians reported:
+
+  converter   patches/s of the shard tasks; the start of the workers and the finish are reported apart
+  rasterio    the same converter with every GeoTIFF through rasterio (--reader rasterio)
+  floor       as many processes that read every byte of the archive and write as many bytes as the store holds
+
+Only ratios within one run mean anything on a shared machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path, PurePosixPath
+
+import psutil
+from tqdm import tqdm
+
+from converter.bigearthnet import N_PATCHES, parse_patch_name
+from converter.convert import ConvertOptions, Sources, Summary, convert
+from converter.lists import packaged_example, read_lists
+from converter.model import CODECS, Source
+from converter.plan import plan_store
+
+_GOAL_RASTERIO = 12
+_GOAL_FLOOR = 0.2
+
+
+def clone_real_patches(raw: Path, raw_s1: Path, n_patches: int) -> None:
+    """Write copies of the six real v1.0 pairs under names from the official lists."""
+    pairs = list(zip(_read_example("S2"), _read_example("S1"), strict=True))
+    for i, (s2_name, pairing) in enumerate(
+        tqdm(islice(read_lists().pairing_of.items(), n_patches), total=n_patches, desc="Archive", unit=" patches")
+    ):
+        s2, s1 = pairs[i % len(pairs)]
+        _clone(s2, raw / s2_name, {s2[0]: s2_name})
+        _clone(s1, raw_s1 / pairing.s1_name, {s1[0]: pairing.s1_name, s2[0]: s2_name})
+
+
+def _read_example(sensor: str) -> list[tuple[str, dict[str, bytes]]]:
+    """Return name and files of each real patch, ordered by the place in its tile so that pairs match."""
+    files: dict[str, dict[str, bytes]] = {}
+    with tarfile.open(packaged_example(sensor)) as archive:
+        for member in archive:
+            path = PurePosixPath(member.name)
+            if member.isfile() and parse_patch_name(path.parent.name):
+                content = archive.extractfile(member)
+                assert content is not None
+                files.setdefault(path.parent.name, {})[path.name] = content.read()
+    return sorted(files.items(), key=lambda patch: patch[0].split("_")[-2:])
+
+
+def _clone(patch: tuple[str, dict[str, bytes]], folder: Path, renamed: dict[str, str]) -> None:
+    name, files = patch
+    folder.mkdir(parents=True)
+    for file, content in files.items():
+        if file.endswith(".json"):
+            for old, new in renamed.items():
+                content = content.replace(old.encode(), new.encode())
+        (folder / file.replace(name, folder.name)).write_bytes(content)
+
+
+@contextmanager
+def watch_memory() -> Iterator[dict[int, int]]:
+    """Record the peak resident bytes of every worker process while the block runs."""
+    peaks: dict[int, int] = {}
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            for child in psutil.Process().children(recursive=True):
+                try:
+                    if "spawn_main" in " ".join(child.cmdline()):
+                        peaks[child.pid] = max(peaks.get(child.pid, 0), child.memory_info().rss)
+                except psutil.Error:
+                    continue
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peaks
+    finally:
+        stop.set()
+        thread.join()
+
+
+def run_floor(raw: Path, out: Path, n_bytes: int, n_processes: int) -> float:
+    """Read every byte of the archive and write `n_bytes`, in shards' sizes; returns patches/s."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    patches = sorted(path.name for path in raw.iterdir())
+    shard = 256 * n_bytes // len(patches)
+    with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(abs, range(4 * n_processes)))  # all processes are up
+        start = time.perf_counter()
+        parts = [(str(raw), patches[i::n_processes], str(out), shard) for i in range(n_processes)]
+        list(pool.map(_read_and_write, parts))
+        return len(patches) / (time.perf_counter() - start)
+
+
+def _read_and_write(part: tuple[str, list[str], str, int]) -> None:
+    """One process of the floor: plain system calls, nothing parsed, nothing flushed to disk."""
+    raw, patches, out, shard_bytes = part
+    shard = bytes(shard_bytes)
+    for i, patch in enumerate(patches, 1):
+        folder = f"{raw}/{patch}"
+        for file in os.listdir(folder):
+            descriptor = os.open(f"{folder}/{file}", os.O_RDONLY)
+            os.read(descriptor, 65_536)
+            os.close(descriptor)
+        if i % 256 == 0 or i == len(patches):
+            with open(f"{out}/{patch}", "wb", buffering=0) as written:
+                written.write(shard[: shard_bytes * ((i - 1) % 256 + 1) // 256])
+
+
+def measure_planning() -> None:
+    """Plan all 590,326 official names, in this process, and print time and peak memory."""
+    start = time.perf_counter()
+    lists = read_lists()
+    read = time.perf_counter()
+    options = ConvertOptions()
+    plan = plan_store(
+        (lists.describe(Source(name, s2=name)) for name in lists.pairing_of), options.choose_layout("v1", {"s2"})
+    )
+    n_tasks = len(plan.tasks)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"planning {plan.n_patches:,} names, {n_tasks:,} tasks: {seconds:.1f} s (lists {read - start:.1f} s), "
+        f"{peak:.2f} GB peak [goal: under 30 s and 2 GB: {_verdict(seconds < 30 and peak < 2)}]"
+    )
+    assert plan.n_patches == N_PATCHES["v1"]
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "MISSED"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One measurement of one way to convert."""
+
+    rate: float
+    """Patches/s in steady state."""
+    megabytes: float
+    """Megabytes of pixels/s in steady state."""
+    startup_s: float
+    finish_s: float
+    worker_bytes: int
+    """Largest peak memory of a worker."""
+
+
+def measure(raw: Path, store: Path, options: ConvertOptions, s1: Path | None = None) -> tuple[Round, Summary]:
+    """Convert an archive once and measure it."""
+    shutil.rmtree(store, ignore_errors=True)
+    with watch_memory() as peaks:
+        summary = convert(Sources(raw, s1), store, options)
+    rate = summary.n_patches / summary.convert_s
+    measured = Round(
+        rate,
+        summary.pixel_bytes / summary.convert_s / 1e6,
+        summary.startup_s,
+        summary.finish_s,
+        max(peaks.values(), default=0),
+    )
+    return measured, summary
+
+
+def median(rounds: list[Round], field: str) -> float:
+    """Return the median of one field."""
+    return float(statistics.median(getattr(measured, field) for measured in rounds))
+
+
+def run(folder: Path, n_patches: int, n_workers: int, n_rounds: int) -> None:
+    """Make the archive, run all rounds and print the table."""
+    raw, raw_s1, store = folder / "s2", folder / "s1", folder / "store"
+    clone_real_patches(raw, raw_s1, n_patches)
+    rows: dict[str, list[Round]] = {}
+    floors: list[float] = []
+    for _ in range(n_rounds):
+        for codec in CODECS:
+            measured, summary = measure(raw, store, ConvertOptions(workers=n_workers, codec=codec))
+            rows.setdefault(f"converter, {codec}", []).append(measured)
+            if codec == "lz4":
+                floors.append(run_floor(raw, folder / "floor", summary.stored_bytes, n_workers))
+        measured, _ = measure(raw, store, ConvertOptions(workers=n_workers), raw_s1)
+        rows.setdefault("converter, lz4, with Sentinel-1", []).append(measured)
+    measured, _ = measure(raw, store, ConvertOptions(workers=n_workers, reader="rasterio"))
+    rows["converter, lz4, all through rasterio"] = [measured]
+
+    floor, ours = statistics.median(floors), median(rows["converter, lz4"], "rate")
+    slow = rows["converter, lz4, all through rasterio"][0].rate
+    print(f"\n{n_patches:,} patches, {n_workers} workers, warm cache, medians of {n_rounds} rounds\n")
+    print(f"{'':38}{'patches/s':>10}{'x floor':>9}{'MB/s':>8}{'start s':>9}{'finish s':>10}{'MB a worker':>13}")
+    for name, rounds in rows.items():
+        print(
+            f"{name:38}{median(rounds, 'rate'):10,.0f}{median(rounds, 'rate') / floor:9.2f}"
+            f"{median(rounds, 'megabytes'):8,.0f}{median(rounds, 'startup_s'):9.1f}{median(rounds, 'finish_s'):10.1f}"
+            f"{median(rounds, 'worker_bytes') / 1e6:13,.0f}"
+        )
+    print(f"{'floor: read all, write as much':38}{floor:10,.0f}{1:9.2f}")
+    print(
+        f"\nlz4 over rasterio {ours / slow:.1f}x [goal {_GOAL_RASTERIO}x: {_verdict(ours / slow >= _GOAL_RASTERIO)}]; "
+        f"lz4 over the floor {ours / floor:.2f}x [goal {_GOAL_FLOOR}x: {_verdict(ours / floor >= _GOAL_FLOOR)}]"
+    )
+    both = median(rows["converter, lz4, with Sentinel-1"], "megabytes") / median(rows["converter, lz4"], "megabytes")
+    print(f"with Sentinel-1, per byte of pixels {both:.2f}x the rate of Sentinel-2 alone")
+
+
+def main() -> None:
+    """Run the benchmark and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--patches", type=int, default=4096, help="patches of the archive (default: 4096)")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of converter and floor (default: 3)")
+    parser.add_argument("--folder", type=Path, help="where to make archive and stores (default: a temporary folder)")
+    parser.add_argument("--only-planning", action="store_true", help="only plan the official list")
+    args = parser.parse_args()
+    if args.only_planning:
+        measure_planning()
+        return
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        run(Path(folder), args.patches, args.workers, args.rounds)
+    # In a process of its own, so that its peak memory is its own too.
+    subprocess.run([sys.executable, "-m", "benchmarks.convert", "--only-planning"], check=True)
+
+
+if __name__ == "__main__":
+    main()
