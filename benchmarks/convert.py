@@ -34,9 +34,9 @@ import psutil
 from tqdm import tqdm
 
 from converter.bigearthnet import N_PATCHES, parse_patch_name
-from converter.convert import ConvertOptions, Sources, Summary, convert
+from converter.convert import ConvertOptions, Summary, convert
 from converter.lists import packaged_example, read_lists
-from converter.model import CODECS, Source
+from converter.model import CODECS, Source, Sources
 from converter.plan import plan_store
 
 _GOAL_RASTERIO = 12

@@ -14,12 +14,20 @@ import click
 from tqdm import tqdm
 
 from converter import __version__
-from converter.convert import ConvertOptions, Sources, convert, plan_conversion
-from converter.display import ProgressDisplay, describe_info, describe_plan, describe_summary, format_bytes
-from converter.errors import ConverterError
+from converter.convert import ConvertOptions, convert, plan_conversion
+from converter.display import (
+    ProgressDisplay,
+    describe_info,
+    describe_plan,
+    describe_summary,
+    describe_verification,
+    format_bytes,
+)
+from converter.errors import ConverterError, VerificationError
 from converter.info import describe_store
-from converter.model import CODECS, Dataset
+from converter.model import CODECS, Dataset, Sources
 from converter.sample import SampleForm, write_sample
+from converter.verify import VerifyOptions, verify
 
 EXIT_INTERRUPTED: Final = 130
 """128 + SIGINT, as shells report it."""
@@ -182,6 +190,55 @@ def convert_command(
         click.echo(json.dumps(summary.to_json(), indent=2))
     else:
         click.echo(describe_summary(summary), nl=False)
+
+
+@cli.command("verify")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="RAW",
+    help="Sentinel-2 archive: compare every pixel and label with it.",
+)
+@click.option("--s1", type=click.Path(path_type=Path), metavar="DIR", help="Sentinel-1 archive to compare with.")
+@click.option(
+    "--reference-maps", type=click.Path(path_type=Path), metavar="DIR", help="Reference maps to compare with."
+)
+@click.option(
+    "--metadata", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="As for convert (v2.0)."
+)
+@click.option("--lists", type=click.Path(path_type=Path), metavar="DIR", help="As for convert (v1.0).")
+@click.option("--sample", type=int, metavar="N", help="Compare only N patches, spread over the store.  [default: all]")
+@click.option("--workers", type=int, help="Worker processes to start.  [default: one a core]")
+@click.option("--scheduler", metavar="ADDRESS", help="Use a running dask cluster instead of starting one.")
+@click.option(
+    "--reader",
+    type=click.Choice(["auto", "rasterio"]),
+    default="auto",
+    show_default=True,
+    help="rasterio reads the archive with code that the conversion did not use, slowly.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@_fail_clearly
+def verify_command(
+    store: Path, *, against: Path | None, s1: Path | None, reference_maps: Path | None, as_json: bool, **options: Any
+) -> None:
+    r"""Verify the finished store STORE: every chunk, checksum, count, label and statistic; every pixel with --against.
+
+    Each fault is named with its array, shard and patch; any fault ends in exit code 1.
+
+    \b
+    Examples:
+      python -m converter verify /data/ben
+      python -m converter verify /data/ben --against /data/BigEarthNet-v1.0
+      python -m converter verify /data/ben --against /data/BigEarthNet-v1.0 --sample 1000 --reader rasterio
+    """
+    sources = Sources(against, s1, reference_maps) if against or s1 else None
+    with closing(ProgressDisplay("Verifying", "faults")) as display:
+        found = verify(store, VerifyOptions(against=sources, **options), display)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else describe_verification(found))
+    if found.faults:
+        raise VerificationError(f"{store}: {len(found.faults):,} faults; convert the archive again with --overwrite")
 
 
 @cli.command("sample")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +16,13 @@ from converter.bigearthnet import choose_groups
 from converter.errors import PlanError, SourceError
 from converter.events import Advanced, Finishing, OnEvent, Planned, Scanned, Started, ignore
 from converter.finish import finish_store
-from converter.model import Codec, Dataset, Layout, Reject, Sensor, ShardTask
+from converter.model import Codec, Dataset, Layout, Reject, Sensor, ShardTask, Sources
 from converter.patch import Reader, ReaderName
 from converter.plan import Plan, leave_out, plan_store
 from converter.receipt import Receipt, read_receipt
 from converter.run import open_cluster
 from converter.target import check_target, claim_target
-from converter.task import Job, ShardOutcome
+from converter.task import Job, ShardOutcome, convert_shard
 
 OnBad = Literal["stop", "skip"]
 
@@ -112,28 +113,6 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
         return {**asdict(self), "store": str(self.store)}
-
-
-@dataclass(frozen=True)
-class Sources:
-    """The folders of an archive, in any combination that has pixels."""
-
-    s2: Path | None = None
-    """Sentinel-2: `BigEarthNet-v1.0`, `BigEarthNet-S2`."""
-    s1: Path | None = None
-    """Sentinel-1: `BigEarthNet-S1-v1.0`, `BigEarthNet-S1`."""
-    reference_maps: Path | None = None
-    """`Reference_Maps` (v2.0)."""
-
-    def __post_init__(self) -> None:
-        if self.s2 is None and self.s1 is None:
-            raise PlanError("expected an archive of Sentinel-2 or Sentinel-1 patches, found none")
-
-    @property
-    def roots(self) -> dict[Sensor, Path]:
-        """The absolute path of each folder that was given."""
-        given: dict[Sensor, Path | None] = {"s2": self.s2, "s1": self.s1, "map": self.reference_maps}
-        return {sensor: path.absolute() for sensor, path in given.items() if path is not None}
 
 
 def plan_conversion(sources: Sources, options: ConvertOptions, on_event: OnEvent = ignore) -> Planned:
@@ -278,7 +257,7 @@ class _Conversion:
             ready = time.perf_counter()
             self.startup_s += ready - start
             self._on_event(Started(cluster.n_workers, cluster.dashboard, n_done, plan.n_patches, ready - start))
-            cluster.run(self._job, todo, advance)
+            cluster.run(partial(convert_shard, self._job), todo, advance)
             self.convert_s += time.perf_counter() - ready
 
     def _list_rejects(self) -> str:

@@ -15,6 +15,7 @@ from converter.events import Advanced, Event, Finishing, Planned, Scanned, Start
 from converter.metadata import FILES
 from converter.model import TABLE, BandGroup
 from converter.plan import Plan
+from converter.verify import Verification
 
 _LINE_EVERY_S: Final = 10
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
@@ -23,7 +24,8 @@ _LINE_EVERY_S: Final = 10
 class ProgressDisplay:
     """Draws events on stderr: a bar on a terminal, plain lines elsewhere. Call it with each event, then close it."""
 
-    def __init__(self) -> None:
+    def __init__(self, doing: str = "Converting", bad: str = "rejected") -> None:
+        self._doing, self._bad = doing, bad
         self._on_terminal = sys.stderr.isatty()
         self._bar: tqdm[Never] | None = None
         self._started_at = self._printed_at = time.monotonic()
@@ -64,15 +66,15 @@ class ProgressDisplay:
                 total=event.n_total,
                 initial=event.n_done,
                 unit=" patches",
-                desc="Converting",
+                desc=self._doing,
                 dynamic_ncols=True,
                 smoothing=0.05,
-                postfix="0 rejected",
+                postfix=f"0 {self._bad}",
             )
 
     def _advance(self, event: Advanced) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{event.n_rejected:,} rejected", refresh=False)
+            self._bar.set_postfix_str(f"{event.n_rejected:,} {self._bad}", refresh=False)
             self._bar.update(event.n_done - self._bar.n)
             return
         now = time.monotonic()
@@ -83,7 +85,7 @@ class ProgressDisplay:
         left = (event.n_total - event.n_done) / rate if rate else float("inf")
         self._say(
             f"{event.n_done:,} of {event.n_total:,} patches, {rate:,.0f} patches/s, "
-            f"{format_seconds(left)} left, {event.n_rejected:,} rejected"
+            f"{format_seconds(left)} left, {event.n_rejected:,} {self._bad}"
         )
 
 
@@ -97,12 +99,12 @@ def describe_plan(planned: Planned) -> str:
         f"Arrays    {'; '.join(_describe_group(group) for group in plan.layout.groups)}",
         f"Shards    {plan.n_shards:,} of each array, {plan.layout.shard_size:,} patches a shard, "
         f"codec {plan.layout.codec}",
-        f"Bytes     {format_bytes(plan.pixel_bytes)} of pixels, about {format_bytes(plan.projected_bytes)} in the store",
+        f"Bytes     {format_bytes(plan.pixel_bytes)} of pixels, about {format_bytes(plan.projected_bytes)} stored",
         f"Memory    about {format_bytes(plan.worker_bytes)} a worker",
     ]
     if archive.n_missing:
         lines.append(
-            f"Note      {archive.n_missing:,} listed patches are not there: right for a subset; if it should be "
+            f"Note      {archive.n_missing:,} listed patches are not there: right for a subset; if this should be "
             "the whole archive, its extraction was cut short"
         )
     if archive.n_unlisted:
@@ -151,6 +153,19 @@ Try next:
   duckdb -c "select split, count(*) from '{store / TABLE}' where recommended group by all"
   python -c "import xarray as xr; print(xr.open_zarr('{store / "images.zarr"}', chunks=None))"
 """
+
+
+def describe_verification(found: Verification) -> str:
+    """Describe what a verification found, fault by fault."""
+    faults = [f"Fault     {fault}" for fault in found.faults]
+    compared = f", {found.n_compared:,} of them against the archive" if found.n_compared else ""
+    verdict = f"{len(faults):,} faults" if faults else "no fault"
+    return "\n".join(
+        [
+            *faults,
+            f"Verified  {found.n_patches:,} patches{compared}, in {format_seconds(found.seconds)}: {verdict}",
+        ]
+    )
 
 
 def describe_info(found: dict[str, Any]) -> str:

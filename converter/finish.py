@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,12 @@ import numpy as np
 
 from converter import __version__
 from converter.bigearthnet import CITATIONS, LABELS_19, LABELS_43, LICENSE, N_PATCHES, SPLITS, TITLES
-from converter.model import Reject
+from converter.model import Layout, Reject
 from converter.plan import Plan
 from converter.receipt import Receipt
-from converter.statistics import merge_statistics
+from converter.statistics import BandStatistics, merge_statistics
 from converter.store import FORMAT_NAME, FORMAT_VERSION, remove_other_shards, write_metadata
-from converter.table import build_table, write_rejects, write_table
+from converter.table import Table, build_table, hash_table, write_rejects, write_table
 from converter.target import release_target
 
 
@@ -30,7 +32,8 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
         rejects: Patches that are not in the plan, and why.
     """
     facts = [found for receipt in receipts for found in receipt.facts]
-    fingerprint = _fingerprint(plan, receipts)
+    table = build_table(plan.patches, facts)
+    fingerprint = make_fingerprint((made.checksum for receipt in receipts for made in receipt.objects), table)
     coordinates = {
         "patch_id": np.array([patch.patch_id for patch in plan.patches], dtype=object),
         "epsg": np.array([found.epsg for found in facts], dtype=np.int32),
@@ -45,10 +48,10 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
         "converter_version": __version__,
         "options": {"codec": plan.layout.codec, "shard_size": plan.layout.shard_size, "bands": plan.layout.bands},
         "counts": _count(plan, len(rejects)),
-        "splits": _split_ranges(plan),
+        "splits": count_splits(patch.split if patch.recommended else None for patch in plan.patches),
         "labels_43": LABELS_43 if plan.layout.dataset == "v1" else (),
         "labels_19": LABELS_19,
-        "statistics": _summarise_bands(plan, receipts),
+        "statistics": summarise_bands(plan.layout, {name: _merge(receipts, name) for name in receipts[0].statistics}),
         "license": LICENSE,
         "citation": CITATIONS[plan.layout.dataset],
     }
@@ -56,18 +59,18 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
     write_metadata(store, plan.layout, coordinates, attributes)
     write_rejects(store, rejects)
     metadata = {"fingerprint": fingerprint, "format": FORMAT_NAME, "format_version": str(FORMAT_VERSION)}
-    write_table(store, build_table(plan.patches, facts), metadata)
+    write_table(store, table, metadata)
     release_target(store)
 
 
-def _fingerprint(plan: Plan, receipts: Sequence[Receipt]) -> str:
-    """Hash every name, pixel and label of the store, in order."""
-    digest = hashlib.blake2b(digest_size=16)
-    for task, receipt in zip(plan.tasks, receipts, strict=True):
-        digest.update(task.digest.encode())
-        digest.update("".join(made.checksum for made in receipt.objects).encode())
-        digest.update(repr(receipt.facts).encode())
-    return digest.hexdigest()
+def make_fingerprint(checksums: Iterable[str], table: Table) -> str:
+    """Hash everything a store holds.
+
+    Args:
+        checksums: Those of all shards: shard by shard, inside each in the order of the arrays.
+        table: The table of patches.
+    """
+    return hashlib.blake2b("".join([*checksums, hash_table(table)]).encode(), digest_size=16).hexdigest()
 
 
 def _count(plan: Plan, n_rejected: int) -> dict[str, int]:
@@ -79,28 +82,31 @@ def _count(plan: Plan, n_rejected: int) -> dict[str, int]:
     }
 
 
-def _split_ranges(plan: Plan) -> dict[str, list[int]]:
-    """Return the half-open range of rows of each split's recommended patches."""
-    ranges, first = {}, 0
-    for split in SPLITS:
-        ranges[split] = [first, first + plan.split_counts[split]]
-        first = ranges[split][1]
-    return ranges
+def count_splits(splits: Iterable[str | None]) -> dict[str, list[int]]:
+    """Return the half-open range of rows that each split takes.
+
+    Args:
+        splits: The split of each recommended patch, None for all others, in store order.
+    """
+    counts = Counter(splits)
+    ends = list(accumulate((counts[split] for split in SPLITS), initial=0))
+    return {split: list(rows) for split, rows in zip(SPLITS, pairwise(ends), strict=True)}
 
 
-def _summarise_bands(plan: Plan, receipts: Sequence[Receipt]) -> dict[str, Any]:
-    """Summarise each band over the recommended training patches."""
-    summary: dict[str, Any] = {}
-    for group in plan.layout.groups:
-        if group.sensor == "map":  # class codes have no mean
-            continue
-        merged = merge_statistics((receipt.statistics[group.name] for receipt in receipts), len(group.bands))
-        for band, found in zip(group.bands, merged, strict=True):
-            summary[band] = {
-                "mean": found.mean,
-                "std": found.std,
-                "min": found.minimum,
-                "max": found.maximum,
-                "count": found.count,
-            }
-    return summary
+def _merge(receipts: Sequence[Receipt], array: str) -> tuple[BandStatistics, ...]:
+    return merge_statistics(receipt.statistics[array] for receipt in receipts)
+
+
+def summarise_bands(layout: Layout, statistics: Mapping[str, tuple[BandStatistics, ...]]) -> dict[str, Any]:
+    """Summarise the statistics of each band, as the root attribute `statistics` has them.
+
+    Args:
+        layout: The store's arrays.
+        statistics: Per array, per band, over the recommended training patches.
+    """
+    return {
+        band: {"mean": found.mean, "std": found.std, "min": found.minimum, "max": found.maximum, "count": found.count}
+        for group in layout.groups
+        if group.sensor != "map"  # class codes have no mean
+        for band, found in zip(group.bands, statistics[group.name], strict=True)
+    }

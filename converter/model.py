@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 from converter.errors import PlanError
@@ -83,6 +84,28 @@ class BandGroup:
     def shard_path(self, shard: int) -> str:
         """Name the object of a shard, relative to the store: Zarr's default chunk key."""
         return f"{IMAGES}/{self.name}/c/{shard}{'/0' * len(self.dimensions)}"
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The folders of an archive, in any combination that has pixels."""
+
+    s2: Path | None = None
+    """Sentinel-2: `BigEarthNet-v1.0`, `BigEarthNet-S2`."""
+    s1: Path | None = None
+    """Sentinel-1: `BigEarthNet-S1-v1.0`, `BigEarthNet-S1`."""
+    reference_maps: Path | None = None
+    """`Reference_Maps` (v2.0)."""
+
+    def __post_init__(self) -> None:
+        if self.s2 is None and self.s1 is None:
+            raise PlanError("expected an archive of Sentinel-2 or Sentinel-1 patches, found none")
+
+    @property
+    def roots(self) -> dict[Sensor, Path]:
+        """The absolute path of each folder that was given."""
+        given: dict[Sensor, Path | None] = {"s2": self.s2, "s1": self.s1, "map": self.reference_maps}
+        return {sensor: path.absolute() for sensor, path in given.items() if path is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, as_completed
 from distributed.scheduler import KilledWorker
 
 from converter import __version__
 from converter.errors import PlanError, StoreError
-from converter.model import ShardTask
-from converter.task import Job, ShardOutcome, convert_shard
+
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
 
 _IN_FLIGHT_PER_THREAD: Final = 3
 """Tasks submitted ahead for each worker thread: enough that none waits for the scheduler."""
@@ -37,28 +38,35 @@ class Cluster:
     dashboard: str
     """URL of dask's own page of progress and load."""
 
-    def run(self, job: Job, tasks: Sequence[ShardTask], on_outcome: Callable[[ShardOutcome], None]) -> None:
+    def run(
+        self, work: Callable[[Task], Outcome], tasks: Sequence[Task], on_outcome: Callable[[Outcome], None]
+    ) -> None:
         """Run tasks, reporting each as it ends, in no particular order.
 
+        Args:
+            work: What to do with a task; it and its arguments and results must pickle.
+            tasks: The tasks, all different.
+            on_outcome: Called in this process with what `work` returned.
+
         Raises:
-            StoreError: A shard cannot be written, or keeps killing its worker.
+            StoreError: A task keeps killing its worker. Errors of `work` itself are passed on.
         """
         n_threads = max(1, sum(self.client.nthreads().values()))
         waiting = iter(tasks)
-        futures = as_completed(self._submit(job, task) for task in islice(waiting, n_threads * _IN_FLIGHT_PER_THREAD))
+        futures = as_completed(self._submit(work, task) for task in islice(waiting, n_threads * _IN_FLIGHT_PER_THREAD))
         try:
             for future in futures:
                 on_outcome(future.result())
                 for task in islice(waiting, 1):
-                    futures.add(self._submit(job, task))
+                    futures.add(self._submit(work, task))
         except KilledWorker as error:
             raise StoreError(
                 f"a worker died several times over one shard ({error}); it may have run out of memory: use fewer "
                 "--workers or a smaller --shard-size. What is finished is kept, the same command goes on"
             ) from error
 
-    def _submit(self, job: Job, task: ShardTask) -> object:
-        return self.client.submit(convert_shard, job, task, key=f"convert_shard-{task.shard}-{task.digest}", pure=True)
+    def _submit(self, work: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
+        return self.client.submit(work, task, pure=False)
 
 
 @contextmanager

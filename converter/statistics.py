@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -87,9 +88,6 @@ class BandSums:
         return tuple(BandStatistics(self._n_pixels, *values) for values in columns)
 
 
-def merge_statistics(parts: Iterable[tuple[BandStatistics, ...]], n_bands: int) -> tuple[BandStatistics, ...]:
-    """Merge the statistics of many shards, band by band."""
-    merged = (BandStatistics(),) * n_bands
-    for part in parts:
-        merged = tuple(a + b for a, b in zip(merged, part, strict=True))
-    return merged
+def merge_statistics(parts: Iterable[tuple[BandStatistics, ...]]) -> tuple[BandStatistics, ...]:
+    """Merge the statistics of one or more shards, band by band, in the order given."""
+    return reduce(lambda merged, part: tuple(a + b for a, b in zip(merged, part, strict=True)), parts)

@@ -170,6 +170,13 @@ def read_attributes(store: Path) -> dict[str, Any]:
     return attributes
 
 
+def read_coordinates(store: Path) -> dict[str, list[Any]]:
+    """Read the per-patch coordinates of a finished store."""
+    with warnings.catch_warnings(action="ignore", category=UnstableSpecificationWarning):
+        group = zarr.open_group(store / IMAGES, mode="r")
+        return {name: np.asarray(values[:]).tolist() for name, values in group.arrays() if name in _COORDINATE_ATTRIBUTES}
+
+
 def describe_arrays(store: Path) -> list[dict[str, Any]]:
     """Describe each data array of a finished store.
 

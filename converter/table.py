@@ -5,6 +5,7 @@ Source: GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/). `crs` is left 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from converter.bigearthnet import parse_patch_name, to_labels_19
+from converter.errors import StoreError
 from converter.footprint import outline_patches
 from converter.model import PROGRESS, REJECTS, TABLE, Patch, PatchFacts, Reject
 
@@ -57,7 +59,7 @@ _SCHEMA: Final = pa.schema(
 _DICTIONARY_COLUMNS: Final = [
     *("labels.list.element", "labels_19.list.element", "split", "country", "season", "satellite", "tile", "epsg"),
 ]
-_PATCH_COLUMNS: Final = (
+PATCH_COLUMNS: Final = (
     *("patch_id", "split", "recommended", "country", "season", "contains_seasonal_snow", "contains_cloud_or_shadow"),
     "s2v1_name",
 )
@@ -77,6 +79,9 @@ _GEO: Final = {
     },
 }
 
+Table = pa.Table
+"""The type of a table, for those who may not import pyarrow."""
+
 _METADATA_PREFIX: Final = "bigearthnet-store:"
 
 
@@ -94,7 +99,7 @@ def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Tab
     y_ul = np.array([found.y_ul for found in facts])
     outlines, bounds = outline_patches(epsg, x_ul, y_ul)
     columns: dict[str, Any] = {
-        **{name: [getattr(patch, name) for patch in patches] for name in _PATCH_COLUMNS},
+        **{name: [getattr(patch, name) for patch in patches] for name in PATCH_COLUMNS},
         **{name: [getattr(found, name) for found in facts] for name in ("tile", "zero_pixels", "has_s1")},
         **{name: [getattr(part, name) for part in names if part] for name in ("satellite", "column", "row")},
         "index": np.arange(len(patches), dtype=np.int32),
@@ -138,6 +143,44 @@ def write_table(store: Path, table: pa.Table, metadata: dict[str, str]) -> None:
     with open(temporary, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def hash_table(table: pa.Table) -> str:
+    """Hash the values of a table, column by column, whatever chunks or dictionaries hold them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        column = table[name].cast(pa.int64()) if pa.types.is_timestamp(kind) else table[name]
+        digest.update(f"{name}={column.to_pylist()!r}".encode())
+    return digest.hexdigest()
+
+
+def read_table(store: Path) -> pa.Table:
+    """Read the table of a finished store, in the schema that `build_table` gives it."""
+    return pq.read_table(store / TABLE, schema=_SCHEMA)
+
+
+def read_rows(store: Path) -> list[dict[str, Any]]:
+    """Read the table without its geometry as one record a patch: labels as tuples, times as they stand in the source.
+
+    Raises:
+        StoreError: The file is not the table of a store.
+    """
+    try:
+        table = read_table(store).drop_columns(["geometry", "bbox"])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StoreError(f"{store / TABLE}: expected the table of a store, cannot be read: {error}") from error
+    for name in ("s2_time", "s1_time"):
+        text = pc.strftime(table[name], "%Y-%m-%d %H:%M:%S")
+        column = pc.utf8_slice_codeunits(text, 0, len("2017-06-13 10:10:31"))
+        table = table.set_column(table.column_names.index(name), name, column)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return [{**row, "labels": tuple(row["labels"]), "labels_19": tuple(row["labels_19"])} for row in rows]
+
+
+def count_rejects(store: Path) -> int:
+    """Count the patches that were left out."""
+    path = store / REJECTS
+    return int(pq.read_metadata(path).num_rows) if path.is_file() else 0
 
 
 def write_rejects(store: Path, rejects: Sequence[Reject]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from converter.errors import PatchError, StoreError
 from converter.model import Layout, PatchFacts, Reject, ShardTask
 from converter.patch import Reader, read_patch
 from converter.receipt import Receipt, ShardObject, write_receipt
-from converter.shard import encode_chunk, write_shard
+from converter.shard import encode_chunk, hash_chunks, write_shard
 from converter.statistics import BandStatistics, BandSums
 
 
@@ -85,8 +84,7 @@ def _commit(
             encoded = chunks[group.name]
             path = group.shard_path(task.shard)
             n_bytes = write_shard(f"{job.store}/{path}", encoded, job.layout.shard_size)
-            checksums = b"".join(chunk[-4:] for chunk in encoded)
-            objects.append(ShardObject(path, n_bytes, hashlib.blake2b(checksums, digest_size=8).hexdigest()))
+            objects.append(ShardObject(path, n_bytes, hash_chunks(encoded)))
         receipt = Receipt(
             shard=task.shard,
             digest=task.digest,
