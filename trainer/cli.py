@@ -12,6 +12,7 @@ import click
 
 from trainer.bench import StreamSpeed, measure_stream
 from trainer.errors import TrainerError
+from trainer.model import CHECKS
 from trainer.options import AUGMENTS, StreamOptions
 from trainer.order import ORDERS
 from trainer.store import Selection, open_store
@@ -99,7 +100,13 @@ def select(store: str, split: str | None, where: str | None, *, recommended: boo
     show_default=True,
     help="turns: each patch once per quarter turn; random: a random symmetry. Needs --split train.",
 )
-@click.option("--check/--no-check", default=True, show_default=True, help="Compare the crc32c of every chunk.")
+@click.option(
+    "--check",
+    type=click.Choice(CHECKS),
+    default=_DEFAULTS.check,
+    show_default=True,
+    help="When to compare the crc32c of a chunk: the first time that it is read, always or never.",
+)
 @click.option("--seconds", default=5.0, show_default=True, help="How long to stream.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(

@@ -35,7 +35,7 @@ def describe_arrays(metadata: Mapping[str, Any]) -> tuple[ArrayInfo, ...]:
 
 
 def _describe_array(name: str, node: Mapping[str, Any]) -> ArrayInfo:
-    _, *bands_axis, n_rows, n_columns = node["shape"]
+    n_patches, *bands_axis, n_rows, n_columns = node["shape"]
     bands = tuple(node["attributes"]["bands"])
     if len(bands_axis) > 1 or len(bands) != sum(bands_axis or [1]):
         raise ValueError(f"array {name} of shape {node['shape']} has the names of {len(bands)} bands")
@@ -44,6 +44,7 @@ def _describe_array(name: str, node: Mapping[str, Any]) -> ArrayInfo:
         name=name,
         key=f"{IMAGES}/{name}",
         bands=bands,
+        n_patches=n_patches,
         has_band_axis=bool(bands_axis),
         n_rows=n_rows,
         n_columns=n_columns,
@@ -79,12 +80,12 @@ def _find_chain(node: Mapping[str, Any], patch_shape: list[int]) -> Chain:
     return "other"
 
 
-def count_patches(name: str, metadata: Mapping[str, Any], arrays: Sequence[ArrayInfo]) -> int:
+def count_patches(name: str, arrays: Sequence[ArrayInfo]) -> int:
     """Count the patches, which must be as many in every array."""
-    counts = {metadata["consolidated_metadata"]["metadata"][info.name]["shape"][0] for info in arrays}
+    counts = {info.n_patches for info in arrays}
     if len(counts) != 1:
         raise StoreFormatError(f"{name}: expected arrays of the same number of patches, found {sorted(counts)}")
-    return int(counts.pop())
+    return counts.pop()
 
 
 def read_statistics(found: Mapping[str, Mapping[str, Any]]) -> dict[str, BandStatistics]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 
 Chain = Literal["raw", "blosc", "other"]
 """How an array is encoded: as the converter does it, without or with compression, or in another legal way."""
+
+Check = Literal["first", "always", "never"]
+"""When the crc32c of a chunk is compared: the first time since its shard was opened, every time, not at all."""
+
+CHECKS: Final[tuple[Check, ...]] = get_args(Check)
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class ArrayInfo:
     """Where it lies in the store."""
     bands: tuple[str, ...]
     """Band names, in the order of the band axis."""
+    n_patches: int
     has_band_axis: bool
     """False if the array is (patch, row, col) with one band; a batch has the axis all the same."""
     n_rows: int

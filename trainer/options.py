@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, get_args
 
 from trainer.errors import OptionError
+from trainer.model import CHECKS, Check
 from trainer.order import ORDERS, Order
 
 Augment = Literal["none", "turns", "random"]
@@ -51,8 +52,9 @@ class StreamOptions:
     """Threads that decode."""
     prefetch_bytes: int = 256 * 2**20
     """Decoded batches kept ready, in bytes; one batch at least."""
-    check: bool = True
-    """Compare the crc32c of every chunk."""
+    check: Check = "first"
+    """Compare the crc32c of a chunk when it is read for the `first` time since its shard was opened, `always`, or
+    `never`. A disk is known to be sound after one epoch; the epochs after it are as fast as without checks."""
     host: int = 0
     """Which of the hosts this is, from 0."""
     n_hosts: int = 1
@@ -65,6 +67,7 @@ class StreamOptions:
             object.__setattr__(self, "bands", tuple(self.bands))
         _check_choice("order", self.order, ORDERS)
         _check_choice("augment", self.augment, AUGMENTS)
+        _check_choice("check", self.check, CHECKS)
         for name in ("batch_size", "window", "threads", "n_hosts"):
             _check_at_least(name, getattr(self, name), 1)
         for name in ("prefetch_bytes", "seed", "host"):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import OptionError, ReadError
-from trainer.model import ArrayInfo
+from trainer.model import ArrayInfo, Check
 from trainer.objects import LocalObjects, Objects
 from trainer.shards import BloscDecoder, DamageError, RawDecoder, Shard
 from trainer.turns import turn_patch
@@ -48,7 +48,11 @@ class Reader(Protocol):
 class MappedShards:
     """The shards of one array that have been read so far: opened on first use, shared by all readers."""
 
+    checked: bytearray
+    """For each patch, 1 if its chunk has been found sound since its shard was opened."""
+
     def __init__(self, info: ArrayInfo, objects: Objects) -> None:
+        self.checked = bytearray(info.n_patches)
         self._info, self._objects = info, objects
         self._opened: dict[int, Shard] = {}
         self._guard = threading.Lock()
@@ -73,6 +77,8 @@ class MappedShards:
         finally:
             os.close(descriptor)
         with self._guard:
+            first, last = number * self._info.shard_size, min((number + 1) * self._info.shard_size, len(self.checked))
+            self.checked[first:last] = bytes(last - first)
             self._opened[number] = shard
             while self._is_crowded():
                 # The oldest goes; a thread that still reads it keeps it alive.
@@ -94,12 +100,12 @@ class ShardReader:
         info: The array.
         shards: Its shards.
         bands: Positions on the band axis, in the order of the output; None for all as they are.
-        check: Compare the crc32c of every chunk.
+        check: When to compare the crc32c of a chunk.
         name: The store, for messages.
     """
 
     def __init__(
-        self, info: ArrayInfo, shards: MappedShards, bands: Sequence[int] | None, *, check: bool, name: str
+        self, info: ArrayInfo, shards: MappedShards, bands: Sequence[int] | None, *, check: Check, name: str
     ) -> None:
         self._info, self._shards, self._bands, self._check, self._name = info, shards, bands, check, name
         self._local = threading.local()
@@ -110,16 +116,21 @@ class ShardReader:
         turns = [0] * len(rows) if symmetries is None else symmetries.tolist()
         decoder, patch = self._scratch(out)
         decode, get, size = decoder.decode, self._shards.get, self._info.shard_size
+        once, check, checked = self._check == "first", self._check == "always", self._shards.checked
         row = -1
         try:
             for slot, (row, turn) in enumerate(zip(rows.tolist(), turns, strict=True)):
                 number, position = divmod(row, size)
                 chunk = get(number).chunk(position)
+                if once:
+                    check = not checked[row]
                 if turn:
-                    decode(chunk, patch.reshape(-1).view(np.uint8))
+                    decode(chunk, patch.reshape(-1).view(np.uint8), check)
                     out[slot] = turn_patch(patch, turn)
                 else:
-                    decode(chunk, slots[slot])
+                    decode(chunk, slots[slot], check)
+                if check:
+                    checked[row] = 1
         except DamageError as error:
             number, position = divmod(row, size)
             raise ReadError(
@@ -136,7 +147,7 @@ class ShardReader:
         found: tuple[RawDecoder | BloscDecoder, NDArray[Any]] | None = getattr(self._local, "scratch", None)
         if found is None:
             make = RawDecoder if self._info.chain == "raw" else BloscDecoder
-            decoder = make(len(self._info.bands), self._info.plane_bytes, self._bands, check=self._check)
+            decoder = make(len(self._info.bands), self._info.plane_bytes, self._bands)
             found = decoder, np.empty(out.shape[1:], out.dtype)
             self._local.scratch = found
         return found

@@ -93,17 +93,15 @@ class RawDecoder:
         n_bands: Bands in a chunk.
         plane_bytes: Bytes of a band of one patch.
         bands: Positions to decode, in the order of the output; None for all as they are.
-        check: Compare the crc32c of every chunk.
     """
 
-    def __init__(self, n_bands: int, plane_bytes: int, bands: Sequence[int] | None, *, check: bool) -> None:
-        self._check = check
+    def __init__(self, n_bands: int, plane_bytes: int, bands: Sequence[int] | None) -> None:
         self._shape = (n_bands, plane_bytes)
         self._bands = None if bands is None else np.array(bands)
         self._chunk_bytes = n_bands * plane_bytes + CHECKSUM_BYTES
 
-    def decode(self, chunk: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        """Decode a chunk into `out`, flat bytes."""
+    def decode(self, chunk: NDArray[np.uint8], out: NDArray[np.uint8], check: bool) -> None:
+        """Decode a chunk into `out`, flat bytes, and compare its crc32c if `check` says so."""
         if len(chunk) != self._chunk_bytes:
             raise DamageError(f"expected {self._chunk_bytes:,} bytes, found {len(chunk):,}")
         pixels = chunk[:-CHECKSUM_BYTES]
@@ -111,7 +109,7 @@ class RawDecoder:
             out[:] = pixels
         else:
             np.take(pixels.reshape(self._shape), self._bands, 0, out.reshape(-1, self._shape[1]), "clip")
-        if self._check:
+        if check:
             _check(chunk)  # after the copy, which brought the chunk into the cache: this halves the cost
 
 
@@ -126,11 +124,9 @@ class BloscDecoder:
         n_bands: Bands in a chunk.
         plane_bytes: Bytes of a band of one patch.
         bands: Positions to decode, in the order of the output; None for all as they are.
-        check: Compare the crc32c of every chunk.
     """
 
-    def __init__(self, n_bands: int, plane_bytes: int, bands: Sequence[int] | None, *, check: bool) -> None:
-        self._check = check
+    def __init__(self, n_bands: int, plane_bytes: int, bands: Sequence[int] | None) -> None:
         self._n_bytes = n_bands * plane_bytes
         self._plane_bytes = plane_bytes
         self._bands = None if bands is None else np.array(bands)
@@ -138,9 +134,9 @@ class BloscDecoder:
         words = -(-(self._n_bytes + _BLOSC_HEADER.size + CHECKSUM_BYTES) // 4)  # blosc adds at most its header
         self._copy = np.empty(words if bands is not None else 0, "<u4")
 
-    def decode(self, chunk: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        """Decode a chunk into `out`, flat bytes."""
-        if self._check:
+    def decode(self, chunk: NDArray[np.uint8], out: NDArray[np.uint8], check: bool) -> None:
+        """Decode a chunk into `out`, flat bytes, and compare its crc32c if `check` says so."""
+        if check:
             _check(chunk)
         # Blosc trusts its header, so a damaged one must not reach it even if checksums are not compared.
         flags, n_bytes, block_bytes, encoded_bytes = _read_header(chunk)

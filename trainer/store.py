@@ -24,7 +24,7 @@ from trainer.layout import (
     describe_arrays,
     read_statistics,
 )
-from trainer.model import ArrayInfo, BandStatistics
+from trainer.model import ArrayInfo, BandStatistics, Check
 from trainer.objects import Objects, RemoteObjects, locate_objects
 from trainer.read import MappedShards, Reader, ShardReader, TensorStoreReader
 from trainer.select import read_table_metadata, select_patches
@@ -148,13 +148,13 @@ class Store:
         chosen = {info.name: tuple(band for band in wanted if band in info.bands) for info in self.arrays}
         return {name: found for name, found in chosen.items() if found}
 
-    def open_reader(self, array: str, bands: Sequence[str], *, check: bool = True) -> Reader:
+    def open_reader(self, array: str, bands: Sequence[str], *, check: Check = "first") -> Reader:
         """Open some bands of one array for reading.
 
         Args:
             array: Name of the array.
             bands: Bands, in the order wanted.
-            check: Compare the crc32c of every chunk that is read.
+            check: When to compare the crc32c of a chunk.
         """
         info = self.describe(array)
         positions = None if tuple(bands) == info.bands else tuple(info.bands.index(band) for band in bands)
@@ -257,7 +257,7 @@ def open_store(
         if isinstance(objects, RemoteObjects):
             objects.bind(fingerprint)
         _check_table(objects, fingerprint)
-        n_patches = count_patches(objects.name, metadata, arrays)
+        n_patches = count_patches(objects.name, arrays)
         return Store(
             name=objects.name,
             n_patches=n_patches,

@@ -17,6 +17,7 @@ from zarr.codecs import BytesCodec, GzipCodec
 
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
+from trainer.model import CHECKS
 from trainer.read import Reader, ShardReader, TensorStoreReader
 from trainer.shards import BloscDecoder, DamageError
 
@@ -117,8 +118,33 @@ def test_checking_can_be_switched_off(copy_store: Callable[[str], Path], pixels:
     _flip(folder / "images.zarr/s2_10m/c/0/0/0/0", 0)
     store = open_store(folder)
     out = np.zeros((1, 4, 120, 120), np.uint16)
-    store.open_reader("s2_10m", store.describe("s2_10m").bands, check=False).read(np.array([0]), out, None)
+    store.open_reader("s2_10m", store.describe("s2_10m").bands, check="never").read(np.array([0]), out, None)
     assert (out[0] != pixels["s2_10m"][0]).sum() == 1
+
+
+@pytest.mark.parametrize("codec", ["lz4", "none"])
+def test_a_chunk_is_checked_the_first_time_or_always(copy_store: Callable[[str], Path], codec: str) -> None:
+    folder = copy_store(codec)
+    store = open_store(folder)
+    bands = store.describe("s2_60m").bands
+    readers = {check: store.open_reader("s2_60m", bands, check=check) for check in CHECKS}
+    out = np.zeros((1, 2, 20, 20), np.uint16)
+    readers["first"].read(np.array([3]), out, None)
+    path = folder / "images.zarr/s2_60m/c/0/0/0/0"
+    offset, n_bytes = _entries(path)[3]
+    with path.open("r+b") as file:  # the mapping sees it
+        file.seek(int(offset + n_bytes - 1))
+        last = file.read(1)[0]
+        file.seek(int(offset + n_bytes - 1))
+        file.write(bytes([last ^ 1]))
+    readers["first"].read(np.array([3]), out, None)
+    readers["never"].read(np.array([3]), out, None)
+    with pytest.raises(ReadError, match="crc32c"):
+        readers["always"].read(np.array([3]), out, None)
+    fresh = open_store(folder)
+    for _ in range(2):
+        with pytest.raises(ReadError, match="crc32c"):
+            fresh.open_reader("s2_60m", bands).read(np.array([3]), out, None)
 
 
 def _damage_header(content: bytearray, start: int) -> None:
@@ -144,7 +170,7 @@ def test_unchecked_damage_never_reaches_past_the_batch(
     path.write_bytes(content)
     store = open_store(folder)
     out = np.zeros((3, 6, 60, 60), np.uint16)
-    reader = store.open_reader("s2_20m", store.describe("s2_20m").bands, check=False)
+    reader = store.open_reader("s2_20m", store.describe("s2_20m").bands, check="never")
     with pytest.raises(ReadError, match=r"s2_20m, shard 0"):
         reader.read(np.array([0]), out[1:2], None)
     assert not out[[0, 2]].any()
@@ -177,7 +203,7 @@ def test_bands_in_blocks_of_their_own_are_decoded_alone() -> None:
     chunk = np.frombuffer(blosc.compress(planes, b"zstd", 1, blosc.BITSHUFFLE, planes[0].nbytes) + bytes(4), np.uint8)
     assert int(chunk[8:12].view("<u4")[0]) == planes[0].nbytes
     out = np.empty(3 * planes[0].nbytes, np.uint8)
-    BloscDecoder(4, planes[0].nbytes, (2, 3, 0), check=False).decode(chunk, out)
+    BloscDecoder(4, planes[0].nbytes, (2, 3, 0)).decode(chunk, out, check=False)
     np.testing.assert_array_equal(out.view(np.uint16).reshape(3, 60, 60), planes[[2, 3, 0]])
 
 
@@ -187,13 +213,13 @@ def test_chunks_that_blosc_only_stored_are_read() -> None:
     assert chunk[2] & 2
     for bands in (None, (3, 1)):
         out = np.empty((4 if bands is None else 2) * noise[0].nbytes, np.uint8)
-        BloscDecoder(4, noise[0].nbytes, bands, check=False).decode(chunk, out)
+        BloscDecoder(4, noise[0].nbytes, bands).decode(chunk, out, check=False)
         np.testing.assert_array_equal(out.view(np.uint16).reshape(-1, 60, 60), noise[list(bands or range(4))])
 
 
 def test_a_chunk_too_short_for_a_header_is_damage() -> None:
     with pytest.raises(DamageError, match="too few"):
-        BloscDecoder(1, 100, None, check=False).decode(np.zeros(10, np.uint8), np.zeros(100, np.uint8))
+        BloscDecoder(1, 100, None).decode(np.zeros(10, np.uint8), np.zeros(100, np.uint8), check=False)
 
 
 def _entries(path: Path) -> np.ndarray:
