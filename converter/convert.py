@@ -13,14 +13,15 @@ from typing import Any, Literal
 from converter import __version__
 from converter.archive import read_archive
 from converter.bigearthnet import choose_groups
-from converter.errors import PlanError, SourceError
+from converter.errors import PlanError, SourceError, StoreError
 from converter.events import Advanced, Finishing, OnEvent, Planned, Scanned, Started, ignore
 from converter.finish import finish_store
-from converter.model import Codec, Dataset, Layout, Reject, Sensor, ShardTask, Sources
+from converter.model import REJECTS, Codec, Dataset, Layout, Reject, Sensor, ShardTask, Sources
 from converter.patch import Reader, ReaderName
 from converter.plan import Plan, leave_out, plan_store
 from converter.receipt import Receipt, read_receipt
 from converter.run import open_cluster
+from converter.table import write_rejects
 from converter.target import check_target, claim_target
 from converter.task import Job, ShardOutcome, convert_shard
 
@@ -229,14 +230,22 @@ class _Conversion:
             if todo:
                 self._convert(plan, todo)
             if len(self.rejects) == n_bad:
-                found = [receipts[task.shard] or self._find(task) for task in plan.tasks]
-                return plan, [receipt for receipt in found if receipt is not None]
+                return plan, [receipts[task.shard] or self._require(task) for task in plan.tasks]
             if self._options.on_bad == "stop":
-                raise SourceError(self._list_rejects())
+                raise self._give_up()
             plan = leave_out(plan, {reject.patch_id for reject in self.rejects})
 
     def _find(self, task: ShardTask) -> Receipt | None:
         return read_receipt(Path(self._job.receipts), Path(self._job.store), task)
+
+    def _require(self, task: ShardTask) -> Receipt:
+        receipt = self._find(task)
+        if receipt is None:
+            raise StoreError(
+                f"{self._job.store}: shard {task.shard} was written, but its files are gone or changed; does something "
+                "else write here? Run the same command again"
+            )
+        return receipt
 
     def _convert(self, plan: Plan, todo: Sequence[ShardTask]) -> None:
         start = time.perf_counter()
@@ -250,7 +259,7 @@ class _Conversion:
                 self.n_converted += outcome.n_patches
             self._on_event(Advanced(n_done, len(self.rejects), plan.n_patches))
             if len(self.rejects) > self._options.max_bad * plan.n_patches:
-                raise SourceError(self._list_rejects())
+                raise self._give_up()
 
         folders = [*self._job.reader.roots.values(), self._job.store]
         with open_cluster(self._options.workers, self._options.scheduler, folders) as cluster:
@@ -260,15 +269,20 @@ class _Conversion:
             cluster.run(partial(convert_shard, self._job), todo, advance)
             self.convert_s += time.perf_counter() - ready
 
-    def _list_rejects(self) -> str:
+    def _give_up(self) -> SourceError:
+        """Write the list of bad patches down, and say how to go on."""
+        store = Path(self._job.store)
+        write_rejects(store, self.rejects)
         listed = [f"  {reject.patch_id}/{reject.file}: {reject.reason}" for reject in self.rejects[:_N_LISTED]]
         more = len(self.rejects) - len(listed)
-        return "\n".join(
-            [
-                f"{len(self.rejects):,} patches cannot be converted:",
-                *listed,
-                *([f"  and {more:,} more"] if more else []),
-                "Mend or extract them again, then run the same command: it goes on where it stopped. "
-                "Or leave them out with --on-bad skip (and --max-bad, if they are many)",
-            ]
+        return SourceError(
+            "\n".join(
+                [
+                    f"{len(self.rejects):,} bad patches, listed in {store / REJECTS}:",
+                    *listed,
+                    *([f"  and {more:,} more"] if more else []),
+                    "Mend or extract them again, then run the same command: it goes on where it stopped. "
+                    "Or leave them out with --on-bad skip (and --max-bad, if they are many)",
+                ]
+            )
         )

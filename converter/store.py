@@ -174,7 +174,8 @@ def read_coordinates(store: Path) -> dict[str, list[Any]]:
     """Read the per-patch coordinates of a finished store."""
     with warnings.catch_warnings(action="ignore", category=UnstableSpecificationWarning):
         group = zarr.open_group(store / IMAGES, mode="r")
-        return {name: np.asarray(values[:]).tolist() for name, values in group.arrays() if name in _COORDINATE_ATTRIBUTES}
+        arrays = {name: array for name, array in group.arrays() if name in _COORDINATE_ATTRIBUTES}
+        return {name: np.asarray(array[:]).tolist() for name, array in arrays.items()}
 
 
 def describe_arrays(store: Path) -> list[dict[str, Any]]:
