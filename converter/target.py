@@ -51,7 +51,8 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
     Args:
         store: A folder that `check_target` accepts.
         plan: What decides the store's bytes, as JSON values; an unfinished store must have the very same.
-        overwrite: Begin anew, whatever is there.
+        overwrite: Begin anew if a finished store or one of another plan is there. One of the same plan is continued
+            all the same: the result would be no other.
         projected_bytes: Room that the store is expected to need.
 
     Yields:
@@ -69,9 +70,16 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
         raise StoreError(f"{store}: cannot be written: {error.strerror} ({error.filename})") from error
     try:
         _lock(lock, store)
-        if overwrite:
+        check_target(store, overwrite=overwrite)  # again: another process may have finished the store meanwhile
+        differences = _find_differences(progress / "plan.json", plan)
+        if differences and not overwrite:
+            raise StoreError(
+                f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
+                "finish it as it was begun, begin anew with --overwrite, or give another folder"
+            )
+        if differences or is_finished(store):
             _clear(store)
-        _record_plan(progress / "plan.json", plan, store)
+        _record_plan(progress / "plan.json", plan)
         _check_space(store, projected_bytes)
         yield progress / "receipts"
     finally:
@@ -105,22 +113,20 @@ def _clear(store: Path) -> None:
             shutil.rmtree(path)
 
 
-def _record_plan(path: Path, plan: dict[str, Any], store: Path) -> None:
+def _record_plan(path: Path, plan: dict[str, Any]) -> None:
     if not path.exists():
         write_durably(str(path), [json.dumps(plan, indent=1).encode()])
-        return
+
+
+def _find_differences(path: Path, plan: dict[str, Any]) -> list[str]:
+    """Say how the plan of an unfinished store differs from this one; it may be continued if it does not."""
     try:
         before = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise StoreError(f"{path}: expected the plan of an unfinished store; begin anew with --overwrite") from error
-    differences = [
-        f"{key} was {before.get(key)}, is {value}" for key, value in plan.items() if before.get(key) != value
-    ]
-    if differences:
-        raise StoreError(
-            f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
-            "finish it as it was begun, begin anew with --overwrite, or give another folder"
-        )
+        return [f"{key} was {before.get(key)}, is {value}" for key, value in plan.items() if before.get(key) != value]
+    except FileNotFoundError:
+        return []
+    except (ValueError, AttributeError):
+        return [f"{path.name} cannot be read"]
 
 
 def _check_space(store: Path, projected_bytes: int) -> None:
