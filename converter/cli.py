@@ -189,7 +189,7 @@ def convert_command(
     if as_json:
         click.echo(json.dumps(summary.to_json(), indent=2))
     else:
-        click.echo(describe_summary(summary), nl=False)
+        click.echo(describe_summary(summary))
 
 
 @cli.command("verify")

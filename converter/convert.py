@@ -96,6 +96,8 @@ class Summary:
     """Patches left out."""
     n_converted_now: int
     """Patches that this run converted; an earlier, interrupted one did the others."""
+    arrays: tuple[str, ...]
+    """Names of the arrays of pixels."""
     split_counts: dict[str, int]
     """Recommended patches of each split, and all others."""
     n_classes: int
@@ -180,6 +182,7 @@ def convert(
         n_patches=plan.n_patches,
         n_rejected=len(left_out) + len(conversion.rejects),
         n_converted_now=conversion.n_converted,
+        arrays=tuple(group.name for group in plan.layout.groups),
         split_counts=dict(plan.split_counts),
         n_classes=len(_list_labels(plan, receipts)),
         pixel_bytes=plan.pixel_bytes,

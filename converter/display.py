@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final, Never
 
 from tqdm import tqdm
@@ -13,7 +16,7 @@ from converter.bigearthnet import N_PATCHES, TITLES
 from converter.convert import Summary
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
 from converter.metadata import FILES
-from converter.model import TABLE, BandGroup
+from converter.model import IMAGES, TABLE, BandGroup
 from converter.plan import Plan
 from converter.verify import Verification
 
@@ -132,27 +135,48 @@ def _describe_splits(plan: Plan) -> str:
 
 
 def describe_summary(summary: Summary) -> str:
-    """Describe what a conversion did, and what to try next."""
-    store = summary.store
+    """Describe what a conversion did, and three queries to try next."""
     rate = summary.n_converted_now / summary.convert_s if summary.convert_s else 0
     seconds = summary.startup_s + summary.convert_s + summary.finish_s
     counts = summary.split_counts
-    return f"""\
-Finished  {store}
-Patches   {summary.n_patches + summary.n_rejected:,} found = {summary.n_patches:,} converted \
-+ {summary.n_rejected:,} rejected; {summary.n_classes} classes
-Splits    {counts.get("train", 0):,} train, {counts.get("validation", 0):,} validation, \
-{counts.get("test", 0):,} test, {counts.get("other", 0):,} others
-Bytes     {format_bytes(summary.pixel_bytes)} of pixels in {format_bytes(summary.stored_bytes)}, \
-ratio {summary.pixel_bytes / summary.stored_bytes:.2f}
-Time      {format_seconds(seconds)}: {summary.startup_s:.1f} s start, {summary.convert_s:.1f} s conversion \
-of {summary.n_converted_now:,} patches ({rate:,.0f} patches/s), {summary.finish_s:.1f} s finish
+    return "\n".join(
+        [
+            f"Finished  {summary.store}",
+            f"Patches   {summary.n_patches + summary.n_rejected:,} found = {summary.n_patches:,} converted "
+            f"+ {summary.n_rejected:,} rejected; {summary.n_classes} classes",
+            f"Splits    {counts.get('train', 0):,} train, {counts.get('validation', 0):,} validation, "
+            f"{counts.get('test', 0):,} test, {counts.get('other', 0):,} others",
+            f"Bytes     {format_bytes(summary.pixel_bytes)} of pixels in {format_bytes(summary.stored_bytes)}, "
+            f"ratio {summary.pixel_bytes / summary.stored_bytes:.2f}",
+            f"Time      {format_seconds(seconds)}: {summary.startup_s:.1f} s start, {summary.convert_s:.1f} s "
+            f"conversion of {summary.n_converted_now:,} patches ({rate:,.0f} patches/s), {summary.finish_s:.1f} s finish",
+            "",
+            "Try next:",
+            *(f"  {command}" for command in suggest_queries(summary)),
+        ]
+    )
 
-Try next:
-  python -m converter info {store}
-  duckdb -c "select split, count(*) from '{store / TABLE}' where recommended group by all"
-  python -c "import xarray as xr; print(xr.open_zarr('{store / "images.zarr"}', chunks=None))"
-"""
+
+def suggest_queries(summary: Summary) -> list[str]:
+    """Suggest shell commands that show what is in a store; the Python that runs this can run them."""
+    python, store = _shorten(Path(sys.executable)), _shorten(summary.store)
+    # Double quotes inside, so that the shell's single ones need no escapes.
+    table, array = json.dumps(f"{store}/{TABLE}"), json.dumps(f"{store}/{IMAGES}/{summary.arrays[0]}")
+    classes = json.dumps(
+        "select unnest(labels_19) as class, count(*) as patches from t where recommended group by 1 order by 2 desc"
+    )
+    commands = (
+        ["-m", "converter", "info", store],
+        ["-c", f'import duckdb; print(duckdb.read_parquet({table}).query("t", {classes}))'],
+        ["-c", f'import zarr; print(zarr.open({array}, mode="r")[0].mean(axis=(-2, -1)))'],
+    )
+    return [shlex.join([python, *command]) for command in commands]
+
+
+def _shorten(path: Path) -> str:
+    """Write a path relative to the current folder if it lies below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def describe_verification(found: Verification) -> str:

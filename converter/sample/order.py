@@ -70,6 +70,11 @@ class Order:
         return datetime.strptime(f"{date}{clock[:4]}{min(int(clock[4:]), 59):02}", "%Y%m%d%H%M%S")
 
     @property
+    def s1_sensed(self) -> datetime:
+        """When Sentinel-1 saw the patch."""
+        return datetime.strptime(self.s1_name.split("_")[4], "%Y%m%dT%H%M%S")
+
+    @property
     def orbit(self) -> int:
         """Relative orbit of Sentinel-2."""
         days = (self.sensed - _ORBIT_EPOCH) / timedelta(days=1)

@@ -103,9 +103,8 @@ def _make_s1(order: Order, note: Annotation, pixels: dict[str, NDArray[np.float3
         for band in S1_10M.bands
     }
     if form.dataset == "v1":
-        sensed = datetime.strptime(order.s1_name.split("_")[4], "%Y%m%dT%H%M%S")
-        s1_note = replace(note, time=f"{sensed:%Y-%m-%d %H:%M:%S}", tile=None, partner=order.name)
-        files[annotation_file(order.s1_name)] = encode_annotation(s1_note, _name_s1_product(order, sensed))
+        s1_note = replace(note, time=f"{order.s1_sensed:%Y-%m-%d %H:%M:%S}", tile=None, partner=order.name)
+        files[annotation_file(order.s1_name)] = encode_annotation(s1_note, _name_s1_product(order))
     return files
 
 
@@ -117,13 +116,13 @@ def _name_s2_product(order: Order, delay: timedelta) -> str:
     )
 
 
-def _name_s1_product(order: Order, sensed: datetime) -> str:
+def _name_s1_product(order: Order) -> str:
     """Name the product; its last two numbers, data take and checksum, are made up and the same for all its patches."""
     scene = order.s1_name.rsplit("_", 3)[0]
-    days = (sensed - _S1_EPOCH) / timedelta(days=1)
+    days = (order.s1_sensed - _S1_EPOCH) / timedelta(days=1)
     orbit = int(_S1_ORBIT[scene[:3]] + days * _S1_ORBITS_PER_DAY)
     number = hash_text(order.seed, "product", scene)
     return (
-        f"{scene}_{sensed + _S1_SCENE_LENGTH:%Y%m%dT%H%M%S}_{orbit:06}"
+        f"{scene}_{order.s1_sensed + _S1_SCENE_LENGTH:%Y%m%dT%H%M%S}_{orbit:06}"
         f"_{number >> 16 & 0xFFFFF:06X}_{number & 0xFFFF:04X}"
     )

@@ -75,7 +75,7 @@ _SPECKLE_DB: Final = 2.2
 """Spread of the intensity of 4.4 looks, those of a GRD product in IW mode."""
 _SKEW: Final = 0.09
 """Makes the logarithm of speckle lean to the dark side as that of a gamma distribution of as many looks does."""
-_SMEAR: Final = np.array((1, 4, 6, 4, 1), np.float32)
+_SMEAR: Final = np.array((1, 6, 15, 20, 15, 6, 1), np.float32)
 """A 10 m pixel shares most of its signal with its neighbours: the resolution is 20 m."""
 
 
