@@ -26,7 +26,7 @@ from converter.bigearthnet import (
     to_labels_19,
 )
 from converter.errors import PlanError, SourceError
-from converter.lists import OfficialLists, packaged_example, read_lists
+from converter.lists import OfficialLists, packaged_example
 from converter.model import Annotation
 from converter.sample import SampleSummary, write_sample
 from converter.sample import write as sample
@@ -36,6 +36,7 @@ from converter.sample.landscape import Scene, shape_land
 from converter.sample.mgrs import locate_patch
 from converter.sample.optics import sense_reflectance
 from converter.sample.surface import BANDS, DORMANT, SPECTRA, SURFACES
+from tests.converter.forms import official_lists
 
 Files = dict[str, bytes]
 
@@ -54,7 +55,7 @@ def real() -> dict[str, Files]:
 
 @pytest.fixture(scope="module")
 def lists() -> OfficialLists:
-    return read_lists()
+    return official_lists()
 
 
 @pytest.fixture(autouse=True)
