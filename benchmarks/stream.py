@@ -522,9 +522,9 @@ def report_rivals(rivals: dict[str, Rival]) -> None:
     print()
     for bands in ("all", "rgb"):
         for codec in ("lz4", "none"):
-            for rival in ("tensorstore", "TFRecord", "zarr-python", "raw folders"):
-                least = 1.5 if (codec, rival) == ("lz4", "tensorstore") else 1.0
-                report_goal(f"{bands}: {codec} / {rival}", rivals[codec].rate(bands) / rivals[rival].rate(bands), least)
+            for other in ("tensorstore", "TFRecord", "zarr-python", "raw folders"):
+                least = 1.5 if (codec, other) == ("lz4", "tensorstore") else 1.0
+                report_goal(f"{bands}: {codec} / {other}", rivals[codec].rate(bands) / rivals[other].rate(bands), least)
         report_goal(f"{bands}: none / memmap", rivals["none"].rate(bands) / rivals["memmap"].rate(bands), 0.6)
         report_goal(f"{bands}: none / LMDB", rivals["none"].rate(bands) / rivals["LMDB"].rate(bands), 1.0)
 

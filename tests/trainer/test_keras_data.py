@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,3 +129,12 @@ def test_a_pytorch_loader_takes_the_stream(train: Selection, pixels: Pixels) -> 
                 seen += batch["index"].tolist()
                 np.testing.assert_array_equal(batch["s2_10m"].numpy(), pixels["s2_10m"][batch["index"].numpy()])
             assert sorted(seen) == train.indices.tolist()
+
+
+def test_the_code_in_the_documentation_runs(stores: dict[str, Path]) -> None:
+    text = (Path(__file__).parents[2] / "docs/streaming.md").read_text().replace("STORE", str(stores["lz4"]))
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 4
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras: that its shuffle does nothing here
+        exec("\n".join(blocks), {"__name__": "documentation"})

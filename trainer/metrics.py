@@ -1,0 +1,204 @@
+"""Multi-label metrics over a whole split: NumPy, vectorised over classes. The definitions are scikit-learn's.
+
+A class that no patch of the split has, has no average precision, no recall and no F-score; it is NaN here, and the
+means over classes leave it out (scikit-learn would count it as 0). Means over patches leave out patches without label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+THRESHOLD: Final = 0.5
+"""A class is predicted where its probability is at least this, unless a threshold was tuned."""
+
+_MIN_PROBABILITY: Final = 1e-7
+"""Probabilities are clipped to this for the cross-entropy, as Keras does."""
+
+
+def average_precision(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
+    """Compute the average precision of every class: sum over distinct scores of (gain in recall) x precision.
+
+    Args:
+        truth: Zeros and ones, shape (patch, class).
+        scores: Any monotone measure of belief, shape (patch, class).
+
+    Returns:
+        Shape (class,); NaN for a class that no patch has.
+    """
+    hits, last = _rank(truth, scores)
+    n_true = np.cumsum(hits, axis=0)
+    precision = np.take_along_axis(n_true, last, 0) / (last + 1)
+    return _divide((hits * precision).sum(0), hits.sum(0))
+
+
+def area_under_roc(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
+    """Compute the area under the ROC curve of every class, from the ranks of its positives (ties share a rank).
+
+    Args:
+        truth: Zeros and ones, shape (patch, class).
+        scores: Shape (patch, class).
+
+    Returns:
+        Shape (class,); NaN for a class that no patch or every patch has.
+    """
+    hits, last = _rank(truth, scores)
+    first = len(hits) - 1 - _rank(truth, -np.asarray(scores))[1][::-1]
+    ranks = len(hits) - (first + last) / 2.0  # 1 is the lowest score
+    n_true = hits.sum(0)
+    n_false = len(hits) - n_true
+    return _divide((hits * ranks).sum(0) - n_true * (n_true + 1) / 2, n_true * n_false)
+
+
+def tune_thresholds(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
+    """Choose for every class the threshold with the best F1, the highest of several.
+
+    Args:
+        truth: Zeros and ones, shape (patch, class), of a split that is not reported on.
+        scores: Probabilities, shape (patch, class).
+
+    Returns:
+        Shape (class,); a class is predicted where its score is at least this. 0.5 for a class that no patch has.
+    """
+    hits, last = _rank(truth, scores)
+    n_true = np.take_along_axis(np.cumsum(hits, axis=0), last, 0)
+    f1 = 2 * n_true / (last + 1 + hits.sum(0))
+    best = np.argmax(f1, axis=0)
+    ordered = -np.sort(-np.asarray(scores, np.float64), axis=0)
+    return np.where(hits.any(0), ordered[best, np.arange(ordered.shape[1])], THRESHOLD)
+
+
+def cross_entropy(truth: NDArray[Any], probabilities: NDArray[Any]) -> float:
+    """Compute the mean binary cross-entropy over patches and classes."""
+    likely = np.clip(np.where(np.asarray(truth) > 0, probabilities, 1.0 - probabilities), _MIN_PROBABILITY, 1.0)
+    return float(-np.log(likely, dtype=np.float64).mean())
+
+
+def macro_average_precision(truth: NDArray[Any], scores: NDArray[Any]) -> float:
+    """Compute the mean average precision of the classes that occur."""
+    return mean_present(average_precision(truth, scores))
+
+
+def baseline_average_precision(truth: NDArray[Any]) -> float:
+    """Compute the macro average precision of a constant: the mean frequency of the classes that occur."""
+    frequency = np.asarray(truth, np.float64).mean(0)
+    return mean_present(np.where(frequency > 0, frequency, np.nan))
+
+
+def mean_present(values: Array) -> float:
+    """Average what is not NaN; NaN if there is nothing."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Agreement of predicted with true labels, summed over an axis; arrays of one shape."""
+
+    hits: Array
+    """Predicted and true."""
+    predicted: Array
+    true: Array
+
+    @property
+    def precision(self) -> Array:
+        """Share of the predicted that is true; 0 where nothing is predicted, NaN where nothing is true."""
+        return self._known(_divide(self.hits, self.predicted, empty=0.0))
+
+    @property
+    def recall(self) -> Array:
+        """Share of the true that is predicted; NaN where nothing is true."""
+        return _divide(self.hits, self.true)
+
+    def f_score(self, beta: float) -> Array:
+        """Compute the F-score, in which recall weighs beta times as much as precision; NaN where nothing is true."""
+        return self._known(_divide((1 + beta**2) * self.hits, beta**2 * self.true + self.predicted, empty=0.0))
+
+    def _known(self, values: Array) -> Array:
+        return np.where(self.true > 0, values, np.nan)
+
+
+def count_labels(truth: NDArray[Any], predicted: NDArray[Any], axis: int | None) -> Counts:
+    """Count labels.
+
+    Args:
+        truth: Zeros and ones, shape (patch, class).
+        predicted: The same of what is predicted.
+        axis: 0 for each class, 1 for each patch, None over both.
+    """
+    true, found = np.asarray(truth, bool), np.asarray(predicted, bool)
+    sums = [np.asarray(values.sum(axis), np.float64) for values in (true & found, found, true)]
+    return Counts(*sums)
+
+
+def measure_ranking(truth: NDArray[Any], scores: NDArray[Any]) -> dict[str, dict[str, float]]:
+    """Compute what needs no threshold: average precision and AUROC by macro, micro and, of the former, sample mean."""
+    flat = np.asarray(truth).reshape(-1, 1), np.asarray(scores).reshape(-1, 1)
+    return {
+        "macro": {
+            "average_precision": macro_average_precision(truth, scores),
+            "auroc": mean_present(area_under_roc(truth, scores)),
+        },
+        "micro": {
+            "average_precision": float(average_precision(*flat)[0]),
+            "auroc": float(area_under_roc(*flat)[0]),
+        },
+        "sample": {"average_precision": mean_present(average_precision(np.transpose(truth), np.transpose(scores)))},
+    }
+
+
+def measure_decisions(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, dict[str, float]]:
+    """Compute what needs predicted labels: F1, F2, precision, recall by each mean; and subset accuracy."""
+    means = {"macro": 0, "micro": None, "sample": 1}
+    found = {
+        name: {metric: mean_present(np.atleast_1d(values)) for metric, values in _list_scores(truth, predicted, axis)}
+        for name, axis in means.items()
+    }
+    found["sample"]["subset_accuracy"] = float((np.asarray(truth, bool) == np.asarray(predicted, bool)).all(1).mean())
+    return found
+
+
+def measure_classes(truth: NDArray[Any], scores: NDArray[Any], predicted: NDArray[Any]) -> dict[str, Array]:
+    """Compute every metric of every class, each of shape (class,), NaN where it is not defined."""
+    return {
+        "support": np.asarray(truth, np.float64).sum(0),
+        "average_precision": average_precision(truth, scores),
+        "auroc": area_under_roc(truth, scores),
+        **dict(_list_scores(truth, predicted, 0)),
+    }
+
+
+def _list_scores(truth: NDArray[Any], predicted: NDArray[Any], axis: int | None) -> list[tuple[str, Array]]:
+    counts = count_labels(truth, predicted, axis)
+    return [
+        ("f1", counts.f_score(1)),
+        ("f2", counts.f_score(2)),
+        ("precision", counts.precision),
+        ("recall", counts.recall),
+    ]
+
+
+def _rank(truth: NDArray[Any], scores: NDArray[Any]) -> tuple[Array, NDArray[np.int64]]:
+    """Sort each class by falling score.
+
+    Returns:
+        The truth in that order; and for each place the last place of the same score.
+    """
+    scores = np.asarray(scores, np.float64)
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ordered = np.take_along_axis(scores, order, 0)
+    places = np.broadcast_to(np.arange(len(scores))[:, None], scores.shape)
+    ends = np.ones(scores.shape, bool)
+    ends[:-1] = ordered[:-1] != ordered[1:]
+    last = np.minimum.accumulate(np.where(ends, places, len(scores))[::-1], axis=0)[::-1]
+    return np.take_along_axis(np.asarray(truth, np.float64), order, 0), last
+
+
+def _divide(numerator: Any, denominator: Any, empty: float = np.nan) -> Array:
+    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    return np.divide(numerator, denominator, out=np.full_like(denominator, empty), where=denominator > 0)
