@@ -148,8 +148,8 @@ def describe_summary(summary: Summary) -> str:
             f"{counts.get('test', 0):,} test, {counts.get('other', 0):,} others",
             f"Bytes     {format_bytes(summary.pixel_bytes)} of pixels in {format_bytes(summary.stored_bytes)}, "
             f"ratio {summary.pixel_bytes / summary.stored_bytes:.2f}",
-            f"Time      {format_seconds(seconds)}: {summary.startup_s:.1f} s start, {summary.convert_s:.1f} s "
-            f"conversion of {summary.n_converted_now:,} patches ({rate:,.0f} patches/s), {summary.finish_s:.1f} s finish",
+            f"Time      {format_seconds(seconds)}: {summary.startup_s:.1f} s start, {summary.convert_s:.1f} s for "
+            f"{summary.n_converted_now:,} patches ({rate:,.0f} patches/s), {summary.finish_s:.1f} s finish",
             "",
             "Try next:",
             *(f"  {command}" for command in suggest_queries(summary)),

@@ -1,0 +1,74 @@
+"""What the README says, runs: every Python block for real, every command up to its options and targets."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from converter.cli import cli as converter_cli
+from converter.convert import ConvertOptions, convert
+from converter.display import suggest_queries
+from converter.sample import write_sample
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PYTHON_BLOCKS = [code for language, code in BLOCKS if language == "python"]
+TABLE_CELLS = re.findall(r"`(ben-convert [^`]*)`", README)
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for line in [*(line for language, code in BLOCKS if language == "bash" for line in code.splitlines()), *TABLE_CELLS]
+    if shlex.split(line, comments=True)
+]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `make convert` has run, on a smaller sample."""
+    folder = tmp_path_factory.mktemp("readme")
+    write_sample(folder / "data/sample", 60, workers=1)
+    summary = convert(folder / "data/sample", folder / "data/sample-store", ConvertOptions(workers=1))
+    (folder / "suggested").write_text("\n".join(suggest_queries(summary)))
+    return folder
+
+
+def test_the_readme_has_code_and_commands() -> None:
+    assert len(PYTHON_BLOCKS) >= 3
+    assert len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("code", PYTHON_BLOCKS, ids=range(len(PYTHON_BLOCKS)))
+def test_python_of_the_readme_runs(code: str, here: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_of_the_readme_have_such_options_and_targets(command: list[str]) -> None:
+    program, *words = command
+    if program in ("pip", "git", "cd"):
+        pytest.skip("not ours")
+    if program == "make":
+        done = subprocess.run(
+            [shutil.which("make") or "make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return
+    assert program == "ben-convert", command
+    name, *arguments = words
+    if "--help" not in arguments:
+        converter_cli.commands[name].make_context(name, arguments, parent=click.Context(converter_cli))
+
+
+def test_the_suggested_queries_run(here: Path) -> None:
+    for line in (here / "suggested").read_text().splitlines():
+        done = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
