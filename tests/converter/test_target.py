@@ -1,0 +1,219 @@
+"""The folder of a store: what is refused, what is kept, what is replaced, and that one process owns it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converter.errors import PlanError, StoreError
+from converter.target import check_target, claim_target, release_target
+from tests.converter.archives import read_files
+
+PLAN = {"codec": "lz4", "shard size": 256, "arrays": ["s2_10m"]}
+
+
+@contextmanager
+def claim(store: Path, plan: dict[str, Any] = PLAN, *, overwrite: bool = False, n_bytes: int = 0) -> Iterator[Path]:
+    with claim_target(store, plan, overwrite=overwrite, projected_bytes=n_bytes) as receipts:
+        yield receipts
+
+
+def make_finished(store: Path) -> Path:
+    (store / "images.zarr").mkdir(parents=True)
+    (store / "images.zarr" / "zarr.json").write_text("{}")
+    (store / "patches.parquet").write_text("table")
+    return store
+
+
+@pytest.mark.parametrize("kind", ["nothing", "folder", "deep"])
+def test_nothing_and_an_empty_folder_are_accepted(kind: str, tmp_path: Path) -> None:
+    store = tmp_path / ("a/b/c" if kind == "deep" else "store")
+    if kind == "folder":
+        store.mkdir()
+    check_target(store, overwrite=False)
+    with claim(store):
+        pass
+    assert store.is_dir()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_anything_else_in_it_is_never_touched(overwrite: bool, tmp_path: Path) -> None:
+    make_finished(tmp_path)
+    (tmp_path / "thesis.tex").write_text("years of work")
+    before = read_files(tmp_path)
+    with pytest.raises(
+        StoreError, match=rf"{tmp_path}: expected an empty folder or a store, found thesis\.tex; .*touched"
+    ):
+        check_target(tmp_path, overwrite=overwrite)
+    assert read_files(tmp_path) == before
+
+
+def test_a_message_names_only_the_first_of_many_strangers(tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / f"{number}.txt").touch()
+    with pytest.raises(StoreError, match=r"found 0\.txt, 1\.txt, 2\.txt and more; give"):
+        check_target(tmp_path, overwrite=True)
+
+
+def test_images_that_no_conversion_left_there_are_not_touched(tmp_path: Path) -> None:
+    """A Zarr group of somebody else may well have the name; it is no unfinished store without a record of progress."""
+    (tmp_path / "images.zarr" / "mine").mkdir(parents=True)
+    (tmp_path / "images.zarr" / "mine" / "zarr.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"images\.zarr"):
+        check_target(tmp_path, overwrite=False)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_is_not_a_store(overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    with pytest.raises(StoreError, match=f"{tmp_path}/file: expected a folder, or nothing, .*; found a file"):
+        check_target(tmp_path / "file", overwrite=overwrite)
+
+
+def test_a_finished_store_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
+    make_finished(tmp_path)
+    with pytest.raises(StoreError, match=r"a finished store is already there; .* or replace it with --overwrite"):
+        check_target(tmp_path, overwrite=False)
+    check_target(tmp_path, overwrite=True)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = tmp_path / "file" / "store"
+    with (
+        pytest.raises(StoreError, match=f"{store}: cannot be written: Not a directory|expected a folder"),
+        claim(store),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody can write to")
+def test_a_file_system_that_cannot_be_written_is_refused() -> None:
+    store = Path("/proc/store")
+    with pytest.raises(StoreError, match=f"{store}: cannot be written"), claim(store):
+        pass
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    store = tmp_path / ("x" * 300)
+    with pytest.raises(StoreError, match="File name too long"):
+        check_target(store, overwrite=False)
+
+
+def test_what_was_begun_is_kept_if_the_plan_is_the_same(tmp_path: Path) -> None:
+    with claim(tmp_path) as receipts:
+        receipts.mkdir()
+        (receipts / "000000.json").write_text("{}")
+        (tmp_path / "images.zarr").mkdir()
+    with claim(tmp_path) as receipts:
+        assert (receipts / "000000.json").read_text() == "{}"
+    check_target(tmp_path, overwrite=False)
+
+
+def test_what_was_begun_with_another_plan_is_refused_naming_the_difference(tmp_path: Path) -> None:
+    with claim(tmp_path):
+        pass
+    with (
+        pytest.raises(
+            StoreError, match=r"unfinished store of another plan is there .*codec was lz4, is zstd.*--overwrite"
+        ),
+        claim(tmp_path, {**PLAN, "codec": "zstd"}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"'])
+def test_a_damaged_record_of_the_plan_is_refused(content: str, tmp_path: Path) -> None:
+    with claim(tmp_path):
+        pass
+    (tmp_path / ".progress" / "plan.json").write_text(content)
+    with pytest.raises(StoreError, match="--overwrite"), claim(tmp_path):
+        pass
+
+
+def test_overwriting_removes_everything_of_a_store_the_table_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with claim(tmp_path) as receipts:
+        receipts.mkdir()
+        (receipts / "000000.json").write_text("{}")
+    make_finished(tmp_path)
+    (tmp_path / "rejected.parquet").touch()
+    real_rmtree = shutil.rmtree
+
+    def rmtree(path: Any, *args: Any, **kwargs: Any) -> None:
+        assert not (tmp_path / "patches.parquet").exists()
+        real_rmtree(path, *args, **kwargs)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    with claim(tmp_path, {**PLAN, "codec": "zstd"}, overwrite=True) as receipts:
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".progress"]
+        assert not receipts.exists()
+        plan = json.loads((tmp_path / ".progress" / "plan.json").read_bytes())
+        assert plan == {**PLAN, "codec": "zstd"}
+
+
+def test_too_small_a_disk_is_refused_with_both_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = shutil.disk_usage(tmp_path)._replace(free=50 * 10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with (
+        pytest.raises(PlanError, match=r"expected to take 67\.5 GB, the disk has 50\.0 GB free; make room, or try"),
+        claim(tmp_path, n_bytes=67_500_000_000),
+    ):
+        pass
+
+
+def test_room_that_the_unfinished_store_already_takes_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images.zarr").mkdir()
+    (tmp_path / "images.zarr" / "shard").write_bytes(b"x" * 1_000)
+    free = shutil.disk_usage(tmp_path)._replace(free=500)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    (tmp_path / ".progress").mkdir()
+    with claim(tmp_path, n_bytes=1_500):
+        pass
+    with pytest.raises(PlanError), claim(tmp_path, n_bytes=1_501):
+        pass
+
+
+def test_a_store_that_another_process_is_writing_is_refused(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import sys; from pathlib import Path; from converter.target import claim_target\n"
+            "with claim_target(Path(sys.argv[1]), {}, overwrite=False, projected_bytes=0):\n"
+            "    print('held', flush=True); sys.stdin.read()",
+            str(tmp_path),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        for overwrite in (False, True):
+            with (
+                pytest.raises(StoreError, match=rf"{tmp_path}: process {holder.pid} on .* is writing this store"),
+                claim(tmp_path, {}, overwrite=overwrite),
+            ):
+                pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with claim(tmp_path, {}):  # the lock died with its holder
+        pass
+
+
+def test_releasing_leaves_nothing_but_the_store(tmp_path: Path) -> None:
+    with claim(tmp_path) as receipts:
+        receipts.mkdir()
+        make_finished(tmp_path)
+        release_target(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.zarr", "patches.parquet"]
