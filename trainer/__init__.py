@@ -13,8 +13,9 @@ from trainer.errors import (
     TrainerError,
 )
 from trainer.options import StreamOptions
+from trainer.state import State
 from trainer.store import Selection, Store, open_store
-from trainer.stream import Batch, State, Stream
+from trainer.stream import Batch, Stream
 
 __all__ = [
     "Batch",

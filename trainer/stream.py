@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trainer.buffers import BatchMemory, Layout, measure_layout
-from trainer.errors import OptionError, StateError
+from trainer.errors import OptionError
 from trainer.options import TRAIN, StreamOptions
 from trainer.order import N_TURNS, draw_turns, order_items, slice_host
 from trainer.read import Reader
+from trainer.state import State, check_state, describe_position
 from trainer.store import Selection
 
 Batch = dict[str, NDArray[Any]]
@@ -26,14 +27,8 @@ Batch = dict[str, NDArray[Any]]
 float32 (patch, class); `index`, int32 (patch,), the row in the store; with symmetries `turn`, uint8 (patch,), see
 `trainer.turns`; with weights `weight`, float32 (patch,)."""
 
-State = dict[str, Any]
-"""A position in a stream, as a small JSON object."""
-
-_STATE_VERSION: Final = 1
 _MAX_AHEAD: Final = 64
 """Batches read ahead, however small: the first one waits until all of them have been asked for."""
-_DECIDING: Final = ("seed", "batch_size", "order", "window", "drop_last", "augment")
-"""Options that decide which patches are in which batch."""
 
 
 class Stream:
@@ -121,12 +116,8 @@ class Stream:
         Raises:
             StateError: The state belongs to another store or selection, or contradicts an option.
         """
-        _check_state(state, selection)
-        saved = {name: state[name] for name in _DECIDING}
         given = changes if options is None else asdict(options) | changes
-        for name, value in saved.items():
-            if name in given and given[name] != value:
-                raise StateError(f"the state was saved with {name}={value!r}, not {given[name]!r}; give the same")
+        saved = check_state(state, selection, given)
         stream = cls(selection, options, weights=weights, **(changes | saved))
         stream.seek(state["epoch"], state["step"])
         return stream
@@ -154,14 +145,7 @@ class Stream:
                 taken more batches from the stream than were trained on: count those yourself, and give both numbers.
         """
         epoch, step = self._check_position(self.epoch if epoch is None else epoch, self.step if step is None else step)
-        return {
-            "version": _STATE_VERSION,
-            "store": self.selection.store.fingerprint,
-            "selection": self.selection.digest,
-            **{name: getattr(self.options, name) for name in _DECIDING},
-            "epoch": epoch,
-            "step": step,
-        }
+        return describe_position(self.selection, self.options, epoch, step)
 
     def seek(self, epoch: int, step: int = 0) -> None:
         """Go to a position; the next batch is that one. The step after an epoch's last is the next epoch's first."""
@@ -338,20 +322,4 @@ def _check_suited(selection: Selection, options: StreamOptions) -> None:
         raise OptionError(
             f"only the split {TRAIN!r} is turned, since evaluation must see patches as they are; "
             f"this selection is of split {selection.split!r}: choose augment='none'"
-        )
-
-
-def _check_state(state: Mapping[str, Any], selection: Selection) -> None:
-    missing = [name for name in ("version", "store", "selection", "epoch", "step", *_DECIDING) if name not in state]
-    if missing or state["version"] != _STATE_VERSION:
-        raise StateError(f"not a state of version {_STATE_VERSION}: it lacks {', '.join(missing) or 'nothing'}")
-    _compare("store", state["store"], selection.store.fingerprint)
-    _compare("selection", state["selection"], selection.digest)
-
-
-def _compare(what: str, saved: object, found: str) -> None:
-    if saved != found:
-        raise StateError(
-            f"the state belongs to another {what} ({saved}) than this one ({found}); open the one it was saved with, "
-            "or start anew"
         )
