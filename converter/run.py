@@ -2,19 +2,27 @@
 
 At most a few tasks a worker are in flight, so the scheduler's memory does not grow with the archive. Dask runs a task
 again when its worker dies; a task is safe to run twice, since it renames whole files into place.
+
+Dask reports on stderr, with pages of tracebacks, what here is one error or none at all: a worker that is replaced, a
+scheduler that went away, an interruption. So its logs are silenced, and Ctrl-C is kept from its processes.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, TypeVar
+from multiprocessing import resource_tracker
+from typing import Any, Final, TypeVar
 
 from distributed import Client, Future, LocalCluster, as_completed
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from converter import __version__
@@ -27,6 +35,9 @@ _IN_FLIGHT_PER_THREAD: Final = 3
 """Tasks submitted ahead for each worker thread: enough that none waits for the scheduler."""
 
 _CONNECT_SECONDS: Final = 20
+
+_SILENT: Final = logging.CRITICAL + 1
+"""A level that nothing is logged at."""
 
 
 @dataclass(frozen=True)
@@ -82,25 +93,110 @@ def open_cluster(n_workers: int | None, scheduler: str | None, folders: Sequence
     Raises:
         PlanError: The scheduler cannot be reached or has no workers, or its workers lack this version or a folder.
     """
-    if scheduler is None:
-        with (
-            LocalCluster(
+    with _silence_logs():
+        if scheduler is None:
+            with _start_cluster(n_workers) as cluster, _connect(cluster, "the local cluster", folders) as connected:
+                yield connected
+        else:
+            with _connect(scheduler, scheduler, folders) as connected:
+                yield connected
+
+
+@contextmanager
+def _start_cluster(n_workers: int | None) -> Iterator[LocalCluster]:
+    """Start worker processes, and end them at once when they are not needed any more."""
+    with _hold_interrupts():
+        try:
+            cluster = LocalCluster(
                 n_workers=n_workers or os.cpu_count() or 1,
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address="127.0.0.1:0",
-                silence_logs=logging.ERROR,
-            ) as local,
-            Client(local) as client,
-        ):
-            yield _check_workers(client, "the local cluster", folders)
-        return
+                silence_logs=_SILENT,
+            )
+        except (OSError, RuntimeError) as error:
+            raise PlanError(f"worker processes cannot be started: {error}; try fewer --workers") from error
     try:
-        client = Client(scheduler, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        raise PlanError(f"{scheduler}: expected a dask scheduler, cannot connect: {error}") from error
-    with client:
-        yield _check_workers(client, scheduler, folders)
+        yield cluster
+    finally:
+        with _hold_interrupts():
+            cluster.close()
+
+
+@contextmanager
+def _connect(address: str | LocalCluster, name: str, folders: Sequence[str]) -> Iterator[Cluster]:
+    """Connect to a scheduler; if it goes away later, say so instead of what broke first."""
+    with _hold_interrupts():
+        try:
+            client = Client(address, timeout=_CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise PlanError(f"{name}: expected a dask scheduler, cannot connect: {error}") from error
+    try:
+        yield _check_workers(client, name, folders)
+    except (CancelledError, CommClosedError) as error:
+        raise StoreError(
+            f"{name}: the connection to the dask scheduler was lost. What is finished is kept: once it runs again, or "
+            "without --scheduler, the same command goes on"
+        ) from error
+    finally:
+        with _hold_interrupts():
+            client.close()
+
+
+@contextmanager
+def _silence_logs() -> Iterator[None]:
+    """Keep what dask and its libraries log in this process from stderr; they give many loggers a level of their own."""
+    libraries = {"asyncio", "bokeh", "distributed", "tornado"}
+    names = libraries | {name for name in logging.root.manager.loggerDict if name.partition(".")[0] in libraries}
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(_SILENT)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _hold_interrupts() -> Iterator[None]:
+    """Put Ctrl-C off while a cluster starts or ends, which takes seconds and cannot be cut short cleanly.
+
+    A terminal sends it to every process in the foreground. Processes that are started meanwhile, and the threads that
+    will replace them, inherit a mask that keeps it from them: this process alone decides what it means.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _start_resource_tracker()
+    held: list[int] = []
+
+    def hold(number: int, _: Any) -> None:
+        held.append(number)
+
+    before = signal.signal(signal.SIGINT, hold)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
+
+
+def _start_resource_tracker() -> None:
+    """Start the process that multiprocessing needs now, since it undoes the mask; it need not tell of our death."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore::UserWarning:multiprocessing.resource_tracker"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _check_workers(client: Client, name: str, folders: Sequence[str]) -> Cluster:
