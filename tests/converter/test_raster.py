@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,15 @@ def test_pixels_of_another_size_or_direction_are_refused(raw: Archive, transform
 def test_a_raster_without_a_place_is_refused(raw: Archive) -> None:
     raw.rewrite_tif(NAME, "B02", crs=None)
     assert "in a CRS with an EPSG code, found None" in refuse(raw, "B02")
+
+
+def test_an_epsg_code_that_does_not_exist_is_refused(raw: Archive) -> None:
+    """Taken as it lies, it would only be found out when outlines are computed, after the last shard."""
+    path = raw.tif(NAME, "B02")
+    content, key = path.read_bytes(), struct.pack("<4H", 3072, 0, 1, 32633)
+    assert content.count(key) == 1
+    path.write_bytes(content.replace(key, struct.pack("<4H", 3072, 0, 1, 9999)))
+    assert "in a CRS with an EPSG code, found" in refuse(raw, "B02")
 
 
 def test_a_crs_without_an_epsg_code_is_refused(raw: Archive) -> None:
