@@ -5,6 +5,7 @@ A run that is interrupted goes on from the receipts it finds; the table is made 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, fields
@@ -57,7 +58,7 @@ def write_receipt(folder: Path, receipt: Receipt) -> None:
         "facts": [[getattr(facts, name) for name in _FACTS] for facts in receipt.facts],
         "statistics": {name: [asdict(band) for band in bands] for name, bands in receipt.statistics.items()},
     }
-    encoded = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+    encoded = _encode(content | {"checksum": _hash(content)})
     write_durably(str(receipt_path(folder, receipt.shard)), [encoded])
 
 
@@ -65,16 +66,26 @@ def read_receipt(folder: Path, store: Path, task: ShardTask) -> Receipt | None:
     """Read the receipt of a task.
 
     Returns:
-        None unless there is one, it is of this very task, and every object it names is there in its full size.
+        None unless there is one, whole and of this very task, and every object it names is there in its full size.
     """
     try:
         content = json.loads(receipt_path(folder, task.shard).read_bytes())
+        if content.pop("checksum") != _hash(content):
+            return None
         receipt = _decode(content)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if receipt.digest != task.digest or len(receipt.facts) != len(task.sources):
+    if (receipt.shard, receipt.digest, len(receipt.facts)) != (task.shard, task.digest, len(task.sources)):
         return None
     return receipt if all(_size(store / made.path) == made.n_bytes for made in receipt.objects) else None
+
+
+def _encode(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _hash(content: dict[str, Any]) -> str:
+    return hashlib.blake2b(_encode(content), digest_size=8).hexdigest()
 
 
 def _decode(content: dict[str, Any]) -> Receipt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -85,10 +86,10 @@ class _Walk:
     def find_patches(self, below: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
         """Yield the name of each patch below a folder, and its folder relative to the root."""
         here = self._root / below
-        status = here.stat() if here.exists() else None
-        if status and (status.st_dev, status.st_ino) in self._seen:
-            return
-        if status:
+        with suppress(OSError):  # listing it tells what is wrong
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in self._seen:
+                return
             self._seen.add((status.st_dev, status.st_ino))
         for name, is_folder in _list_folder(here):
             path = f"{below}/{name}" if below else name
