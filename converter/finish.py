@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
@@ -19,7 +20,7 @@ from converter.receipt import Receipt
 from converter.statistics import BandStatistics, merge_statistics
 from converter.store import FORMAT_NAME, FORMAT_VERSION, remove_other_shards, write_metadata
 from converter.table import Table, build_table, hash_table, write_rejects, write_table
-from converter.target import release_target
+from converter.target import release_target, seal_metadata
 
 
 def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: Sequence[Reject]) -> None:
@@ -55,10 +56,16 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
         "license": LICENSE,
         "citation": CITATIONS[plan.layout.dataset],
     }
-    remove_other_shards(store, {made.path for receipt in receipts for made in receipt.objects})
+    shards = {made.path for receipt in receipts for made in receipt.objects}
+    remove_other_shards(store, shards)
     write_metadata(store, plan.layout, coordinates, attributes)
     write_rejects(store, rejects)
-    metadata = {"fingerprint": fingerprint, "format": FORMAT_NAME, "format_version": str(FORMAT_VERSION)}
+    metadata = {
+        "fingerprint": fingerprint,
+        "format": FORMAT_NAME,
+        "format_version": str(FORMAT_VERSION),
+        "files": json.dumps(seal_metadata(store, shards)),
+    }
     write_table(store, table, metadata)
     release_target(store)
 

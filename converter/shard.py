@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import struct
 from collections.abc import Sequence
 from typing import Final
@@ -147,8 +148,9 @@ def write_durably(path: str, parts: list[bytes]) -> int:
     Returns:
         Bytes written.
     """
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"  # not the process id: two hosts may share a folder and a number
     try:
         with open(temporary, "wb", buffering=0) as file:
             n_bytes = _write_all(file.fileno(), parts)
@@ -158,7 +160,17 @@ def write_durably(path: str, parts: list[bytes]) -> int:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
+    flush_folder(folder)
     return n_bytes
+
+
+def flush_folder(folder: str | os.PathLike[str]) -> None:
+    """Flush the names in a folder to disk: only then does a renamed file survive a power cut under its new name."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, parts: list[bytes]) -> int:

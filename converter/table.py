@@ -83,6 +83,9 @@ Table = pa.Table
 """The type of a table, for those who may not import pyarrow."""
 
 _METADATA_PREFIX: Final = "bigearthnet-store:"
+_CHECKSUM_KEY: Final = _METADATA_PREFIX + "checksum"
+_NO_CHECKSUM: Final = "0" * 32
+"""Stands for the checksum of the file while the file is hashed."""
 
 
 def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Table:
@@ -139,10 +142,30 @@ def write_table(store: Path, table: pa.Table, metadata: dict[str, str]) -> None:
     ) as writer:
         writer.add_key_value_metadata({"geo": json.dumps(_GEO)})
         writer.add_key_value_metadata({_METADATA_PREFIX + key: value for key, value in metadata.items()})
+        writer.add_key_value_metadata({_CHECKSUM_KEY: _NO_CHECKSUM})
         writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
     with open(temporary, "rb+") as file:
+        checksum, position = _hash_file(file.read())
+        file.seek(position)
+        file.write(checksum)
+        file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def is_intact(store: Path) -> bool:
+    """Tell whether every byte of the table is the one that was written."""
+    content = (store / TABLE).read_bytes()
+    checksum, position = _hash_file(content)
+    return content[position : position + len(checksum)] == checksum
+
+
+def _hash_file(content: bytes) -> tuple[bytes, int]:
+    """Hash a table as if it held no checksum of itself; returns the hash, and where it stands or must stand."""
+    key = content.rfind(_CHECKSUM_KEY.encode())
+    position = key + len(_CHECKSUM_KEY) + 2  # Thrift: field header and length of the value
+    rest = content[:position] + _NO_CHECKSUM.encode() + content[position + len(_NO_CHECKSUM) :]
+    return hashlib.blake2b(rest, digest_size=16).hexdigest().encode(), position
 
 
 def hash_table(table: pa.Table) -> str:

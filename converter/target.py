@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from converter.errors import PlanError, StoreError
 from converter.model import IMAGES, PROGRESS, REJECTS, TABLE
-from converter.shard import write_durably
-from converter.store import is_finished
+from converter.shard import flush_folder, write_durably
 
 _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS})
 """Everything that a conversion may put into the store's folder, and so may delete."""
@@ -27,21 +27,26 @@ def check_target(store: Path, *, overwrite: bool) -> None:
     Raises:
         StoreError: It is a finished store and may not be overwritten, or holds anything but a store.
     """
-    if store.exists() and not store.is_dir():
-        raise StoreError(f"{store}: expected a folder, or nothing, to write the store to; found a file")
     try:
-        others = sorted({entry.name for entry in store.iterdir()} - _OWN) if store.exists() else []
+        if store.exists() and not store.is_dir():
+            raise StoreError(f"{store}: expected a folder, or nothing, to write the store to; found a file")
+        names = {entry.name for entry in store.iterdir()} if store.exists() else set()
     except OSError as error:
         raise StoreError(f"{store}: cannot be listed: {error.strerror}") from error
-    if others:
+    begun = names & {PROGRESS, TABLE}
+    if others := sorted(names - _OWN if begun else names):
         raise StoreError(
             f"{store}: expected an empty folder or a store, found {', '.join(others[:3])}"
             f"{' and more' if len(others) > 3 else ''}; give a folder of its own, nothing in this one will be touched"
         )
-    if is_finished(store) and not overwrite:
-        raise StoreError(
-            f"{store}: a finished store is already there; use it, give another folder, or replace it with --overwrite"
-        )
+    if begun == {TABLE} and not overwrite:
+        raise _refuse_finished(store)
+
+
+def _refuse_finished(store: Path) -> StoreError:
+    return StoreError(
+        f"{store}: a finished store is already there; use it, give another folder, or replace it with --overwrite"
+    )
 
 
 @contextmanager
@@ -64,35 +69,108 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
     """
     progress = store / PROGRESS
     try:
-        progress.mkdir(parents=True, exist_ok=True)
-        lock = os.open(progress / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        lock = _take_lock(progress, store)
+        try:
+            _prepare(store, plan, overwrite=overwrite)
+            _check_space(store, projected_bytes)
+            yield progress / "receipts"
+        finally:
+            os.close(lock)
     except OSError as error:
-        raise StoreError(f"{store}: cannot be written: {error.strerror} ({error.filename})") from error
-    try:
-        _lock(lock, store)
-        check_target(store, overwrite=overwrite)  # again: another process may have finished the store meanwhile
-        differences = _find_differences(progress / "plan.json", plan)
-        if differences and not overwrite:
-            raise StoreError(
-                f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
-                "finish it as it was begun, begin anew with --overwrite, or give another folder"
-            )
-        if differences or is_finished(store):
-            _clear(store)
-        _record_plan(progress / "plan.json", plan)
-        _check_space(store, projected_bytes)
-        yield progress / "receipts"
-    finally:
-        os.close(lock)
+        if error.errno is None or isinstance(error, ConnectionError):  # none of a file
+            raise
+        raise StoreError(
+            f"{store}: cannot be written: {error.strerror} ({error.filename or 'no file named'}). What is finished is "
+            "kept: make room or mend the permissions, then run the same command again"
+        ) from error
+
+
+def _prepare(store: Path, plan: dict[str, Any], *, overwrite: bool) -> None:
+    """Refuse or clear what is there and cannot be continued, and record the plan."""
+    finished = (store / TABLE).exists()
+    if finished and not overwrite:  # by another process, meanwhile; or one that died just before it had tidied up
+        release_target(store)
+        raise _refuse_finished(store)
+    check_target(store, overwrite=overwrite)
+    path = store / PROGRESS / "plan.json"
+    differences = _find_differences(path, plan)
+    if differences and not overwrite:
+        raise StoreError(
+            f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
+            "finish it as it was begun, begin anew with --overwrite, or give another folder"
+        )
+    if differences or finished:
+        _clear(store)
+    if not path.exists():
+        write_durably(str(path), [json.dumps(plan, indent=1).encode()])
 
 
 def release_target(store: Path) -> None:
-    """Remove what only an unfinished store needs."""
+    """Remove what only an unfinished store needs, once it is certain that the table stays."""
+    flush_folder(store)
     shutil.rmtree(store / PROGRESS)
 
 
-def _lock(descriptor: int, store: Path) -> None:
+def seal_metadata(store: Path, shards: Collection[str]) -> dict[str, str]:
+    """Flush to disk whatever a store holds beside shards and table.
+
+    Without it, a power cut could leave a store whose table is there and whose metadata is empty.
+
+    Args:
+        store: The store's folder.
+        shards: The shards' files, relative to the store.
+
+    Returns:
+        The checksum of each file, as `hash_metadata` finds it.
+    """
+    folders = {store}
+    for name in (checksums := hash_metadata(store, shards)):
+        with open(store / name, "rb") as file:
+            os.fsync(file.fileno())
+        folders.update(parent for parent in (store / name).parents if parent.is_relative_to(store))
+    for folder in folders:
+        flush_folder(folder)
+    return checksums
+
+
+def hash_metadata(store: Path, shards: Collection[str]) -> dict[str, str]:
+    """Hash each file of a store but the shards and the table, by its path relative to the store.
+
+    Hidden files, which desktops leave behind, do not count.
+    """
+    files = [*sorted((store / IMAGES).rglob("*")), store / REJECTS]
+    return {
+        name: hash_file(path)
+        for path in files
+        if path.is_file()
+        and not path.name.startswith(".")
+        and (name := path.relative_to(store).as_posix()) not in shards
+    }
+
+
+def hash_file(path: Path) -> str:
+    """Hash a file of metadata."""
+    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+
+
+def _take_lock(progress: Path, store: Path) -> int:
     """Take the lock, which the system releases when its holder dies; NFS passes it on to the server."""
+    while True:
+        progress.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(progress / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(descriptor, store)
+            if _is_same(descriptor, progress / "lock"):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its last holder removed it in between
+
+
+def _lock(descriptor: int, store: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -100,8 +178,18 @@ def _lock(descriptor: int, store: Path) -> None:
         raise StoreError(
             f"{store}: {holder} is writing this store; wait for it to end, or give another folder"
         ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    except OSError as error:
+        raise StoreError(
+            f"{store}: cannot be locked: {error.strerror}; give a folder on a file system that has locks (Lustre "
+            "has them if it is mounted with the option flock)"
+        ) from error
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _clear(store: Path) -> None:
@@ -111,11 +199,6 @@ def _clear(store: Path) -> None:
     for path in (store / IMAGES, store / PROGRESS / "receipts"):
         if path.exists():
             shutil.rmtree(path)
-
-
-def _record_plan(path: Path, plan: dict[str, Any]) -> None:
-    if not path.exists():
-        write_durably(str(path), [json.dumps(plan, indent=1).encode()])
 
 
 def _find_differences(path: Path, plan: dict[str, Any]) -> list[str]:
