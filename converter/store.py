@@ -160,7 +160,10 @@ def read_attributes(store: Path) -> dict[str, Any]:
             f"{store}: expected a finished store ({IMAGES} and {TABLE}), found {found}; "
             "give the folder that `convert` wrote, or run `convert` again to finish it"
         )
-    attributes = dict(zarr.open_group(store / IMAGES, mode="r").attrs)
+    try:
+        attributes = dict(zarr.open_group(store / IMAGES, mode="r").attrs)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{store / IMAGES}: the metadata is damaged ({error}); `verify` names the files") from error
     name, version = attributes.get("format"), attributes.get("format_version")
     if (name, version) != (FORMAT_NAME, FORMAT_VERSION):
         raise StoreError(

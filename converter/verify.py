@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from converter.patch import Reader, ReaderName
 from converter.run import open_cluster
 from converter.statistics import merge_statistics
 from converter.store import describe_arrays, read_attributes, read_coordinates
-from converter.table import PATCH_COLUMNS, count_rejects, read_rows, read_table, read_table_metadata
+from converter.table import PATCH_COLUMNS, count_rejects, is_intact, read_rows, read_table, read_table_metadata
+from converter.target import hash_file
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,9 @@ class Verification:
 def verify(store: Path | str, options: VerifyOptions | None = None, on_event: OnEvent = ignore) -> Verification:
     """Verify a finished store.
 
-    Every chunk is read, checked against its checksum and decoded; the table is held against the arrays, the counts, the
-    class names and the statistics; and, if an archive is given, pixels and labels against it.
+    First, every byte of table and metadata must be the one that was written; if not, nothing they say is looked at.
+    Then every chunk is read, checked against its checksum and decoded; the table is held against the arrays, the
+    counts, the class names and the statistics; and, if an archive is given, pixels and labels against it.
 
     Args:
         store: The store's folder.
@@ -90,6 +93,8 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     options = options or VerifyOptions()
     start = time.perf_counter()
     store = Path(store).absolute()
+    if damaged := list(_check_files(store)):
+        return Verification(store, faults=damaged, seconds=time.perf_counter() - start)
     attributes = read_attributes(store)
     layout = _read_layout(store, attributes)
     rows = read_rows(store)
@@ -117,6 +122,23 @@ def _read_layout(store: Path, attributes: dict[str, Any]) -> Layout:
         return Layout(dataset, groups, options["codec"], options["shard_size"])
     except (KeyError, StopIteration, PlanError) as error:
         raise StoreError(f"{store / IMAGES}: the root attributes do not describe a store ({error!r})") from error
+
+
+def _check_files(store: Path) -> Iterator[Fault]:
+    """Hold the table against its checksum, and the metadata against those that the table has."""
+    if not (store / TABLE).is_file():
+        return
+    if not is_intact(store):
+        yield Fault(TABLE, None, None, "its bytes are not those that were written; nothing else was looked at")
+        return
+    for name, checksum in json.loads(read_table_metadata(store)["files"]).items():
+        try:
+            found = hash_file(store / name)
+        except OSError as error:
+            yield Fault(name, None, None, f"cannot be read ({error.strerror}); no pixels were looked at")
+        else:
+            if found != checksum:
+                yield Fault(name, None, None, "its bytes are not those that were written; no pixels were looked at")
 
 
 def _open_archive(options: VerifyOptions, on_event: OnEvent) -> Archive | None:
