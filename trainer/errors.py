@@ -5,6 +5,7 @@ TrainerError
 ├── SelectionError     no such split, class list or column; or a choice that leaves no patch
 ├── OptionError        an option out of range, or options that contradict one another
 ├── StateError         a saved position that belongs to another store, selection or set of options
+├── RunError           a training's folder or model that cannot be used: finished, of other options, of another model
 ├── ReadError          a shard or chunk that is missing or damaged
 └── RemoteError        an object that could not be fetched
 
@@ -30,6 +31,10 @@ class OptionError(TrainerError, ValueError):
 
 class StateError(TrainerError):
     """A stream cannot be resumed from this state."""
+
+
+class RunError(TrainerError):
+    """A training's folder or a model cannot be used."""
 
 
 class ReadError(TrainerError):

@@ -201,4 +201,6 @@ def _rank(truth: NDArray[Any], scores: NDArray[Any]) -> tuple[Array, NDArray[np.
 
 def _divide(numerator: Any, denominator: Any, empty: float = np.nan) -> Array:
     numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
-    return np.divide(numerator, denominator, out=np.full_like(denominator, empty), where=denominator > 0)
+    out: Array = np.full_like(denominator, empty)
+    np.divide(numerator, denominator, out=out, where=denominator > 0)
+    return out

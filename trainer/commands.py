@@ -1,0 +1,190 @@
+"""The commands that need Keras. It is imported when one runs, since that takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+from tqdm import tqdm
+
+from trainer.order import ORDERS
+from trainer.recipe import AUGMENTS, LOSSES, PRECISIONS, RESIZES, Recipe
+from trainer.store import open_store
+
+if TYPE_CHECKING:
+    from trainer.fit import EpochEnded, Started, Stepped
+
+_DEFAULTS = Recipe()
+_RECIPE_OPTIONS = {
+    "network": "small, which learns on a CPU, or a network of keras.applications by name, such as ResNet50.",
+    "bands": "Bands or sets of bands, joined by commas or +: rgb, 10m, 20m, 60m, s2, s1, all, B08.",
+    "labels": "Number of classes.",
+    "epochs": "Epochs at most.",
+    "batch_size": "Patches of a step.  [default: 512, or less for a small store]",
+    "learning_rate": "Highest learning rate; it falls to a tenth on a cosine.",
+    "warmup_steps": "Steps to reach it.  [default: 1000, or less for a small store]",
+    "weight_decay": "Weight decay of AdamW.",
+    "dropout": "Dropout before the last layer.",
+    "loss": "Binary cross-entropy or focal loss.",
+    "pos_weight": "How much more a present class counts than an absent one, or balanced.",
+    "augment": "Random flips, or all eight symmetries of the square.",
+    "resize": "How 20 m and 60 m bands are brought to 10 m.",
+    "precision": "Mixed precision is for GPUs.",
+    "patience": "Stop after so many epochs without a better validation macro AP; 0 never stops.",
+    "order": "global shuffles all patches; window some shards at a time, for remote stores and spinning disks.",
+    "seed": "Decides weights, order, augmentation and dropout.",
+}
+_CHOICES = {
+    "labels": ("19", "43"),
+    "loss": LOSSES,
+    "augment": AUGMENTS,
+    "resize": RESIZES,
+    "precision": PRECISIONS,
+    "order": ORDERS,
+}
+
+
+def _add_recipe(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for each field of a recipe."""
+    for field in reversed(fields(Recipe)):
+        name, default = field.name, getattr(_DEFAULTS, field.name)
+        if name == "deterministic":
+            text = "Give the same run again on the same machine, or let the device be faster."
+            option = click.option("--deterministic/--fast", default=default, show_default=True, help=text)
+        else:
+            shown: dict[str, Any] = {"type": int} if default is None else {"default": default, "show_default": True}
+            if name in _CHOICES:
+                shown |= {"type": click.Choice(_CHOICES[name]), "default": str(default)}
+            option = click.option(f"--{name.replace('_', '-')}", **shown, help=_RECIPE_OPTIONS[name])
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("store")
+@click.argument("run", type=click.Path(path_type=Path))
+@_add_recipe
+@click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
+@click.option(
+    "--checkpoint-steps", default=250, show_default=True, help="Steps between two saved states within an epoch."
+)
+@click.option("--tensorboard/--no-tensorboard", default=True, show_default=True, help="Write RUN/tensorboard.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def fit(
+    store: str,
+    run: Path,
+    *,
+    labels: str,
+    threads: int | None,
+    checkpoint_steps: int,
+    tensorboard: bool,
+    as_json: bool,
+    **recipe: Any,
+) -> None:
+    """Train a model from STORE in the folder RUN; killed, the same command goes on exactly.
+
+    Needs the splits train and validation. Keeps the model of the epoch with the best macro average precision on
+    validation in RUN/best.keras.
+
+    \b
+    Example:
+      python -m trainer fit STORE RUN --network ResNet50 --bands 10m,20m,s1
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    opened, chosen = open_store(store), Recipe(labels=int(labels), **recipe)
+    _quieten()
+    from trainer.fit import FitOptions, fit  # noqa: PLC0415
+
+    options = FitOptions(
+        threads=threads,
+        checkpoint_steps=checkpoint_steps,
+        tensorboard=tensorboard,
+        command=f"python -m trainer {' '.join(sys.argv[1:])}",
+    )
+    with _FitDisplay() as display:
+        result = fit(opened, run, chosen, options, display)
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+        return
+    found = result["validation"]
+    click.echo(
+        f"Validation macro AP  {found['val_macro_ap']:.4f}  (epoch {result['best_epoch']} of {result['epochs']})"
+    )
+    click.echo(f"Label frequency      {result['baseline_macro_ap']:.4f}  (what a constant prediction reaches)")
+    click.echo(f"Model                {run / 'best.keras'}")
+
+
+class _FitDisplay:
+    """Shows a training on stderr."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._n_epochs = 0
+        self._n_steps = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_bar()
+
+    def __call__(self, event: Started | Stepped | EpochEnded) -> None:
+        from trainer.fit import Started, Stepped  # noqa: PLC0415 - loaded long since
+
+        if isinstance(event, Started):
+            self._show_start(event)
+        elif isinstance(event, Stepped):
+            self._show_step(event)
+        else:
+            self._show_epoch(event)
+
+    def _show_start(self, event: Started) -> None:
+        recipe = event.recipe
+        self._n_epochs, self._n_steps = recipe.epochs, event.n_steps
+        lines = [
+            f"Network    {recipe.network}, {event.n_weights:,} weights, bands {recipe.bands}, {recipe.labels} classes",
+            f"Patches    {event.n_train:,} train, {event.n_validation:,} validation; batches of {recipe.batch_size}, "
+            f"{event.n_steps:,} an epoch, {recipe.warmup_steps:,} to warm up",
+            f"Baseline   validation macro AP {event.baseline:.4f} (label frequency)",
+        ]
+        if event.epoch or event.step:
+            lines.append(f"Goes on    in epoch {event.epoch + 1} after step {event.step} of {event.n_steps}")
+        click.echo("\n".join(lines), err=True)
+
+    def _show_step(self, event: Stepped) -> None:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self._n_steps,
+                initial=event.step - 1,
+                desc=f"Epoch {event.epoch + 1}/{self._n_epochs}",
+                unit="step",
+                leave=False,
+                disable=not sys.stderr.isatty(),
+            )
+        self._bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
+        self._bar.update()
+
+    def _show_epoch(self, event: EpochEnded) -> None:
+        self._close_bar()
+        found = event.record
+        click.echo(
+            f"Epoch {found['epoch']:.0f}/{self._n_epochs}  loss {found['loss']:.4f}  val_loss {found['val_loss']:.4f}  "
+            f"val_macro_ap {found['val_macro_ap']:.4f}{' *' if event.is_best else '  '}  "
+            f"{found['patches_per_s']:,.0f} patches/s, {found['data_wait_share']:.1%} waiting for data",
+            err=True,
+        )
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _quieten() -> None:
+    """Keep TensorFlow's notes on its own build out of the output; its errors stay."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
