@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from trainer.bench import StreamSpeed, measure_stream
+from trainer.commands import fit
 from trainer.errors import TrainerError
 from trainer.model import CHECKS
 from trainer.options import AUGMENTS, StreamOptions
@@ -133,6 +134,9 @@ def bench(
     chosen = StreamOptions(**options | ({} if threads is None else {"threads": threads}))
     speed = measure_stream(_select(store, split, where, recommended, labels), chosen, seconds)
     click.echo(json.dumps(_to_json(speed, chosen), indent=2) if as_json else _describe(speed, chosen))
+
+
+cli.add_command(fit)
 
 
 def main() -> None:
