@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from trainer.bench import StreamSpeed, measure_stream
-from trainer.commands import fit
+from trainer.commands import evaluate, fit
 from trainer.errors import TrainerError
 from trainer.model import CHECKS
 from trainer.options import AUGMENTS, StreamOptions
@@ -137,6 +137,7 @@ def bench(
 
 
 cli.add_command(fit)
+cli.add_command(evaluate)
 
 
 def main() -> None:

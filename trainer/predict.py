@@ -25,7 +25,7 @@ def predict_selection(
     *,
     batch_size: int = BATCH_SIZE,
     threads: int | None = None,
-    report: Callable[[int], None] | None = None,
+    report: Callable[[int], object] | None = None,
 ) -> NDArray[np.float32]:
     """Predict every patch of a selection.
 
