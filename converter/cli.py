@@ -22,6 +22,7 @@ from converter.display import (
     describe_summary,
     describe_verification,
     format_bytes,
+    format_count,
 )
 from converter.errors import ConverterError, VerificationError
 from converter.info import describe_store
@@ -238,7 +239,9 @@ def verify_command(
         found = verify(store, VerifyOptions(against=sources, **options), display)
     click.echo(json.dumps(found.to_json(), indent=2) if as_json else describe_verification(found))
     if found.faults:
-        raise VerificationError(f"{store}: {len(found.faults):,} faults; convert the archive again with --overwrite")
+        raise VerificationError(
+            f"{store}: {format_count(len(found.faults), 'fault')}; convert the archive again with --overwrite"
+        )
 
 
 @cli.command("sample")

@@ -281,7 +281,7 @@ class _Conversion:
         return SourceError(
             "\n".join(
                 [
-                    f"{len(self.rejects):,} bad patches, listed in {store / REJECTS}:",
+                    f"{len(self.rejects):,} bad patch{'es' if len(self.rejects) > 1 else ''}, listed in {store / REJECTS}:",
                     *listed,
                     *([f"  and {more:,} more"] if more else []),
                     "Mend or extract them again, then run the same command: it goes on where it stopped. "

@@ -38,7 +38,7 @@ class ProgressDisplay:
         """Show an event."""
         match event:
             case Scanned(n_found):
-                self._say(f"Scanning: {n_found:,} patch folders")
+                self._say(f"Scanning: {format_count(n_found, 'patch folder')}")
             case Planned():
                 self._say(describe_plan(event))
             case Started():
@@ -59,7 +59,9 @@ class ProgressDisplay:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - this class is the display
 
     def _start(self, event: Started) -> None:
-        self._say(f"{event.n_workers} workers, ready after {event.startup_s:.1f} s; dashboard: {event.dashboard}")
+        self._say(
+            f"{format_count(event.n_workers, 'worker')}, ready after {event.startup_s:.1f} s; dashboard: {event.dashboard}"
+        )
         if event.n_done:
             self._say(f"Going on after {event.n_done:,} patches that an earlier run finished")
         self._n_before, self._started_at = event.n_done, time.monotonic()
@@ -100,25 +102,27 @@ def describe_plan(planned: Planned) -> str:
         f"Found     {n_found:,} of the {n_published:,} patches of {TITLES[archive.dataset]}",
         f"Order     {_describe_splits(plan)}",
         f"Arrays    {'; '.join(_describe_group(group) for group in plan.layout.groups)}",
-        f"Shards    {plan.n_shards:,} of each array, {plan.layout.shard_size:,} patches a shard, "
+        f"Shards    {plan.n_shards:,} of each array, {format_count(plan.layout.shard_size, 'patch')} a shard, "
         f"codec {plan.layout.codec}",
         f"Bytes     {format_bytes(plan.pixel_bytes)} of pixels, about {format_bytes(plan.projected_bytes)} stored",
         f"Memory    about {format_bytes(plan.worker_bytes)} a worker",
     ]
     if archive.n_missing:
         lines.append(
-            f"Note      {archive.n_missing:,} listed patches are not there: right for a subset; if this should be "
+            f"Note      {format_count(archive.n_missing, 'listed patch')} not there: right for a subset; if this should be "
             "the whole archive, its extraction was cut short"
         )
     if archive.n_unlisted:
-        lines.append(f"Note      {archive.n_unlisted:,} patches are in no official list: no split, not recommended")
+        lines.append(
+            f"Note      {format_count(archive.n_unlisted, 'patch')} in no official list: no split, not recommended"
+        )
     if archive.left_out:
         lines.append(
-            f"Note      {len(archive.left_out):,} patches are in no metadata file and will be left out, such as "
+            f"Note      {format_count(len(archive.left_out), 'patch')} in no metadata file, left out, such as "
             f"{archive.left_out[0].patch_id}; is {FILES[1]} missing?"
         )
     if archive.n_stray:
-        lines.append(f"Note      {archive.n_stray:,} other entries beside the patch folders are left alone")
+        lines.append(f"Note      {format_count(archive.n_stray, 'other thing')} beside the patch folders, left alone")
     return "\n".join(lines)
 
 
@@ -128,9 +132,12 @@ def _describe_group(group: BandGroup) -> str:
 
 def _describe_splits(plan: Plan) -> str:
     counts = plan.split_counts
+    others = "snow, cloud or shadow"
+    if plan.layout.dataset == "v1":
+        others += ", no 19-class label, in no list"
     return (
         f"{counts['train']:,} train, {counts['validation']:,} validation, {counts['test']:,} test, "
-        f"{counts['other']:,} others (snow, cloud or shadow, no 19-class label, in no list)"
+        f"{counts['other']:,} others ({others})"
     )
 
 
@@ -183,11 +190,11 @@ def describe_verification(found: Verification) -> str:
     """Describe what a verification found, fault by fault."""
     faults = [f"Fault     {fault}" for fault in found.faults]
     compared = f", {found.n_compared:,} of them against the archive" if found.n_compared else ""
-    verdict = f"{len(faults):,} faults" if faults else "no fault"
+    verdict = format_count(len(faults), "fault") if faults else "no fault"
     return "\n".join(
         [
             *faults,
-            f"Verified  {found.n_patches:,} patches{compared}, in {format_seconds(found.seconds)}: {verdict}",
+            f"Verified  {format_count(found.n_patches, 'patch')}{compared}, in {format_seconds(found.seconds)}: {verdict}",
         ]
     )
 
@@ -216,14 +223,14 @@ def describe_info(found: dict[str, Any]) -> str:
                 for band, values in attributes["statistics"].items()
             ),
         ),
-        "statistics over the recommended training patches, in stored units (reflectance x 10,000)",
+        "statistics over the recommended training patches, in stored units: reflectance x 10,000; dB for VV and VH",
     ]
     for title, key in (
         ("split (recommended patches)", "recommended_split"),
         ("country", "country"),
         ("season", "season"),
         ("class of 19", "labels_19"),
-        ("class of 43", "labels"),
+        *([("class of 43", "labels")] if attributes["labels_43"] else []),
     ):
         lines += ["", *_align((title, "patches"), ((name, f"{n:,}") for name, n in counts[key].items()))]
     snow, cloud = (counts[f"contains_{key}"].get("true", 0) for key in ("seasonal_snow", "cloud_or_shadow"))
@@ -251,7 +258,7 @@ def _align(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str
     """Lay a table out in columns, numbers to the right."""
     table = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    right = [all(row[i][:1].isdigit() or row[i] == "-" for row in table[1:]) for i in range(len(header))]
+    right = [all(row[i].lstrip("-")[:1].isdigit() or row[i] == "-" for row in table[1:]) for i in range(len(header))]
     return [
         "  ".join(
             cell.rjust(width) if to_right else cell.ljust(width)
@@ -263,11 +270,19 @@ def _align(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str
 
 def format_bytes(n_bytes: float) -> str:
     """Format bytes with a decimal unit, as disks are sold."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:,.0f} {unit}" if unit == "bytes" else f"{n_bytes:,.1f} {unit}"
+    if n_bytes < 999.5:
+        return f"{n_bytes:,.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
         n_bytes /= 1000
-    return f"{n_bytes:,.1f} TB"
+        if n_bytes < 999.95:
+            return f"{n_bytes:,.1f} {unit}"
+    return f"{n_bytes / 1000:,.1f} TB"
+
+
+def format_count(n: int, noun: str) -> str:
+    """Format a number of things; the noun is given in the singular."""
+    plural = f"{noun}es" if noun.endswith(("ch", "s")) else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -27,9 +27,15 @@ def describe_store(store: Path) -> dict[str, Any]:
             f"{store}: expected table and images of one conversion, found fingerprints {found} and "
             f"{attributes['fingerprint']}; put back the files that belong together, or convert again"
         )
+    arrays = describe_arrays(store)
+    if missing := set(attributes["options"]["bands"]).difference(*(array["bands"] for array in arrays)):
+        raise StoreError(
+            f"{store}: expected arrays of all bands, found none of {', '.join(sorted(missing))}; "
+            "copy the store again, or convert again with --overwrite"
+        )
     return {
         "store": str(store),
         "attributes": attributes,
-        "arrays": describe_arrays(store),
+        "arrays": arrays,
         "counts": count_values(store),
     }

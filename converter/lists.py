@@ -88,7 +88,7 @@ def read_lists(directory: Path | None = None) -> OfficialLists:
     """
     folder = directory if directory is not None else _packaged_lists()
     return OfficialLists(
-        split_of={name: split for split, file in _SPLIT_FILES.items() for name in _read_names(folder, file)},
+        split_of=_read_splits(folder),
         pairing_of=dict(_read_pairs(folder)),
         snow=frozenset(_read_names(folder, _SNOW_FILE)),
         cloud=frozenset(_read_names(folder, _CLOUD_FILE)),
@@ -119,6 +119,15 @@ def _open_list(folder: Path, file: str) -> tuple[Path, io.TextIOBase]:
     raise SourceError(f"{folder}: expected the official list {file} or {file}.bz2, found neither")
 
 
+def _read_splits(folder: Path) -> dict[str, str]:
+    split_of: dict[str, str] = {}
+    for split, file in _SPLIT_FILES.items():
+        for name in _read_names(folder, file):
+            if (other := split_of.setdefault(name, split)) != split:
+                raise SourceError(f"{folder / file}: expected {name} in one split, found it in {other} and {split}")
+    return split_of
+
+
 def _read_names(folder: Path, file: str) -> Iterator[str]:
     """Yield the patch names of a list that has one name a line and no header."""
     path, lines = _open_list(folder, file)
@@ -134,11 +143,16 @@ def _read_names(folder: Path, file: str) -> Iterator[str]:
 def _read_pairs(folder: Path) -> Iterator[tuple[str, Pairing]]:
     path, lines = _open_list(folder, _PAIRS_FILE)
     rows = csv.reader(lines)
-    header = next(rows, None)
-    if header != _PAIRS_COLUMNS:
-        raise SourceError(f"{path}: expected the columns {_PAIRS_COLUMNS}, found {header}")
-    for row in rows:
-        if len(row) != len(_PAIRS_COLUMNS):
-            raise SourceError(f"{path}:{rows.line_num}: expected {len(_PAIRS_COLUMNS)} fields, found {row}")
-        s1_name, s2_name, country, season = row
-        yield s2_name, Pairing(s1_name, country, season)
+    try:
+        header = next(rows, None)
+        if header != _PAIRS_COLUMNS:
+            raise SourceError(f"{path}: expected the columns {_PAIRS_COLUMNS}, found {header}")
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(_PAIRS_COLUMNS):
+                raise SourceError(f"{path}:{rows.line_num}: expected {len(_PAIRS_COLUMNS)} fields, found {row}")
+            s1_name, s2_name, country, season = row
+            yield s2_name, Pairing(s1_name, country, season)
+    except csv.Error as error:
+        raise SourceError(f"{path}:{rows.line_num}: cannot be read as CSV ({error})") from error

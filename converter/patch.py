@@ -90,7 +90,6 @@ def read_patch(reader: Reader, layout: Layout, source: Source, out: Mapping[str,
         raise PatchError(patch_id, "", "no file of the patch is there")
     fine = out.get(S2_10M.name)
     first = notes.get("s2") or notes.get("s1")
-    named = parse_patch_name(patch_id)
     return PatchFacts(
         labels=first.labels if first else None,
         epsg=place.epsg,
@@ -98,7 +97,7 @@ def read_patch(reader: Reader, layout: Layout, source: Source, out: Mapping[str,
         y_ul=place.y_ul,
         s2_time=_sensed("s2", files, notes),
         s1_time=_sensed("s1", files, notes),
-        tile=(first.tile if first else None) or (named.tile if named else None),
+        tile=_find_tile(patch_id, files, notes),
         zero_pixels=None if fine is None else fine.size - int(np.count_nonzero(fine)),
         has_s1=files.get("s1") is not None,
     )
@@ -124,6 +123,10 @@ def _find_files(reader: Reader, source: Source, sensor: Sensor) -> _Files | None
 def _read_note(patch_id: str, files: _Files) -> tuple[Annotation, _Place]:
     file = annotation_file(files.name)
     note = read_annotation(patch_id, files.folder, file)
+    if note.partner is not None and files.name == patch_id:
+        raise PatchError(
+            patch_id, file, f"expected a patch of the official list of pairs; its partner is {note.partner}"
+        )
     if note.partner is not None and note.partner != patch_id:
         raise PatchError(patch_id, file, f"expected it to be paired with this patch, found {note.partner}")
     return note, _Place(file, note.epsg, note.x_ul, note.y_ul)
@@ -149,6 +152,14 @@ def _check_nodata(patch_id: str, file: str, group: BandGroup, nodata: float | No
         return
     expected = "no nodata value" if group.sensor == "s1" else "nodata 0, or none"
     raise PatchError(patch_id, file, f"expected {expected}, found {nodata:g}")
+
+
+def _find_tile(patch_id: str, files: Mapping[Sensor, _Files | None], notes: Mapping[Sensor, Annotation]) -> str | None:
+    """Return the MGRS tile: the Sentinel-2 JSON has it (v1.0), or else a name; pairs lie in the same tile."""
+    if "s2" in notes:
+        return notes["s2"].tile
+    names = [patch_id, *(found.name for found in files.values() if found)]
+    return next((named.tile for named in map(parse_patch_name, names) if named and named.tile), None)
 
 
 def _sensed(sensor: Sensor, files: Mapping[Sensor, _Files | None], notes: Mapping[Sensor, Annotation]) -> str | None:

@@ -13,15 +13,16 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Any, Final, TypeVar
 
-from distributed import Client, Future, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, Worker, as_completed
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
@@ -35,6 +36,7 @@ _IN_FLIGHT_PER_THREAD: Final = 3
 """Tasks submitted ahead for each worker thread: enough that none waits for the scheduler."""
 
 _CONNECT_SECONDS: Final = 20
+_POLL_S: Final = 0.05
 
 _SILENT: Final = logging.CRITICAL + 1
 """A level that nothing is logged at."""
@@ -64,20 +66,40 @@ class Cluster:
         """
         n_threads = max(1, sum(self.client.nthreads().values()))
         waiting = iter(tasks)
-        futures = as_completed(self._submit(work, task) for task in islice(waiting, n_threads * _IN_FLIGHT_PER_THREAD))
+        futures = {self._submit(work, task) for task in islice(waiting, n_threads * _IN_FLIGHT_PER_THREAD)}
+        ended = as_completed(futures)
         try:
-            for future in futures:
+            for future in ended:
+                futures.discard(future)
                 on_outcome(future.result())
                 for task in islice(waiting, 1):
-                    futures.add(self._submit(work, task))
+                    submitted = self._submit(work, task)
+                    futures.add(submitted)
+                    ended.add(submitted)
         except KilledWorker as error:
             raise StoreError(
                 f"a worker died several times over one shard ({error}); it may have run out of memory: use fewer "
                 "--workers or a smaller --shard-size. What is finished is kept, the same command goes on"
             ) from error
+        finally:
+            self._settle(futures)
 
     def _submit(self, work: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
         return self.client.submit(work, task, pure=False)
+
+    def _settle(self, futures: Collection[Future[Outcome]]) -> None:
+        """Return only when no worker runs any of the tasks: a task that writes must not outlive the run."""
+        if not futures:
+            return
+        keys = {future.key for future in futures}
+        with suppress(OSError, TimeoutError, CancelledError):  # the scheduler is gone, and its workers with it
+            self.client.cancel(list(futures))
+            while any(self.client.run(_is_running, keys).values()):
+                time.sleep(_POLL_S)
+
+
+def _is_running(keys: Collection[str], dask_worker: Worker) -> bool:
+    return any(task.key in keys for task in dask_worker.state.executing)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ class Scan:
     n_stray: int
     """Entries that are neither hidden, nor a patch folder, nor a folder that holds some."""
 
-    @property
+    @cached_property
     def dataset(self) -> Dataset | None:
         """The version of BigEarthNet whose names these are; None for Sentinel-1, whose names are the same in both.
 
@@ -39,7 +40,10 @@ class Scan:
         """
         kinds = Counter((name.sensor, name.dataset) for name in map(parse_patch_name, self.folder_of) if name)
         if len(kinds) > 1:
-            found = " and ".join(f"{n:,} of {' '.join(filter(None, kind))}" for kind, n in kinds.items())
+            found = " and ".join(
+                f"{n:,} of {sensor.upper()} {version or ''}".strip()
+                for sensor, version, n in sorted((sensor, version or "", n) for (sensor, version), n in kinds.items())
+            )
             raise SourceError(
                 f"{self.root}: expected patches of one kind, found {found}; give each a folder of its own"
             )

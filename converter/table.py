@@ -1,4 +1,6 @@
-"""The GeoParquet table of patches: build it, write it, summarise it. The only importer of pyarrow.
+"""The GeoParquet table of patches: build it, write it, summarise it.
+
+pyarrow is given open files, never paths, since it takes none that is not UTF-8.
 
 Source: GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/). `crs` is left out, which means OGC:CRS84.
 """
@@ -8,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +55,7 @@ _SCHEMA: Final = pa.schema(
         pa.field(
             "bbox",
             pa.struct([pa.field(name, pa.float64(), nullable=False) for name in ("xmin", "ymin", "xmax", "ymax")]),
+            nullable=False,
         ),
     ]
 )
@@ -132,24 +136,27 @@ def write_table(store: Path, table: pa.Table, metadata: dict[str, str]) -> None:
     """
     path = store / TABLE
     temporary = store / PROGRESS / TABLE
-    with pq.ParquetWriter(
-        temporary,
-        table.schema,
-        compression="zstd",
-        use_dictionary=_DICTIONARY_COLUMNS,
-        store_schema=False,
-        write_page_index=True,
-    ) as writer:
+    with (
+        open(temporary, "wb") as file,
+        pq.ParquetWriter(
+            file,
+            table.schema,
+            compression="zstd",
+            use_dictionary=_DICTIONARY_COLUMNS,
+            store_schema=False,
+            write_page_index=True,
+        ) as writer,
+    ):
         writer.add_key_value_metadata({"geo": json.dumps(_GEO)})
         writer.add_key_value_metadata({_METADATA_PREFIX + key: value for key, value in metadata.items()})
         writer.add_key_value_metadata({_CHECKSUM_KEY: _NO_CHECKSUM})
         writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
-    with open(temporary, "rb+") as file:
-        checksum, position = _hash_file(file.read())
-        file.seek(position)
-        file.write(checksum)
-        file.flush()
-        os.fsync(file.fileno())
+    with open(temporary, "rb+") as written:
+        checksum, position = _hash_file(written.read())
+        written.seek(position)
+        written.write(checksum)
+        written.flush()
+        os.fsync(written.fileno())
     os.replace(temporary, path)
 
 
@@ -177,9 +184,23 @@ def hash_table(table: pa.Table) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[BinaryIO]:
+    """Open a table of the store; whatever is wrong with it becomes one error that names it."""
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{path}: expected a Parquet table of a store, cannot be read as one ({error}); copy the store again, or "
+            "convert again with --overwrite"
+        ) from error
+
+
 def read_table(store: Path) -> pa.Table:
     """Read the table of a finished store, in the schema that `build_table` gives it."""
-    return pq.read_table(store / TABLE, schema=_SCHEMA)
+    with _open_parquet(store / TABLE) as file:
+        return pq.read_table(file, schema=_SCHEMA)
 
 
 def read_rows(store: Path) -> list[dict[str, Any]]:
@@ -188,10 +209,7 @@ def read_rows(store: Path) -> list[dict[str, Any]]:
     Raises:
         StoreError: The file is not the table of a store.
     """
-    try:
-        table = read_table(store).drop_columns(["geometry", "bbox"])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StoreError(f"{store / TABLE}: expected the table of a store, cannot be read: {error}") from error
+    table = read_table(store).drop_columns(["geometry", "bbox"])
     for name in ("s2_time", "s1_time"):
         text = pc.strftime(table[name], "%Y-%m-%d %H:%M:%S")
         column = pc.utf8_slice_codeunits(text, 0, len("2017-06-13 10:10:31"))
@@ -203,7 +221,10 @@ def read_rows(store: Path) -> list[dict[str, Any]]:
 def count_rejects(store: Path) -> int:
     """Count the patches that were left out."""
     path = store / REJECTS
-    return int(pq.read_metadata(path).num_rows) if path.is_file() else 0
+    if not path.is_file():
+        return 0
+    with _open_parquet(path) as file:
+        return int(pq.read_metadata(file).num_rows)
 
 
 def write_rejects(store: Path, rejects: Sequence[Reject]) -> None:
@@ -212,12 +233,14 @@ def write_rejects(store: Path, rejects: Sequence[Reject]) -> None:
     path.unlink(missing_ok=True)
     if rejects:
         rows = [asdict(reject) for reject in sorted(rejects, key=lambda reject: reject.patch_id)]
-        pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+        with open(path, "wb") as file:
+            pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd")
 
 
 def read_table_metadata(store: Path) -> dict[str, str]:
     """Read the facts that `write_table` put beside the table."""
-    found = pq.read_metadata(store / TABLE).metadata or {}
+    with _open_parquet(store / TABLE) as file:
+        found = pq.read_metadata(file).metadata or {}
     return {
         key.decode().removeprefix(_METADATA_PREFIX): value.decode()
         for key, value in found.items()
@@ -232,7 +255,8 @@ def count_values(store: Path) -> dict[str, dict[str, int]]:
         For each column, the number of patches of each value; list columns count every class of a patch.
     """
     columns = ["split", "recommended", "country", "season", "contains_seasonal_snow", "contains_cloud_or_shadow"]
-    table = pq.read_table(store / TABLE, columns=[*columns, "labels", "labels_19"])
+    with _open_parquet(store / TABLE) as file:
+        table = pq.read_table(file, columns=[*columns, "labels", "labels_19"])
     counts = {name: _count(table[name]) for name in columns}
     counts["recommended_split"] = _count(table.filter(table["recommended"])["split"])
     return counts | {name: _count(pc.list_flatten(table[name])) for name in ("labels", "labels_19")}

@@ -71,8 +71,7 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
     try:
         lock = _take_lock(progress, store)
         try:
-            _prepare(store, plan, overwrite=overwrite)
-            _check_space(store, projected_bytes)
+            _prepare(store, plan, projected_bytes, overwrite=overwrite)
             yield progress / "receipts"
         finally:
             os.close(lock)
@@ -85,8 +84,8 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
         ) from error
 
 
-def _prepare(store: Path, plan: dict[str, Any], *, overwrite: bool) -> None:
-    """Refuse or clear what is there and cannot be continued, and record the plan."""
+def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwrite: bool) -> None:
+    """Refuse or clear what is there and cannot be continued, and record the plan; nothing is lost if room is short."""
     finished = (store / TABLE).exists()
     if finished and not overwrite:  # by another process, meanwhile; or one that died just before it had tidied up
         release_target(store)
@@ -99,6 +98,7 @@ def _prepare(store: Path, plan: dict[str, Any], *, overwrite: bool) -> None:
             f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
             "finish it as it was begun, begin anew with --overwrite, or give another folder"
         )
+    _check_space(store, projected_bytes)
     if differences or finished:
         _clear(store)
     if not path.exists():

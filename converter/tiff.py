@@ -27,15 +27,16 @@ _PIXEL_SCALE, _TIEPOINT, _GEO_KEYS, _GEO_ASCII, _NODATA = 33550, 33922, 34735, 3
 
 _REQUIRED: Final = frozenset(
     {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES}
-    | {_PLANAR, _SAMPLE_FORMAT, _PIXEL_SCALE, _TIEPOINT, _GEO_KEYS}
+    | {_PLANAR, _SAMPLE_FORMAT, _PIXEL_SCALE, _TIEPOINT, _GEO_KEYS, _GEO_ASCII}
 )
-_KNOWN: Final = _REQUIRED | {_GEO_ASCII, _NODATA}
+_KNOWN: Final = _REQUIRED | {_NODATA}
 
 _TYPES: Final = {2: "s", 3: "H", 4: "I", 12: "d"}
 """TIFF field types that a plain header uses (ASCII, SHORT, LONG, DOUBLE) as struct codes."""
 
-_MODEL_TYPE, _RASTER_TYPE, _PROJECTED_CRS = 1024, 1025, 3072
-_PROJECTED, _PIXEL_IS_AREA = 1, 1
+_PROJECTED_CRS: Final = 3072
+_UTM_NORTH: Final = 32_600
+"""EPSG codes of UTM zones on WGS 84: this plus the zone in the north, plus 100 in the south."""
 
 _DTYPES: Final = {(16, 1): "uint16", (32, 3): "float32"}
 """NumPy dtype of (bits per sample, sample format)."""
@@ -162,9 +163,11 @@ def _check_strips(tags: _Tags, height: int, row_bytes: int) -> int:
     offsets, sizes, rows = tags[_STRIP_OFFSETS], tags[_STRIP_BYTES], _one(tags, _ROWS_PER_STRIP)
     if not all(isinstance(value, int) for value in (*offsets, *sizes)) or rows < 1:
         raise NotPlainError("the strip tags are not positive integers")
-    n_strips = math.ceil(height / rows)
+    n_strips = -(-height // rows)
+    if len(offsets) != n_strips:  # before anything is made of their number
+        raise NotPlainError(f"expected {n_strips:,} strips, found {len(offsets):,}")
     expected = [min(rows, height - rows * strip) * row_bytes for strip in range(n_strips)]
-    if list(sizes) != expected or len(offsets) != n_strips:
+    if list(sizes) != expected:
         raise NotPlainError("the strips do not hold whole rows")
     if any(here + size != there for (here, there), size in zip(pairwise(offsets), sizes, strict=False)):
         raise NotPlainError("the strips do not follow one another")
@@ -173,16 +176,34 @@ def _check_strips(tags: _Tags, height: int, row_bytes: int) -> int:
 
 def _read_georeference(tags: _Tags) -> tuple[int, float, float, float]:
     scale, tiepoint, keys = tags[_PIXEL_SCALE], tags[_TIEPOINT], tags[_GEO_KEYS]
-    if len(scale) != 3 or scale[0] != scale[1] or not scale[0] > 0:
+    if len(scale) != 3 or scale[0] != scale[1] or not 0 < scale[0] < math.inf:
         raise NotPlainError(f"pixels are not square and north-up: {scale}")
     if len(tiepoint) != 6 or tiepoint[:3] != (0.0, 0.0, 0.0) or not all(map(math.isfinite, tiepoint)):
         raise NotPlainError(f"the tie point is not the upper-left corner: {tiepoint}")
-    if len(keys) < 4 or keys[:2] != (1, 1) or len(keys) != 4 * (1 + keys[3]):
-        raise NotPlainError("the GeoKey directory is malformed")
-    values = {keys[i]: keys[i + 3] for i in range(4, len(keys), 4) if keys[i + 1] == 0}
-    if (values.get(_MODEL_TYPE), values.get(_RASTER_TYPE)) != (_PROJECTED, _PIXEL_IS_AREA):
-        raise NotPlainError("not a projected CRS with pixels as areas")
-    epsg = values.get(_PROJECTED_CRS, 0)
-    if not 1024 <= epsg < 32767:
-        raise NotPlainError(f"the projected CRS is not named by an EPSG code: {epsg}")
+    epsg = next((value for key, _, _, value in zip(*[iter(keys)] * 4, strict=False) if key == _PROJECTED_CRS), 0)
+    if (keys, tags[_GEO_ASCII]) != _describe_utm(epsg):
+        raise NotPlainError(f"the CRS is not written as GDAL writes UTM zones: {keys}")
     return epsg, tiepoint[3], tiepoint[4], scale[0]
+
+
+@lru_cache(maxsize=128)
+def _describe_utm(epsg: int) -> tuple[tuple[int, ...], tuple[bytes]] | None:
+    """Return GeoKeys and text that GDAL writes for a UTM zone on WGS 84; None for another CRS.
+
+    The whole directory is compared, since GDAL reads more from it than the code of the CRS.
+    """
+    south, zone = divmod(epsg - _UTM_NORTH, 100)
+    if south not in (0, 1) or not 1 <= zone <= 60:
+        return None
+    citation, datum = f"WGS 84 / UTM zone {zone}{'NS'[south]}|", "WGS 84|"
+    keys = (
+        *(1, 1, 0, 7),  # version of the directory, and seven keys: code, tag of the value or 0, count, value or offset
+        *(1024, 0, 1, 1),  # projected
+        *(1025, 0, 1, 1),  # pixels are areas
+        *(1026, _GEO_ASCII, len(citation), 0),
+        *(2049, _GEO_ASCII, len(datum), len(citation)),
+        *(2054, 0, 1, 9102),  # degrees
+        *(_PROJECTED_CRS, 0, 1, epsg),
+        *(3076, 0, 1, 9001),  # metres
+    )
+    return keys, (f"{citation}{datum}\0".encode(),)
