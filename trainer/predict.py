@@ -1,16 +1,19 @@
-"""Probabilities from a model, whole selections at a time."""
+"""Probabilities from a model, whole selections at a time, and the table of them for any store."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainer.errors import RunError
-from trainer.networks import ModelCard
+from trainer.metrics import THRESHOLD
+from trainer.networks import ModelCard, describe_model, load_model
 from trainer.options import StreamOptions, count_cores
+from trainer.predictions import Predictions, write_predictions
 from trainer.store import Selection, Store
 from trainer.stream import Batch, Stream
 
@@ -60,6 +63,53 @@ def predict_selection(
     return found
 
 
+def predict_store(
+    model_path: Path,
+    store: Store,
+    out: Path,
+    *,
+    split: str | None = None,
+    where: str | None = None,
+    recommended: bool = False,
+    threads: int | None = None,
+    report: Callable[[int], object] | None = None,
+) -> Predictions:
+    """Predict patches of any store that has the bands of a saved model, and write a Parquet table.
+
+    Args:
+        model_path: A file that `trainer fit` wrote.
+        store: Its labels go into the table if it has the classes of the model.
+        out: The table, which must not exist.
+        split: As `where` and `recommended`, see `Store.select`. A model that takes Sentinel-1 bands leaves out patches
+            without them.
+        where: A condition on `patches.parquet`.
+        recommended: Leave out patches with snow, cloud or shadow or without a 19-class label.
+        threads: Threads that decode.
+        report: Called with the number of patches after each batch.
+
+    Raises:
+        OptionError: The store lacks a band that the model takes.
+        RunError: There is no model, or the table exists.
+    """
+    if out.exists():
+        raise RunError(f"{out}: exists; choose another name, or remove it")
+    if not out.parent.is_dir():
+        raise RunError(f"{out}: there is no folder {out.parent}; make it, or choose another name")
+    model = load_model(model_path)
+    card = describe_model(model)
+    check_bands(card, store)
+    selection = select_patches(store, split, find_labels(card.classes, store) or 19, card.bands, where, recommended)
+    predictions = Predictions(
+        selection=selection,
+        classes=card.classes,
+        probabilities=predict_selection(model, card, selection, threads=threads, report=report),
+        thresholds=np.full(len(card.classes), THRESHOLD),
+        truth=selection.labels if selection.classes == card.classes else None,
+    )
+    write_predictions(out, predictions)
+    return predictions
+
+
 def take_pixels(batch: Batch, card: ModelCard) -> dict[str, NDArray[Any]]:
     """Take from a batch what a model takes."""
     return {name: batch[name] for name in card.bands}
@@ -77,6 +127,12 @@ def check_bands(card: ModelCard, store: Store) -> None:
         raise RunError(f"{store.name}: the model takes {dict(card.bands)}, but the store has these bands as {found}")
 
 
+def find_labels(classes: tuple[str, ...], store: Store) -> int | None:
+    """Find the class list of a store by its names: 19 or 43, or None if it has no such list."""
+    known = {store.labels_19: 19, store.labels_43: 43}
+    return known.get(classes)
+
+
 def check_classes(classes: tuple[str, ...], store: Store) -> int:
     """Find the class list of a store that a model was trained on.
 
@@ -86,18 +142,25 @@ def check_classes(classes: tuple[str, ...], store: Store) -> int:
     Raises:
         RunError: The store has no such list.
     """
-    known = {19: store.labels_19, 43: store.labels_43}
-    for labels, names in known.items():
-        if names == classes:
-            return labels
-    counts = " and ".join(str(len(names)) for names in known.values() if names)
+    labels = find_labels(classes, store)
+    if labels is not None:
+        return labels
+    counts = " and ".join(str(len(names)) for names in (store.labels_19, store.labels_43) if names)
     raise RunError(
         f"{store.name}: the model has {len(classes)} classes ({classes[0]}, ...), "
         f"which are not the {counts} of the store"
     )
 
 
-def select_patches(store: Store, split: str | None, labels: int, bands: Mapping[str, Any]) -> Selection:
-    """Select the recommended patches of a split that have all the sensors asked for."""
-    where = "has_s1" if any(name.startswith("s1") for name in bands) else None
-    return store.select(split, where=where, labels=labels)
+def select_patches(
+    store: Store,
+    split: str | None,
+    labels: int,
+    bands: Mapping[str, Any],
+    where: str | None = None,
+    recommended: bool = True,
+) -> Selection:
+    """Select patches that have all the sensors asked for; see `Store.select`."""
+    if any(name.startswith("s1") for name in bands):
+        where = f"({where}\n) and has_s1" if where else "has_s1"
+    return store.select(split, where=where, recommended=recommended, labels=labels)
