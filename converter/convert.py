@@ -278,10 +278,11 @@ class _Conversion:
         write_rejects(store, self.rejects)
         listed = [f"  {reject.patch_id}/{reject.file}: {reject.reason}" for reject in self.rejects[:_N_LISTED]]
         more = len(self.rejects) - len(listed)
+        bad = "1 bad patch" if len(self.rejects) == 1 else f"{len(self.rejects):,} bad patches"
         return SourceError(
             "\n".join(
                 [
-                    f"{len(self.rejects):,} bad patch{'es' if len(self.rejects) > 1 else ''}, listed in {store / REJECTS}:",
+                    f"{bad}, listed in {store / REJECTS}:",
                     *listed,
                     *([f"  and {more:,} more"] if more else []),
                     "Mend or extract them again, then run the same command: it goes on where it stopped. "

@@ -59,9 +59,8 @@ class ProgressDisplay:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - this class is the display
 
     def _start(self, event: Started) -> None:
-        self._say(
-            f"{format_count(event.n_workers, 'worker')}, ready after {event.startup_s:.1f} s; dashboard: {event.dashboard}"
-        )
+        workers = format_count(event.n_workers, "worker")
+        self._say(f"{workers}, ready after {event.startup_s:.1f} s; dashboard: {event.dashboard}")
         if event.n_done:
             self._say(f"Going on after {event.n_done:,} patches that an earlier run finished")
         self._n_before, self._started_at = event.n_done, time.monotonic()
@@ -109,8 +108,8 @@ def describe_plan(planned: Planned) -> str:
     ]
     if archive.n_missing:
         lines.append(
-            f"Note      {format_count(archive.n_missing, 'listed patch')} not there: right for a subset; if this should be "
-            "the whole archive, its extraction was cut short"
+            f"Note      {format_count(archive.n_missing, 'listed patch')} not there: right for a subset; if this "
+            "should be the whole archive, its extraction was cut short"
         )
     if archive.n_unlisted:
         lines.append(
@@ -194,7 +193,8 @@ def describe_verification(found: Verification) -> str:
     return "\n".join(
         [
             *faults,
-            f"Verified  {format_count(found.n_patches, 'patch')}{compared}, in {format_seconds(found.seconds)}: {verdict}",
+            f"Verified  {format_count(found.n_patches, 'patch')}{compared}, "
+            f"in {format_seconds(found.seconds)}: {verdict}",
         ]
     )
 

@@ -28,9 +28,9 @@ def describe_store(store: Path) -> dict[str, Any]:
             f"{attributes['fingerprint']}; put back the files that belong together, or convert again"
         )
     arrays = describe_arrays(store)
-    if missing := set(attributes["options"]["bands"]).difference(*(array["bands"] for array in arrays)):
+    if empty := [array["name"] for array in arrays if not array["stored_bytes"]]:
         raise StoreError(
-            f"{store}: expected arrays of all bands, found none of {', '.join(sorted(missing))}; "
+            f"{store}: expected shards of every array, found none of {', '.join(empty)}; "
             "copy the store again, or convert again with --overwrite"
         )
     return {

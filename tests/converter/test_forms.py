@@ -299,7 +299,7 @@ def test_s1_alone_can_be_told_which_dataset_it_is(archive: V2Archive, options: O
 
 def test_a_folder_that_mixes_both_versions_is_refused(raw: V2Archive, options: Options) -> None:
     (raw.s2 / "S2A_MSIL2A_20170613T101031_87_48").mkdir()
-    with pytest.raises(SourceError, match=r"BigEarthNet-S2: expected patches of one kind, found .*s2 v[12] and .*s2 v"):
+    with pytest.raises(SourceError, match=r"BigEarthNet-S2: expected patches of one kind, found .*S2 v1 and .*S2 v2"):
         plan_conversion(raw.sources, options())
 
 
@@ -323,7 +323,7 @@ def test_a_folder_without_a_row_is_left_out_counted_and_named(
     assert [reject.patch_id for reject in planned.archive.left_out] == [gone["patch_id"]]
     text = describe_plan(planned)
     assert "Found     9 of the 549,488 patches" in text
-    assert f"1 patches are in no metadata file and will be left out, such as {gone['patch_id']}" in text
+    assert f"1 patch in no metadata file, left out, such as {gone['patch_id']}" in text
     summary = convert_here(raw.sources, tmp_path / "store", options())
     assert (summary.n_patches, summary.n_rejected) == (8, 1)
     (reject,) = rejects_of(tmp_path / "store")
@@ -355,7 +355,7 @@ def test_a_row_without_a_folder_is_counted_as_missing(raw: V2Archive, options: O
     shutil.rmtree(raw.tif(name, "B02").parent)
     planned = plan_conversion(raw.sources, options())
     assert (planned.archive.n_missing, planned.plan.n_patches, planned.archive.left_out) == (1, 8, ())
-    assert "1 listed patches are not there" in describe_plan(planned)
+    assert "1 listed patch not there" in describe_plan(planned)
     summary = convert_here(raw.sources, tmp_path / "store", options())
     assert (summary.n_patches, summary.n_rejected) == (8, 0)
     assert not (tmp_path / "store" / "rejected.parquet").exists()

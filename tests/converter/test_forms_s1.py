@@ -368,9 +368,7 @@ def test_folders_given_for_the_wrong_sensor_are_refused(pairs: Pairs, tmp_path: 
 def test_a_folder_of_both_sensors_is_refused(raw: Pairs) -> None:
     for name in raw.s1.names:
         shutil.copytree(raw.s1.folder(name), raw.s2.root / name)
-    with pytest.raises(
-        SourceError, match=r"expected patches of one kind, found (6 of s2 v1 and 6 of s1|6 of s1 and 6 of s2 v1);"
-    ):
+    with pytest.raises(SourceError, match=r"expected patches of one kind, found 6 of S1 and 6 of S2 v1;"):
         plan_conversion(Sources(raw.s2.root), raw.options())
 
 

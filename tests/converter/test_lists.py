@@ -84,7 +84,7 @@ def test_ones_own_lists_are_read_in_their_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "recommended"), [("snow", False), ("cloud", False), ("no_19", False), ("validation", True)]
+    ("flag", "recommended"), [("snow", False), ("cloud", False), ("no_19", False), ("train", True)]
 )
 def test_a_flagged_patch_is_not_recommended_even_in_a_split(flag: str, recommended: bool, tmp_path: Path) -> None:
     patch = read_lists(make_lists(tmp_path, **{flag: [ONE]})).describe(Source(ONE))
