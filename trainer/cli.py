@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from trainer.bench import StreamSpeed, measure_stream
-from trainer.commands import evaluate, fit, predict
+from trainer.commands import compare, evaluate, fit, predict
 from trainer.errors import TrainerError
 from trainer.model import CHECKS
 from trainer.options import AUGMENTS, StreamOptions
@@ -139,6 +139,7 @@ def bench(
 cli.add_command(fit)
 cli.add_command(evaluate)
 cli.add_command(predict)
+cli.add_command(compare)
 
 
 def main() -> None:
