@@ -1,9 +1,10 @@
 """How fast does the converter convert, against rasterio and against the floor? Run: make bench.
 
-All on one archive of copies of the six real patches, in one run, warm cache, rounds interleaved, medians reported:
+All on copies of the six real v1.0 pairs, in one run, warm cache, rounds interleaved, medians reported:
 
   converter   patches/s of the shard tasks; the start of the workers and the finish are reported apart
   rasterio    the same converter with every GeoTIFF through rasterio (--reader rasterio)
+  v2.0        the synthetic sample in the form of v2.0, under many names; its maps are deflated, so rasterio reads them
   floor       as many processes that read every byte of the archive and write as many bytes as the store holds
 
 Only ratios within one run mean anything on a shared machine.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import shutil
 import statistics
@@ -31,13 +33,17 @@ from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from converter.bigearthnet import N_PATCHES, parse_patch_name
 from converter.convert import ConvertOptions, Summary, convert
 from converter.lists import packaged_example, read_lists
+from converter.metadata import FILES
 from converter.model import CODECS, Source, Sources
 from converter.plan import plan_store
+from converter.sample import SampleForm, write_sample
 
 _GOAL_RASTERIO = 12
 _GOAL_FLOOR = 0.2
@@ -75,6 +81,28 @@ def _clone(patch: tuple[str, dict[str, bytes]], folder: Path, renamed: dict[str,
             for old, new in renamed.items():
                 content = content.replace(old.encode(), new.encode())
         (folder / file.replace(name, folder.name)).write_bytes(content)
+
+
+def clone_v2(folder: Path, n_patches: int) -> Sources:
+    """Write the synthetic v2.0 sample, and as many links to its patches under other times as are needed."""
+    sample, archive = folder / "v2-sample", folder / "v2"
+    n_sampled = min(n_patches, 64)
+    write_sample(sample, n_sampled, form=SampleForm("v2", with_s1=True))
+    rows = [row for file in FILES for row in pq.read_table(sample / file).to_pylist()]
+    cloned = []
+    for copy in range(-(-n_patches // n_sampled)):
+        for path in sample.rglob("*.tif"):
+            link = archive / _retime(str(path.relative_to(sample)), copy)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, link)
+        cloned += [row | {name: _retime(row[name], copy) for name in ("patch_id", "s1_name")} for row in rows]
+    pq.write_table(pa.Table.from_pylist(cloned), archive / FILES[0])
+    return Sources(archive / "BigEarthNet-S2", archive / "BigEarthNet-S1", archive / "Reference_Maps")
+
+
+def _retime(name: str, copy: int) -> str:
+    """Replace minute and second of every time in a name."""
+    return re.sub(r"(?<=\d{8}T\d{2})\d{4}", f"{copy // 60:02}{copy % 60:02}", name)
 
 
 @contextmanager
@@ -167,11 +195,11 @@ class Round:
     """Largest peak memory of a worker."""
 
 
-def measure(raw: Path, store: Path, options: ConvertOptions, s1: Path | None = None) -> tuple[Round, Summary]:
+def measure(sources: Sources, store: Path, options: ConvertOptions) -> tuple[Round, Summary]:
     """Convert an archive once and measure it."""
     shutil.rmtree(store, ignore_errors=True)
     with watch_memory() as peaks:
-        summary = convert(Sources(raw, s1), store, options)
+        summary = convert(sources, store, options)
     rate = summary.n_patches / summary.convert_s
     measured = Round(
         rate,
@@ -192,17 +220,25 @@ def run(folder: Path, n_patches: int, n_workers: int, n_rounds: int) -> None:
     """Make the archive, run all rounds and print the table."""
     raw, raw_s1, store = folder / "s2", folder / "s1", folder / "store"
     clone_real_patches(raw, raw_s1, n_patches)
+    v2 = clone_v2(folder, n_patches)
+    forms = {
+        "converter, lz4, with Sentinel-1": Sources(raw, raw_s1),
+        "converter, lz4, v2.0 Sentinel-2": Sources(v2.s2),
+        "converter, lz4, v2.0 with Sentinel-1": Sources(v2.s2, v2.s1),
+        "converter, lz4, v2.0 with all and maps": v2,
+    }
     rows: dict[str, list[Round]] = {}
     floors: list[float] = []
     for _ in range(n_rounds):
         for codec in CODECS:
-            measured, summary = measure(raw, store, ConvertOptions(workers=n_workers, codec=codec))
+            measured, summary = measure(Sources(raw), store, ConvertOptions(workers=n_workers, codec=codec))
             rows.setdefault(f"converter, {codec}", []).append(measured)
             if codec == "lz4":
                 floors.append(run_floor(raw, folder / "floor", summary.stored_bytes, n_workers))
-        measured, _ = measure(raw, store, ConvertOptions(workers=n_workers), raw_s1)
-        rows.setdefault("converter, lz4, with Sentinel-1", []).append(measured)
-    measured, _ = measure(raw, store, ConvertOptions(workers=n_workers, reader="rasterio"))
+        for name, sources in forms.items():
+            measured, _ = measure(sources, store, ConvertOptions(workers=n_workers))
+            rows.setdefault(name, []).append(measured)
+    measured, _ = measure(Sources(raw), store, ConvertOptions(workers=n_workers, reader="rasterio"))
     rows["converter, lz4, all through rasterio"] = [measured]
 
     floor, ours = statistics.median(floors), median(rows["converter, lz4"], "rate")
@@ -220,8 +256,9 @@ def run(folder: Path, n_patches: int, n_workers: int, n_rounds: int) -> None:
         f"\nlz4 over rasterio {ours / slow:.1f}x [goal {_GOAL_RASTERIO}x: {_verdict(ours / slow >= _GOAL_RASTERIO)}]; "
         f"lz4 over the floor {ours / floor:.2f}x [goal {_GOAL_FLOOR}x: {_verdict(ours / floor >= _GOAL_FLOOR)}]"
     )
-    both = median(rows["converter, lz4, with Sentinel-1"], "megabytes") / median(rows["converter, lz4"], "megabytes")
-    print(f"with Sentinel-1, per byte of pixels {both:.2f}x the rate of Sentinel-2 alone")
+    alone = median(rows["converter, lz4"], "megabytes")
+    for name in forms:
+        print(f"{name}: per byte of pixels {median(rows[name], 'megabytes') / alone:.2f}x the rate of v1.0 Sentinel-2")
 
 
 def main() -> None:
