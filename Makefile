@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV ?= .venv
 RAW ?= data/sample
 STORE ?= $(if $(filter data/sample,$(RAW)),data/sample-store,)
+RUN ?= data/run
 ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info train test test-faults fuzz check format bench clean
+.PHONY: help setup convert info verify train test test-faults fuzz check format bench clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -40,6 +41,15 @@ convert: $(VENV)/.convert $(filter data/sample,$(RAW)) ## Convert RAW (default: 
 
 info: $(VENV)/.convert ## Say what STORE holds
 	$(BIN)/python -m converter info $(STORE) $(ARGS)
+
+verify: $(VENV)/.convert ## Check every byte of STORE; against the archive with ARGS='--against RAW'
+	$(BIN)/python -m converter verify $(STORE) $(ARGS)
+
+data/sample-store: | data/sample
+	$(BIN)/python -m converter convert data/sample $@
+
+train: $(VENV)/.all | $(filter data/sample-store,$(STORE)) ## Train on STORE (default: the sample's), into the folder RUN
+	$(BIN)/python -m trainer fit $(STORE) $(RUN) $(ARGS)
 
 test: $(VENV)/.all ## Run all tests but the slow fault injections
 	$(BIN)/python -m pytest -m 'not faults' $(ARGS)
