@@ -134,10 +134,10 @@ def summarize(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any
 
 
 def judge(base: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
-    """Judge a difference by the spread of the same seeds' differences.
+    """Judge a difference by the spread of the seeds.
 
-    The difference counts if every seed agrees on its sign and its mean exceeds twice its standard error: with two
-    or three seeds that is a rule of thumb and no test.
+    The difference counts if every seed agrees on its sign and it exceeds the standard deviation over the seeds of both
+    band sets: with two or three seeds that is a rule of thumb and no test.
 
     Args:
         base: A metric by seed.
@@ -145,9 +145,9 @@ def judge(base: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
     """
     differences = np.subtract(other, base)
     mean = float(differences.mean())
-    spread = float(differences.std(ddof=1))
+    spread = max(float(np.std(values, ddof=1)) for values in (base, other))
     agreed = bool((differences > 0).all() or (differences < 0).all())
-    exceeds = agreed and abs(mean) > 2 * spread / len(differences) ** 0.5
+    exceeds = agreed and abs(mean) > spread
     return {
         "difference": mean,
         "spread": spread,

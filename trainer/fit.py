@@ -140,7 +140,6 @@ class _Training:
             versions=_list_versions(),
             provenance={name: store.attributes.get(name) for name in ("dataset", "license", "citation", "counts")},
         )
-        folder.begin(self.record)
         if self.recipe.deterministic:
             _make_deterministic()
         keras.utils.set_random_seed(self.recipe.seed)
@@ -156,6 +155,7 @@ class _Training:
         _compile(self.model, self.recipe, self.train, len(self.stream))
         self.variables = [*self.model.variables, *self.model.optimizer.variables]
         self.truth = self.validation.labels
+        folder.begin(self.record)  # now that nothing can be wrong with the options
         self.position = self._restore()
 
     def run(self) -> dict[str, Any]:

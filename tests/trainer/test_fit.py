@@ -238,7 +238,6 @@ def test_what_the_store_lacks_is_named(store: Store, tmp_path: Path, copy_store:
         train(store, run, replace(RECIPE, bands="B02,B99"))
     with pytest.raises(OptionError, match=r"no network 'resnet51'; choose from small, .*ResNet50"):
         train(store, run, replace(RECIPE, network="resnet51"))
-    shutil.rmtree(run)
     changed = copy_store("none")
     _spoil_store(changed, {"labels_43": []})
     with pytest.raises(OptionError, match="has no list of 43 classes"):
