@@ -176,6 +176,8 @@ def _check_strips(tags: _Tags, height: int, row_bytes: int) -> int:
 
 def _read_georeference(tags: _Tags) -> tuple[int, float, float, float]:
     scale, tiepoint, keys = tags[_PIXEL_SCALE], tags[_TIEPOINT], tags[_GEO_KEYS]
+    if not all(isinstance(value, float) for value in (*scale, *tiepoint)):
+        raise NotPlainError("the georeference is not in floating point")
     if len(scale) != 3 or scale[0] != scale[1] or not 0 < scale[0] < math.inf:
         raise NotPlainError(f"pixels are not square and north-up: {scale}")
     if len(tiepoint) != 6 or tiepoint[:3] != (0.0, 0.0, 0.0) or not all(map(math.isfinite, tiepoint)):

@@ -12,11 +12,15 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from converter.bigearthnet import S2_60M
 from converter.convert import convert
+from converter.errors import PatchError
 from converter.model import Sources
+from converter.raster import read_band
 from converter.verify import VerifyOptions, verify
 from tests.conftest import SmallArchive
 from tests.converter.archives import Archive
@@ -207,3 +211,12 @@ def test_an_archive_full_of_hostile_files_ends_in_a_true_store_of_the_rest(
     )
     assert (found.faults, found.n_compared) == ([], len(good))
     assert capfd.readouterr().err == ""
+
+
+def test_a_crs_that_is_no_text_is_a_reason_like_any_other(real: Archive, tmp_path: Path) -> None:
+    """Rasterio decodes its name unasked and raises no error of its own; found by the fuzzer."""
+    content = bytearray(real.tif(real.names[0], "B01").read_bytes())
+    content[312:316] = content[339:343] = b"\xff" * 4
+    (tmp_path / "band.tif").write_bytes(content)
+    with pytest.raises(PatchError, match=r"cannot be read as one .*utf-8"):
+        read_band("patch", str(tmp_path), "band.tif", S2_60M, np.empty((20, 20), np.uint16))
