@@ -1,0 +1,135 @@
+"""What is fuzzed: each target takes any bytes and raises only if the converter misbehaves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tarfile
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PATCH: Final = "S2A_MSIL2A_20170613T101031_87_48"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One reader of foreign bytes."""
+
+    modules: tuple[str, ...]
+    """What to measure coverage of."""
+    make: Callable[[], Callable[[bytes], None]]
+    """Import the reader and return what runs it on some bytes."""
+
+
+def read_example() -> dict[str, bytes]:
+    """Return the files of the six real patches."""
+    from converter.lists import packaged_example
+
+    with tarfile.open(packaged_example("S2")) as archive:
+        return {
+            member.name: file.read()
+            for member in archive.getmembers()
+            if (file := archive.extractfile(member)) is not None
+        }
+
+
+def make_seeds(target: str) -> list[bytes]:
+    """Return true inputs to begin with."""
+    files = read_example()
+    if target == "annotation":
+        return [content for name, content in files.items() if name.endswith(".json")]
+    if target == "receipt":
+        return [json.dumps({"shard": 0, "digest": "d", "objects": [], "facts": [], "statistics": {}}).encode()]
+    bands = [content for name, content in files.items() if name.endswith("_B01.tif")]
+    return [content[:-800] for content in bands] if target == "tiff" else bands
+
+
+def make_tiff() -> Callable[[bytes], None]:
+    from converter.tiff import NotPlainError, parse_plain_header
+
+    def run(content: bytes) -> None:
+        try:
+            header = parse_plain_header(content)
+        except NotPlainError:
+            return
+        assert header.dtype in ("uint16", "float32")
+        assert 1024 <= header.epsg < 32767
+
+    return run
+
+
+def make_band() -> Callable[[bytes], None]:
+    """Whatever the fast reader takes, rasterio must read alike; whatever both refuse is a rejected patch."""
+    import numpy as np
+
+    from converter.bigearthnet import S2_60M
+    from converter.errors import PatchError
+    from converter.model import BandGroup
+    from converter.raster import Georeference, read_band
+
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+    folder = tempfile.mkdtemp(prefix="fuzz-")
+    group: BandGroup = S2_60M
+
+    def read(out: np.ndarray[tuple[int, int], np.dtype[np.uint16]], *, plain: bool) -> Georeference | None:
+        try:
+            return read_band(PATCH, folder, "band.tif", group, out, plain=plain)
+        except PatchError:
+            return None
+
+    def run(content: bytes) -> None:
+        (Path(folder) / "band.tif").write_bytes(content)
+        fast, slow = (np.zeros((group.size, group.size), np.uint16) for _ in range(2))
+        found, truth = read(fast, plain=True), read(slow, plain=False)
+        assert repr(found) == repr(truth)
+        if found is not None:
+            assert (fast == slow).all()
+
+    return run
+
+
+def make_annotation() -> Callable[[bytes], None]:
+    from converter.annotation import read_annotation
+    from converter.bigearthnet import LABELS_43
+    from converter.errors import PatchError
+
+    folder = tempfile.mkdtemp(prefix="fuzz-")
+
+    def run(content: bytes) -> None:
+        (Path(folder) / "note.json").write_bytes(content)
+        try:
+            note = read_annotation(PATCH, folder, "note.json")
+        except PatchError:
+            return
+        assert set(note.labels) <= set(LABELS_43)
+        assert abs(note.x_ul) < 1e8
+        assert abs(note.y_ul) < 1e8
+
+    return run
+
+
+def make_receipt() -> Callable[[bytes], None]:
+    from converter.model import ShardTask, Source
+    from converter.receipt import read_receipt, receipt_path
+
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    task = ShardTask(0, (Source(PATCH, s2=PATCH),), 1, "d")
+
+    def run(content: bytes) -> None:
+        receipt_path(folder, 0).write_bytes(content)
+        assert read_receipt(folder, folder, task) is None
+
+    return run
+
+
+TARGETS: Final = {
+    "tiff": Target(("converter.tiff",), make_tiff),
+    "band": Target(("converter.tiff", "converter.raster"), make_band),
+    "annotation": Target(("converter.annotation",), make_annotation),
+    "receipt": Target(("converter.receipt",), make_receipt),
+}
