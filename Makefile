@@ -5,7 +5,7 @@ VENV ?= .venv
 RAW ?= data/sample
 STORE ?= $(if $(filter data/sample,$(RAW)),data/sample-store,)
 RUN ?= data/run
-SECONDS ?= 60
+FUZZ_SECONDS ?= 60
 ARGS ?=
 BIN := $(VENV)/bin
 
@@ -58,8 +58,8 @@ test: $(VENV)/.all ## Run all tests but the slow fault injections
 test-faults: $(VENV)/.all ## Kill, starve and deceive the converter, for real
 	$(BIN)/python -m pytest -m faults $(ARGS)
 
-fuzz: $(VENV)/.all ## Feed the readers of foreign bytes for as long as SECONDS says, per target
-	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+fuzz: $(VENV)/.all ## Feed the readers of foreign bytes for FUZZ_SECONDS each
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
 check: $(VENV)/.all ## Check format, lint and types, then run the tests
 	$(BIN)/ruff format --check .
