@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final, NoReturn, ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 import click
 from tqdm import tqdm
@@ -24,14 +24,11 @@ from converter.display import (
     format_bytes,
     format_count,
 )
-from converter.errors import ConverterError, VerificationError
+from converter.errors import EXIT_INTERRUPTED, ConverterError, VerificationError
 from converter.info import describe_store
 from converter.model import CODECS, Dataset, Sources
 from converter.sample import SampleForm, write_sample
 from converter.verify import VerifyOptions, verify
-
-EXIT_INTERRUPTED: Final = 130
-"""128 + SIGINT, as shells report it."""
 
 P = ParamSpec("P")
 

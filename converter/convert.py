@@ -220,12 +220,14 @@ class _Conversion:
 
     def __init__(self, job: Job, options: ConvertOptions, on_event: OnEvent) -> None:
         self._job, self._options, self._on_event = job, options, on_event
+        self._n_planned = 0
         self.rejects: list[Reject] = []
         self.n_converted = 0
         self.startup_s = self.convert_s = 0.0
 
     def run(self, plan: Plan) -> tuple[Plan, list[Receipt]]:
         """Return the plan as it came to be, and the receipt of each of its tasks."""
+        self._n_planned = plan.n_patches
         while True:
             n_bad = len(self.rejects)
             receipts = {task.shard: self._find(task) for task in plan.tasks}
@@ -261,7 +263,7 @@ class _Conversion:
                 n_done += outcome.n_patches
                 self.n_converted += outcome.n_patches
             self._on_event(Advanced(n_done, len(self.rejects), plan.n_patches))
-            if len(self.rejects) > self._options.max_bad * plan.n_patches:
+            if len(self.rejects) > self._options.max_bad * self._n_planned:
                 raise self._give_up()
 
         folders = [*self._job.reader.roots.values(), self._job.store]

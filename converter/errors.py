@@ -13,6 +13,11 @@ them pickle, since most are born in a worker process and reported in another.
 
 from __future__ import annotations
 
+from typing import Final
+
+EXIT_INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C: 128 + SIGINT, as shells report it."""
+
 
 class ConverterError(Exception):
     """Base of every error that the converter raises on purpose."""

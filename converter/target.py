@@ -98,7 +98,8 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
             f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
             "finish it as it was begun, begin anew with --overwrite, or give another folder"
         )
-    _check_space(store, projected_bytes)
+    if differences or finished or not path.exists():  # what has begun goes on: it needs less than all
+        _check_space(store, projected_bytes)
     if differences or finished:
         _clear(store)
     if not path.exists():

@@ -390,6 +390,16 @@ def test_a_store_that_skipped_bad_patches_is_the_same_however_it_came_about(
     assert read_files(tmp_path / "two") == read_files(tmp_path / "one")
 
 
+def test_the_fraction_of_bad_patches_is_of_all_that_were_found(
+    small: SmallArchive, raw: Archive, scheduler: str, tmp_path: Path
+) -> None:
+    for name in small.names[:18]:
+        raw.tif(name, "B01").unlink()
+    options = small.options(scheduler=scheduler, on_bad="skip", max_bad=0.9)
+    summary = convert(raw.root, tmp_path / "store", options)
+    assert (summary.n_patches, summary.n_rejected) == (4, 18)
+
+
 def test_stopping_at_bad_patches_converts_the_rest_and_goes_on_once_they_are_mended(
     small: SmallArchive, raw: Archive, store: Path, scheduler: str, tmp_path: Path
 ) -> None:
