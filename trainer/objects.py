@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,9 @@ from trainer.errors import OptionError, RemoteError, StoreFormatError
 _N_FETCHERS: Final = 4
 """Objects fetched ahead at a time; shards are tens of megabytes, so more would only share the same line."""
 
+_ABANDONED_S: Final = 3_600
+"""A file under a temporary name that has not grown for so long was left by a process that died; others are not touched,
+since another process is fetching them."""
 
 _OPENINGS: Final = 10
 """Attempts to open what was just fetched, before other processes remove it again."""
@@ -183,8 +188,9 @@ class RemoteObjects:
         found = []
         for path in self._cache.glob("**/c/**/*"):
             with contextlib.suppress(FileNotFoundError):  # another process makes room too
-                if path.is_file():
-                    status = path.stat()
+                status = path.stat()
+                fetching = path.name.startswith(".") and time.time() - status.st_mtime < _ABANDONED_S
+                if stat.S_ISREG(status.st_mode) and not fetching:
                     found.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -126,6 +127,22 @@ def test_two_processes_may_share_a_cache(
     found = [run.communicate(timeout=120)[0].strip() for run in runs]
     assert found[0] == found[1] != ""
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+
+
+def test_what_another_process_is_fetching_is_not_removed_to_make_room(
+    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+) -> None:
+    url, _ = serve(stores["lz4"])
+    objects = RemoteObjects(url, tmp_path, 1, {})
+    folder = tmp_path / "images.zarr/s2_10m/c/7"
+    folder.mkdir(parents=True)
+    fetching, abandoned = folder / ".0.fetching", folder / ".0.abandoned"
+    for path in (fetching, abandoned):
+        path.write_bytes(b"part of a shard")
+    os.utime(abandoned, (0, 0))
+    objects.path("images.zarr/s2_10m/c/0/0/0/0")
+    assert fetching.exists()
+    assert not abandoned.exists()
 
 
 def test_a_store_that_was_written_anew_never_meets_its_old_shards(
