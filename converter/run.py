@@ -76,6 +76,9 @@ class Cluster:
                     submitted = self._submit(work, task)
                     futures.add(submitted)
                     ended.add(submitted)
+        except (CancelledError, CommClosedError):
+            futures.clear()  # a lost scheduler cannot be asked what still runs
+            raise
         except KilledWorker as error:
             raise StoreError(
                 f"a worker died several times over one shard ({error}); it may have run out of memory: use fewer "
