@@ -100,7 +100,7 @@ def inspect_shard(inspector: Inspector, task: ShardInspection) -> ShardReport:
                 faults.append(Fault(group.name, task.shard, patch_id, str(error)))
                 continue
             decoded.add(group.name)
-            if position < task.n_train and (group.sensor == "s2" or (group.sensor == "s1" and row["has_s1"])):
+            if position < task.n_train and group.has_statistics(has_s1=row["has_s1"]):
                 sums[group.name].add(pixels)
         present = {name: stored[name] for name in decoded}
         faults += (

@@ -81,6 +81,10 @@ class BandGroup:
         """Bytes of one patch before compression."""
         return len(self.bands) * self.plane_bytes
 
+    def has_statistics(self, *, has_s1: bool) -> bool:
+        """Tell whether a training patch counts in the statistics: class codes and missing Sentinel-1 pixels do not."""
+        return self.sensor == "s2" or (self.sensor == "s1" and has_s1)
+
     def shard_path(self, shard: int) -> str:
         """Name the object of a shard, relative to the store: Zarr's default chunk key."""
         return f"{IMAGES}/{self.name}/c/{shard}{'/0' * len(self.dimensions)}"

@@ -62,7 +62,7 @@ def convert_shard(job: Job, task: ShardTask) -> ShardOutcome:
         facts.append(found)
         # The patch is still in the cache: whatever needs its pixels happens now.
         for group in groups:
-            if position < task.n_train and (group.sensor == "s2" or (group.sensor == "s1" and found.has_s1)):
+            if position < task.n_train and group.has_statistics(has_s1=found.has_s1):
                 sums[group.name].add(pixels[group.name])
             chunks[group.name].append(encode_chunk(pixels[group.name], group, job.layout.codec))
     if not rejects:
