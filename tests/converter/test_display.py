@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,11 +104,17 @@ def show_on_terminal(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> st
     with os.fdopen(behind, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         show(events)
-        stream.flush()
-        text = os.read(shown, 100_000).decode()
     monkeypatch.undo()
+    received = b"".join(read_to_the_end(shown))
     os.close(shown)
-    return text
+    return received.decode()
+
+
+def read_to_the_end(terminal: int) -> Iterator[bytes]:
+    """Read what a terminal received; the kernel hands it over bit by bit, and late."""
+    with contextlib.suppress(OSError):  # EIO: the other side is closed and nothing is left
+        while part := os.read(terminal, 4_096):
+            yield part
 
 
 def test_a_bar_is_drawn_on_a_terminal(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
