@@ -11,7 +11,10 @@ from typing import Any
 import click
 
 from trainer.bench import StreamSpeed, measure_stream
-from trainer.commands import compare, evaluate, fit, predict
+from trainer.commands.compare import compare
+from trainer.commands.evaluate import evaluate
+from trainer.commands.fit import fit
+from trainer.commands.predict import predict
 from trainer.errors import TrainerError
 from trainer.model import CHECKS
 from trainer.options import AUGMENTS, StreamOptions

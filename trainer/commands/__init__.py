@@ -1,0 +1,1 @@
+"""The commands that train and what follows: a module for each, which loads Keras only when the command runs."""

@@ -1,0 +1,93 @@
+"""`trainer compare`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trainer.commands.backend import quieten_backend
+from trainer.commands.display import FitDisplay
+from trainer.commands.recipe import add_recipe
+from trainer.recipe import Recipe
+from trainer.store import open_store
+
+
+@click.command()
+@click.argument("store")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--bands",
+    multiple=True,
+    required=True,
+    help="Bands or sets of bands of one member, joined by commas or +; give it twice or more. The first is the base.",
+)
+@click.option("--seeds", default=3, show_default=True, help="Trainings of each member; the seeds count up from --seed.")
+@partial(add_recipe, without="bands")
+@click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+def compare(
+    store: str,
+    out: Path,
+    *,
+    bands: tuple[str, ...],
+    seeds: int,
+    labels: str,
+    threads: int | None,
+    as_json: bool,
+    **recipe: Any,
+) -> None:
+    """Train the same recipe on several band sets and seeds, and say whether a difference exceeds the seeds' spread.
+
+    The runs are OUT/BANDS/SEED; OUT/comparison.json and .png are the result. Killed, the same command goes on.
+
+    \b
+    Example:
+      python -m trainer compare STORE OUT --bands rgb --bands s2 --bands s2+s1 --seeds 3
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    opened, chosen = open_store(store), Recipe(labels=int(labels), **recipe)
+    quieten_backend()
+    from trainer.compare import compare  # noqa: PLC0415
+    from trainer.fit import FitOptions  # noqa: PLC0415
+
+    options = FitOptions(threads=threads, command=f"python -m trainer {' '.join(sys.argv[1:])}")
+    with FitDisplay() as display:
+        found = compare(
+            opened,
+            out,
+            chosen,
+            bands,
+            seeds,
+            options,
+            display,
+            lambda one: click.echo(f"\n[{one.number}/{one.n_members}] {one.bands}, seed {one.seed}", err=True),
+        )
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_describe_comparison(found)))
+    if not as_json:
+        click.echo(f"\nWritten: {out / 'comparison.json'}, {out / 'comparison.png'}")
+
+
+def _describe_comparison(found: dict[str, Any]) -> list[str]:
+    """Describe a comparison in lines."""
+    sets = list(next(iter(found["metrics"].values())))
+    lines = [
+        f"Split {found['split']}, mean and spread (standard deviation) over {len(found['seeds'])} seeds",
+        "",
+        "".join(f"{bands:>18}" for bands in sets),
+    ]
+    for name, values in {**found["metrics"], **found["classes"]}.items():
+        cells = [
+            "-" if values[bands]["mean"] is None else f"{values[bands]['mean']:.4f} ±{values[bands]['spread']:.4f}"
+            for bands in sets
+        ]
+        lines.append(f"{''.join(f'{cell:>18}' for cell in cells)}  {name}")
+    lines.append("")
+    for other, verdicts in found["verdicts"].items():
+        for name, verdict in verdicts.items():
+            difference = f"{verdict['difference']:+.4f} ±{verdict['spread']:.4f}"
+            lines.append(f"{other} against {found['base']}, {name}: {difference}, {verdict['verdict']}")
+    return lines

@@ -1,0 +1,79 @@
+"""A training on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from trainer.fit import EpochEnded, Started, Stepped
+
+
+class FitDisplay:
+    """Shows a training on stderr."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._n_epochs = 0
+        self._n_steps = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close_bar()
+
+    def __call__(self, event: Started | Stepped | EpochEnded) -> None:
+        """Show an event."""
+        from trainer.fit import Started, Stepped  # noqa: PLC0415 - loaded long since
+
+        if isinstance(event, Started):
+            self._show_start(event)
+        elif isinstance(event, Stepped):
+            self._show_step(event)
+        else:
+            self._show_epoch(event)
+
+    def _show_start(self, event: Started) -> None:
+        recipe = event.recipe
+        self._n_epochs, self._n_steps = recipe.epochs, event.n_steps
+        lines = [
+            f"Network    {recipe.network}, {event.n_weights:,} weights, bands {recipe.bands}, {recipe.labels} classes",
+            f"Patches    {event.n_train:,} train, {event.n_validation:,} validation; batches of {recipe.batch_size}, "
+            f"{event.n_steps:,} an epoch, {recipe.warmup_steps:,} to warm up",
+            f"Baseline   validation macro AP {event.baseline:.4f} (label frequency)",
+        ]
+        if event.epoch or event.step:
+            lines.append(f"Goes on    in epoch {event.epoch + 1} after step {event.step} of {event.n_steps}")
+        click.echo("\n".join(lines), err=True)
+
+    def _show_step(self, event: Stepped) -> None:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self._n_steps,
+                initial=event.step - 1,
+                desc=f"Epoch {event.epoch + 1}/{self._n_epochs}",
+                unit="step",
+                leave=False,
+                disable=not sys.stderr.isatty(),
+            )
+        self._bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
+        self._bar.update()
+
+    def _show_epoch(self, event: EpochEnded) -> None:
+        self._close_bar()
+        found = event.record
+        click.echo(
+            f"Epoch {found['epoch']:.0f}/{self._n_epochs}  loss {found['loss']:.4f}  val_loss {found['val_loss']:.4f}  "
+            f"val_macro_ap {found['val_macro_ap']:.4f}{' *' if event.is_best else '  '}  "
+            f"{found['patches_per_s']:,.0f} patches/s, {found['data_wait_share']:.1%} waiting for data",
+            err=True,
+        )
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

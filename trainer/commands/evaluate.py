@@ -1,0 +1,66 @@
+"""`trainer evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from trainer.commands.backend import quieten_backend
+from trainer.run import RunFolder
+from trainer.store import open_store
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--split", default="test", show_default=True, help="The split to measure on: test, validation or train.")
+@click.option("--store", help="Where the store is now.  [default: where it was]")
+@click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
+@click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")
+def evaluate(run: Path, *, split: str, store: str | None, threads: int | None, as_json: bool) -> None:
+    """Measure the best model of a training on a whole split.
+
+    Writes all metrics to RUN/evaluation/SPLIT.json and every patch's probabilities to RUN/evaluation/SPLIT.parquet.
+    Thresholds are 0.5, and the best for F1 on validation.
+
+    \b
+    Example:
+      python -m trainer evaluate RUN --split test
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    opened = open_store(store or RunFolder(run).read_record().store)
+    quieten_backend()
+    from trainer.evaluate import evaluate, locate_evaluation  # noqa: PLC0415
+
+    with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
+        found = evaluate(opened, run, split, threads=threads, report=bar.update)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo("\n".join(_describe_evaluation(found)))
+    files = locate_evaluation(run, split)
+    click.echo(f"\nWritten: {files.metrics}, {files.predictions}")
+
+
+def _describe_evaluation(found: dict[str, Any]) -> list[str]:
+    """Describe an evaluation in lines."""
+    lines = [f"{found['patches']:,} patches of {found['split']}", "", f"{'':32}{'macro':>9}{'micro':>9}{'sample':>9}"]
+    for title in ("ranking", "at_0.5", "at_tuned"):
+        means = found.get(title, {})
+        suffix = "" if title == "ranking" else f" {title.replace('_', ' ')}"
+        for metric in dict.fromkeys(metric for values in means.values() for metric in values):
+            values = [means[mean].get(metric) for mean in ("macro", "micro", "sample")]
+            lines.append(f"{metric.replace('_', ' ') + suffix:32}{''.join(_format_score(value) for value in values)}")
+    lines += ["", f"{'average precision':>18}{'patches':>10}  class"]
+    for name, values in sorted(found["classes"].items(), key=lambda item: -item[1]["support"]):
+        lines.append(f"{_format_score(values['average_precision']):>18}{values['support']:>10,.0f}  {name}")
+    if found["absent_classes"]:
+        lines += ["", f"In no patch, so left out of the macro means: {'; '.join(found['absent_classes'])}"]
+    return lines
+
+
+def _format_score(value: float | None) -> str:
+    return f"{'-' if value is None else format(value, '.4f'):>9}"

@@ -1,0 +1,69 @@
+"""`trainer fit`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from trainer.commands.backend import quieten_backend
+from trainer.commands.display import FitDisplay
+from trainer.commands.recipe import add_recipe
+from trainer.recipe import Recipe
+from trainer.store import open_store
+
+
+@click.command()
+@click.argument("store")
+@click.argument("run", type=click.Path(path_type=Path))
+@add_recipe
+@click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
+@click.option(
+    "--checkpoint-steps", default=250, show_default=True, help="Steps between two saved states within an epoch."
+)
+@click.option("--tensorboard/--no-tensorboard", default=True, show_default=True, help="Write RUN/tensorboard.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def fit(
+    store: str,
+    run: Path,
+    *,
+    labels: str,
+    threads: int | None,
+    checkpoint_steps: int,
+    tensorboard: bool,
+    as_json: bool,
+    **recipe: Any,
+) -> None:
+    """Train a model from STORE in the folder RUN; killed, the same command goes on exactly.
+
+    Needs the splits train and validation. Keeps the model of the epoch with the best macro average precision on
+    validation in RUN/best.keras.
+
+    \b
+    Example:
+      python -m trainer fit STORE RUN --network ResNet50 --bands 10m,20m,s1
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    opened, chosen = open_store(store), Recipe(labels=int(labels), **recipe)
+    quieten_backend()
+    from trainer.fit import FitOptions, fit  # noqa: PLC0415
+
+    options = FitOptions(
+        threads=threads,
+        checkpoint_steps=checkpoint_steps,
+        tensorboard=tensorboard,
+        command=f"python -m trainer {' '.join(sys.argv[1:])}",
+    )
+    with FitDisplay() as display:
+        result = fit(opened, run, chosen, options, display)
+    if as_json:
+        click.echo(json.dumps(result, indent=2))
+        return
+    found = result["validation"]
+    click.echo(
+        f"Validation macro AP  {found['val_macro_ap']:.4f}  (epoch {result['best_epoch']} of {result['epochs']})"
+    )
+    click.echo(f"Label frequency      {result['baseline_macro_ap']:.4f}  (what a constant prediction reaches)")
+    click.echo(f"Model                {run / 'best.keras'}")
