@@ -18,6 +18,8 @@ from converter.convert import ConvertOptions, convert
 from converter.lists import packaged_example
 from tests.converter.archives import Archive, write_lists
 
+pytest_plugins = ["tests.browser"]
+
 settings.register_profile(
     "suite",
     deadline=None,  # two cores are shared with dask workers
