@@ -5,6 +5,7 @@
     │   └── PatchError       one patch of the archive is bad; the others may be fine
     ├── PlanError            the options contradict each other, the archive or the machine
     ├── StoreError           the store cannot be created, continued or read
+    ├── QueryError           no such patch, or SQL that cannot be answered
     └── VerificationError    the store is complete but not what it claims to be
 
 Messages name the file or patch, what was expected, what was found and what to do about it. All of
@@ -52,6 +53,10 @@ class PlanError(ConverterError):
 
 class StoreError(ConverterError):
     """The store cannot be created, continued or read."""
+
+
+class QueryError(ConverterError):
+    """No such patch in the store, or SQL that cannot be answered."""
 
 
 class VerificationError(ConverterError):

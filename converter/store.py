@@ -17,8 +17,8 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.core.common import JSON
 from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
-from converter.bigearthnet import QUANTIFICATION_VALUE
-from converter.errors import StoreError
+from converter.bigearthnet import QUANTIFICATION_VALUE, TITLES, choose_groups
+from converter.errors import PlanError, StoreError
 from converter.model import IMAGES, TABLE, BandGroup, Layout
 from converter.shard import CLEVEL
 
@@ -171,6 +171,43 @@ def read_attributes(store: Path) -> dict[str, Any]:
             "use a version of this tool that reads it"
         )
     return attributes
+
+
+def read_layout(store: Path, attributes: Mapping[str, Any]) -> Layout:
+    """Read the layout of a finished store from its root attributes.
+
+    Raises:
+        StoreError: The attributes do not describe a store.
+    """
+    try:
+        dataset = next(version for version, title in TITLES.items() if title == attributes["dataset"])
+        options = attributes["options"]
+        bands = [band for band in options["bands"] if band != "reference_map"]
+        groups = choose_groups(bands, reference_map="reference_map" in options["bands"])
+        return Layout(dataset, groups, options["codec"], options["shard_size"])
+    except (KeyError, StopIteration, PlanError) as error:
+        raise StoreError(f"{store / IMAGES}: the root attributes do not describe a store ({error!r})") from error
+
+
+def read_pixels(store: Path, group: BandGroup, index: int) -> NDArray[Any]:
+    """Read a patch from one array of a finished store.
+
+    Args:
+        store: The store's folder.
+        group: The array.
+        index: Position of the patch.
+
+    Returns:
+        Stored pixels, shape (band, row, col).
+
+    Raises:
+        StoreError: The chunk is damaged.
+    """
+    try:
+        array = zarr.open_array(store / IMAGES / group.name, mode="r")
+        return np.asarray(array[index]).reshape(group.patch_shape)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise StoreError(f"{store / IMAGES / group.name}: cannot read patch {index} ({error}); see `verify`") from error
 
 
 def read_coordinates(store: Path) -> dict[str, list[Any]]:

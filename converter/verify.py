@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from converter.archive import Archive, read_archive
-from converter.bigearthnet import LABELS_19, LABELS_43, TITLES, choose_groups, to_labels_19
-from converter.errors import PlanError, StoreError
+from converter.bigearthnet import LABELS_19, LABELS_43, TITLES, to_labels_19
+from converter.errors import PlanError
 from converter.events import Advanced, OnEvent, Scanned, Started, ignore
 from converter.finish import count_splits, make_fingerprint, summarise_bands
 from converter.inspection import COMPARED, Fault, Inspector, ShardInspection, ShardReport, inspect_shard
@@ -20,7 +20,7 @@ from converter.model import IMAGES, TABLE, Layout, Sources
 from converter.patch import Reader, ReaderName
 from converter.run import open_cluster
 from converter.statistics import merge_statistics
-from converter.store import describe_arrays, read_attributes, read_coordinates
+from converter.store import describe_arrays, read_attributes, read_coordinates, read_layout
 from converter.table import PATCH_COLUMNS, count_rejects, is_intact, read_rows, read_table, read_table_metadata
 from converter.target import hash_file
 
@@ -96,7 +96,7 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     if damaged := list(_check_files(store)):
         return Verification(store, faults=damaged, seconds=time.perf_counter() - start)
     attributes = read_attributes(store)
-    layout = _read_layout(store, attributes)
+    layout = read_layout(store, attributes)
     rows = read_rows(store)
     found = Verification(store, len(rows))
     found.faults += _check_arrays(store, layout, len(rows))
@@ -111,17 +111,6 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     found.faults += _check_sums(store, layout, attributes, reports)
     found.seconds = time.perf_counter() - start
     return found
-
-
-def _read_layout(store: Path, attributes: dict[str, Any]) -> Layout:
-    try:
-        dataset = next(version for version, title in TITLES.items() if title == attributes["dataset"])
-        options = attributes["options"]
-        bands = [band for band in options["bands"] if band != "reference_map"]
-        groups = choose_groups(bands, reference_map="reference_map" in options["bands"])
-        return Layout(dataset, groups, options["codec"], options["shard_size"])
-    except (KeyError, StopIteration, PlanError) as error:
-        raise StoreError(f"{store / IMAGES}: the root attributes do not describe a store ({error!r})") from error
 
 
 def _check_files(store: Path) -> Iterator[Fault]:

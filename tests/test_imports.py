@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from converter.cli import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("converter", "trainer")
 
@@ -24,7 +26,7 @@ annotation footprint lists plan raster receipt scan shard statistics store tiff
 metadata
 archive patch table target
 events finish info inspection run task
-convert verify
+convert query verify
 sample.surface
 sample.encoding sample.landcover sample.mgrs sample.noise
 sample.landscape sample.order
@@ -33,6 +35,8 @@ sample.product
 sample.write
 sample
 display
+commands
+commands.convert commands.info commands.query commands.sample commands.verify
 cli
 __main__
 """
@@ -49,8 +53,9 @@ ONLY_IMPORTERS = {
     "pyarrow": {"converter.table", "converter.metadata", "converter.sample.listing"},
     "dask": {"converter.run"},
     "distributed": {"converter.run"},
-    "click": {"converter.cli", "trainer.cli"},
-    "tqdm": {"converter.cli", "converter.display"},
+    "click": {"converter.cli", *(f"converter.commands.{name}" for name in COMMANDS)},
+    "duckdb": {"converter.query"},
+    "tqdm": {"converter.commands.sample", "converter.display"},
     "numcodecs": {"converter.shard"},
     "google_crc32c": {"converter.shard"},
 }

@@ -64,7 +64,10 @@ def test_commands_of_the_readme_have_such_options_and_targets(command: list[str]
     assert program == "ben-convert", command
     name, *arguments = words
     if "--help" not in arguments:
-        converter_cli.commands[name].make_context(name, arguments, parent=click.Context(converter_cli))
+        context = click.Context(converter_cli)
+        found = converter_cli.get_command(context, name)
+        assert found is not None
+        found.make_context(name, arguments, parent=context)
 
 
 def test_the_suggested_queries_run(here: Path) -> None:

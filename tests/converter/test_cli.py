@@ -346,8 +346,11 @@ def test_the_version_is_that_of_the_package(run_cli: RunCli) -> None:
 
 
 def test_every_command_and_option_has_a_help_text() -> None:
-    assert set(cli.commands) >= {"convert", "sample", "info"}
-    for name, command in cli.commands.items():
+    context = click.Context(cli)
+    assert set(cli.list_commands(context)) >= {"convert", "sample", "info"}
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
         assert command.help, name
         for parameter in command.params:
             if isinstance(parameter, click.Option):

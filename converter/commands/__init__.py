@@ -1,0 +1,1 @@
+"""The commands, one a module, each imported when it runs: parse, make one library call, print."""

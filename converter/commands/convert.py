@@ -1,0 +1,137 @@
+"""`converter convert`: pack an archive into a store."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converter.convert import ConvertOptions, convert, plan_conversion
+from converter.display import ProgressDisplay, describe_plan, describe_summary
+from converter.model import CODECS, Sources
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="[RAW] STORE", type=click.Path(path_type=Path))
+@click.option(
+    "--s1",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Sentinel-1 archive: adds the paired patches (VV, VH). Without RAW it is converted alone.",
+)
+@click.option(
+    "--reference-maps", type=click.Path(path_type=Path), metavar="DIR", help="Reference_Maps (v2.0): adds CORINE codes."
+)
+@click.option(
+    "--metadata",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Official v2.0 metadata; give it twice for both files.  [default: those in or beside RAW]",
+)
+@click.option("--dataset", type=click.Choice(["v1", "v2"]), help="Version of BigEarthNet.  [default: as the names say]")
+@click.option(
+    "--bands",
+    default="all",
+    show_default=True,
+    metavar="LIST",
+    help="Bands to store, such as B04,B03,B02, or sets: rgb, rgbn, 10m, 20m, 60m, s2, s1, all.",
+)
+@click.option("--allow-missing-s1", is_flag=True, help="Keep patches without Sentinel-1 partner, filled with NaN.")
+@click.option(
+    "--codec",
+    type=click.Choice(CODECS),
+    default="lz4",
+    show_default=True,
+    help="lz4 reads fastest, zstd is a little smaller, none is raw.",
+)
+@click.option(
+    "--shard-size",
+    type=int,
+    default=256,
+    show_default=True,
+    help="Patches in one file of an array, and in one unit of work.",
+)
+@click.option("--workers", type=int, help="Worker processes to start.  [default: one a core]")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Use a running dask cluster, such as tcp://head:8786, instead of starting one.",
+)
+@click.option(
+    "--lists",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of your own official v1.0 lists (train.csv, ...).  [default: those of bigearthnet-common]",
+)
+@click.option(
+    "--on-bad",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="Bad patches: stop converts all others, then fails with the list; skip leaves them out (rejected.parquet).",
+)
+@click.option(
+    "--max-bad",
+    type=float,
+    default=0.01,
+    show_default=True,
+    metavar="FRACTION",
+    help="Give up at once when more than this fraction of the patches is bad.",
+)
+@click.option(
+    "--reader",
+    type=click.Choice(["auto", "rasterio"]),
+    default="auto",
+    show_default=True,
+    help="auto reads plain GeoTIFFs itself and others with rasterio; rasterio reads all of them, slowly.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the store that is already there.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    paths: tuple[Path, ...],
+    *,
+    s1: Path | None,
+    reference_maps: Path | None,
+    bands: str,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Convert the archive in RAW into the store STORE.
+
+    RAW is the extracted Sentinel-2 archive: the folder of patch folders of BigEarthNet v1.0, or BigEarthNet-S2 of v2.0.
+    STORE is a new folder, on a disk of this machine or one that all workers share.
+
+    Interrupt it at any moment: the same command goes on where it stopped. A finished store is never touched unless
+    --overwrite says so.
+
+    \b
+    Examples:
+      python -m converter convert /data/BigEarthNet-v1.0 /data/ben
+      python -m converter convert /data/BigEarthNet-v1.0 /data/ben --dry-run
+      python -m converter convert /data/BigEarthNet-v1.0 /data/ben-rgb --bands rgb
+      python -m converter convert /data/BigEarthNet-v1.0 /data/ben --s1 /data/BigEarthNet-S1-v1.0
+      python -m converter convert /data/BigEarthNet-S2 /data/ben2 --s1 /data/BigEarthNet-S1
+          --reference-maps /data/Reference_Maps
+      python -m converter convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler tcp://head:8786
+    """
+    if len(paths) > 2 or (len(paths) == 1 and s1 is None):
+        msg = f"expected RAW and STORE, or STORE alone with --s1; found {len(paths)} path(s)"
+        raise click.UsageError(msg)
+    sources = Sources(paths[0] if len(paths) == 2 else None, s1, reference_maps)
+    chosen = ConvertOptions(bands=tuple(name.strip() for name in bands.split(",")), **options)
+    if dry_run:
+        planned = plan_conversion(sources, chosen)
+        click.echo(json.dumps(planned.plan.to_json(), indent=2) if as_json else describe_plan(planned))
+        return
+    with closing(ProgressDisplay()) as display:
+        summary = convert(sources, paths[-1], chosen, display)
+    if as_json:
+        click.echo(json.dumps(summary.to_json(), indent=2))
+    else:
+        click.echo(describe_summary(summary))

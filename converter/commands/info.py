@@ -1,0 +1,20 @@
+"""`converter info`: say what a finished store holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from converter.display import describe_info
+from converter.info import describe_store
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def command(store: Path, *, as_json: bool) -> None:
+    """Say what the finished store STORE holds: arrays, ratio, provenance, counts per split, class and country."""
+    found = describe_store(store)
+    click.echo(json.dumps(found, indent=2) if as_json else describe_info(found))

@@ -1,0 +1,42 @@
+"""`converter query`: ask the table in SQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from converter.display import format_count
+from converter.errors import QueryError
+from converter.query import show_answer, write_answer
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("sql")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write all rows to this new file, .csv, .json or .parquet, instead of showing some.",
+)
+@click.option("--rows", type=click.IntRange(min=1), default=40, show_default=True, help="Rows to show at most.")
+def command(store: Path, sql: str, *, out: Path | None, rows: int) -> None:
+    r"""Answer a question in SQL (DuckDB) about the patches in STORE.
+
+    The view patches has the columns of patches.parquet, which DESCRIBE patches lists; unnest(labels_19) gives a row a
+    class. If patches were left out, the view rejected has their names and reasons. docs/queries.md has more examples.
+
+    \b
+    Examples:
+      python -m converter query STORE "DESCRIBE patches"
+      python -m converter query STORE "SELECT country, count(*) FROM patches GROUP BY 1 ORDER BY 2 DESC"
+      python -m converter query STORE "SELECT unnest(labels_19) AS class, count(*) FROM patches GROUP BY 1"
+      python -m converter query STORE "SELECT patch_id FROM patches WHERE contains_seasonal_snow" --out snow.csv
+    """
+    if out is None:
+        click.echo(show_answer(store, sql, rows))
+        return
+    if out.exists():
+        raise QueryError(f"{out}: expected a new file, found one that is already there; remove it or name another")
+    click.echo(f"Wrote {format_count(write_answer(store, sql, out), 'row')} to {out}", err=True)

@@ -1,0 +1,65 @@
+"""`converter verify`: check a finished store."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converter.display import ProgressDisplay, describe_verification, format_count
+from converter.errors import VerificationError
+from converter.model import Sources
+from converter.verify import VerifyOptions, verify
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="RAW",
+    help="Sentinel-2 archive: compare every pixel and label with it.",
+)
+@click.option("--s1", type=click.Path(path_type=Path), metavar="DIR", help="Sentinel-1 archive to compare with.")
+@click.option(
+    "--reference-maps", type=click.Path(path_type=Path), metavar="DIR", help="Reference maps to compare with."
+)
+@click.option(
+    "--metadata", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="As for convert (v2.0)."
+)
+@click.option("--lists", type=click.Path(path_type=Path), metavar="DIR", help="As for convert (v1.0).")
+@click.option("--sample", type=int, metavar="N", help="Compare only N patches, spread over the store.  [default: all]")
+@click.option("--workers", type=int, help="Worker processes to start.  [default: one a core]")
+@click.option("--scheduler", metavar="ADDRESS", help="Use a running dask cluster instead of starting one.")
+@click.option(
+    "--reader",
+    type=click.Choice(["auto", "rasterio"]),
+    default="auto",
+    show_default=True,
+    help="rasterio reads the archive with code that the conversion did not use, slowly.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    store: Path, *, against: Path | None, s1: Path | None, reference_maps: Path | None, as_json: bool, **options: Any
+) -> None:
+    r"""Verify the finished store STORE: every chunk, checksum, count, label and statistic; every pixel with --against.
+
+    Each fault is named with its array, shard and patch; any fault ends in exit code 1.
+
+    \b
+    Examples:
+      python -m converter verify /data/ben
+      python -m converter verify /data/ben --against /data/BigEarthNet-v1.0
+      python -m converter verify /data/ben --against /data/BigEarthNet-v1.0 --sample 1000 --reader rasterio
+    """
+    sources = Sources(against, s1, reference_maps) if against or s1 else None
+    with closing(ProgressDisplay("Verifying", "faults")) as display:
+        found = verify(store, VerifyOptions(against=sources, **options), display)
+    click.echo(json.dumps(found.to_json(), indent=2) if as_json else describe_verification(found))
+    if found.faults:
+        raise VerificationError(
+            f"{store}: {format_count(len(found.faults), 'fault')}; convert the archive again with --overwrite"
+        )
