@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,26 +16,12 @@ from trainer.metrics import THRESHOLD, measure_classes, measure_decisions, measu
 from trainer.networks import describe_model, load_model
 from trainer.predict import check_bands, check_classes, predict_selection, select_patches
 from trainer.predictions import Predictions, describe_patches, write_predictions
-from trainer.run import RunFolder, RunRecord
+from trainer.run import RunFolder, RunRecord, locate_evaluation
 from trainer.store import Store
 
 TUNED_ON: Final = "validation"
 """The split that thresholds are tuned on, and nothing else is."""
 _SLICES: Final = ("country", "season")
-
-
-@dataclass(frozen=True)
-class EvaluationFiles:
-    """Where an evaluation is written."""
-
-    metrics: Path
-    predictions: Path
-
-
-def locate_evaluation(run: Path | str, split: str) -> EvaluationFiles:
-    """Name the files of an evaluation."""
-    folder = Path(run) / "evaluation"
-    return EvaluationFiles(folder / f"{split}.json", folder / f"{split}.parquet")
 
 
 def evaluate(
@@ -66,6 +51,7 @@ def evaluate(
     folder = RunFolder(run)
     record = folder.read_record()
     _check_store(store, record, folder.path)
+    model_hash = folder.hash_model()  # before it is loaded: a training may still find a better one
     model = load_model(folder.model_path)
     card = describe_model(model)
     if dict(card.bands) != dict(record.bands) or card.classes != record.classes:
@@ -92,6 +78,7 @@ def evaluate(
     )
     results: dict[str, Any] = {
         "run": record.digest,
+        "model": model_hash,
         "command": record.command,
         "store": store.name,
         "fingerprint": store.fingerprint,

@@ -17,6 +17,8 @@ Array = NDArray[np.float64]
 THRESHOLD: Final = 0.5
 """A class is predicted where its probability is at least this, unless a threshold was tuned."""
 
+_ROUNDING: Final = 1e-9
+"""By how much a share times a count may miss the count it means."""
 _MIN_PROBABILITY: Final = 1e-7
 """Probabilities are clipped to this for the cross-entropy, as Keras does."""
 
@@ -35,6 +37,30 @@ def average_precision(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
     n_true = np.cumsum(hits, axis=0)
     precision = np.take_along_axis(n_true, last, 0) / (last + 1)
     return _divide((hits * precision).sum(0), hits.sum(0))
+
+
+def trace_precision(truth: NDArray[Any], scores: NDArray[Any], recalls: NDArray[np.float64]) -> Array:
+    """Compute the precision of every class at the highest threshold that reaches each recall.
+
+    That is a staircase, and the area under it is the average precision. So the mean over classes is a curve whose area
+    is the macro average precision.
+
+    Args:
+        truth: Zeros and ones, shape (patch, class).
+        scores: Any monotone measure of belief, shape (patch, class).
+        recalls: Above 0 and up to 1, shape (recall,).
+
+    Returns:
+        Shape (recall, class); NaN for a class that no patch has.
+    """
+    hits, last = _rank(truth, scores)
+    n_true = np.take_along_axis(np.cumsum(hits, axis=0), last, 0)
+    precision = n_true / (last + 1)
+    out = np.full((len(recalls), hits.shape[1]), np.nan)
+    for place in np.flatnonzero(hits.any(0)):
+        wanted = np.ceil(recalls * n_true[-1, place] - _ROUNDING)
+        out[:, place] = precision[np.searchsorted(n_true[:, place], wanted), place]
+    return out
 
 
 def area_under_roc(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
@@ -75,8 +101,12 @@ def tune_thresholds(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
 
 def cross_entropy(truth: NDArray[Any], probabilities: NDArray[Any]) -> float:
     """Compute the mean binary cross-entropy over patches and classes."""
-    likely = np.clip(np.where(np.asarray(truth) > 0, probabilities, 1.0 - probabilities), _MIN_PROBABILITY, 1.0)
-    return float(-np.log(likely, dtype=np.float64).mean())
+    return float(_lose(truth, probabilities).mean())
+
+
+def patch_cross_entropy(truth: NDArray[Any], probabilities: NDArray[Any]) -> Array:
+    """Compute the mean binary cross-entropy over the classes of each patch, shape (patch,)."""
+    return np.asarray(_lose(truth, probabilities).mean(1))
 
 
 def macro_average_precision(truth: NDArray[Any], scores: NDArray[Any]) -> float:
@@ -197,6 +227,11 @@ def _rank(truth: NDArray[Any], scores: NDArray[Any]) -> tuple[Array, NDArray[np.
     ends[:-1] = ordered[:-1] != ordered[1:]
     last = np.minimum.accumulate(np.where(ends, places, len(scores))[::-1], axis=0)[::-1]
     return np.take_along_axis(np.asarray(truth, np.float64), order, 0), last
+
+
+def _lose(truth: NDArray[Any], probabilities: NDArray[Any]) -> Array:
+    likely = np.clip(np.where(np.asarray(truth) > 0, probabilities, 1.0 - probabilities), _MIN_PROBABILITY, 1.0)
+    return np.asarray(-np.log(likely, dtype=np.float64))
 
 
 def _divide(numerator: Any, denominator: Any, empty: float = np.nan) -> Array:

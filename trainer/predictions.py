@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from trainer.errors import RunError
 from trainer.store import Selection
 
 _DESCRIBING: Final = ("patch_id", "country", "season")
@@ -57,10 +59,68 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     temporary.replace(path)
 
 
+@dataclass(frozen=True, eq=False)
+class PredictionTable:
+    """Predictions as they were written."""
+
+    indices: NDArray[np.int32]
+    """Positions in the store, shape (patch,)."""
+    patch_ids: tuple[str, ...]
+    countries: tuple[str | None, ...]
+    seasons: tuple[str | None, ...]
+    classes: tuple[str, ...]
+    """In the order of the probabilities."""
+    thresholds: NDArray[np.float64]
+    """Shape (class,)."""
+    probabilities: NDArray[np.float32]
+    """Shape (patch, class)."""
+    truth: NDArray[np.bool_] | None
+    """Shape (patch, class); None if the table has no labels."""
+
+    @property
+    def predicted(self) -> NDArray[np.bool_]:
+        """Say which classes are predicted, shape (patch, class)."""
+        return np.asarray(self.probabilities >= self.thresholds)
+
+
+def read_predictions(path: Path) -> PredictionTable:
+    """Read what `write_predictions` wrote.
+
+    Raises:
+        RunError: There is no such file, or it is damaged.
+    """
+    try:
+        table = pq.read_table(path)
+        note = {name: json.loads(table.schema.metadata[name.encode()]) for name in ("classes", "thresholds")}
+        classes = tuple(note["classes"])
+        patch_ids, countries, seasons = (tuple(table[name].to_pylist()) for name in _DESCRIBING)
+        return PredictionTable(
+            indices=table["index"].to_numpy(),
+            patch_ids=patch_ids,
+            countries=countries,
+            seasons=seasons,
+            classes=classes,
+            thresholds=np.array(note["thresholds"], np.float64),
+            probabilities=table["probabilities"].combine_chunks().flatten().to_numpy().reshape(-1, len(classes)),
+            truth=_read_names(table["labels"], classes) if "labels" in table.column_names else None,
+        )
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read as a table of predictions ({error}); write it again") from error
+
+
 def describe_patches(selection: Selection) -> Any:
     """Read patch_id, country and season of the patches of a selection, as an Arrow table in its order."""
     table = pq.read_table(selection.store.table, columns=list(_DESCRIBING))
     return table.take(pa.array(selection.indices))
+
+
+def _read_names(column: Any, classes: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Turn lists of class names into zeros and ones, shape (patch, class)."""
+    lists = column.combine_chunks()
+    places = pc.index_in(lists.flatten(), pa.array(classes, pa.string()))
+    found = np.zeros((len(lists), len(classes)), bool)
+    found[pc.list_parent_indices(lists).to_numpy(), places.to_numpy()] = True
+    return found
 
 
 def _list_names(chosen: NDArray[np.bool_], classes: Sequence[str]) -> Any:

@@ -6,7 +6,9 @@ RUN/
 ├── best.keras    the model of the best epoch so far
 ├── log.csv       a line for each epoch
 ├── tensorboard/
-└── result.json   written last: the training is finished
+├── result.json   written last: the training is finished
+├── evaluation/   metrics and predictions of each split that was measured
+└── report.html   all of it to look at
 """
 
 from __future__ import annotations
@@ -88,6 +90,20 @@ class Position:
         return self.epoch >= recipe.epochs or (0 < recipe.patience <= waited and self.epoch > 0)
 
 
+@dataclass(frozen=True)
+class EvaluationFiles:
+    """Where the evaluation of a split is written."""
+
+    metrics: Path
+    predictions: Path
+
+
+def locate_evaluation(run: Path | str, split: str) -> EvaluationFiles:
+    """Name the files of the evaluation of a split."""
+    folder = Path(run) / "evaluation"
+    return EvaluationFiles(folder / f"{split}.json", folder / f"{split}.parquet")
+
+
 class RunFolder:
     """The folder of one training.
 
@@ -99,6 +115,7 @@ class RunFolder:
         self.path = Path(path)
         self.model_path = self.path / "best.keras"
         self.log_path = self.path / "log.csv"
+        self.report_path = self.path / "report.html"
         self.events_path = self.path / "tensorboard"
         self._record_path = self.path / "run.json"
         self._state_path = self.path / "state.npz"
@@ -180,6 +197,27 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(history)
         _replace(self.log_path, text.getvalue())
+
+    def read_log(self) -> list[dict[str, float]]:
+        """Read a record for each epoch that is over.
+
+        Raises:
+            RunError: The log is damaged.
+        """
+        if not self.log_path.is_file():
+            return []
+        try:
+            with open(self.log_path, newline="") as file:
+                return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{self.log_path}: damaged, or of another version ({error})") from error
+
+    def hash_model(self) -> str | None:
+        """Identify the model of the best epoch so far; None if there is none."""
+        if not self.model_path.is_file():
+            return None
+        with open(self.model_path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, then remove what only an unfinished training needs."""

@@ -19,8 +19,9 @@ from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
 from trainer import SelectionError, Store, open_store
 from trainer.cli import cli
 from trainer.errors import RunError
-from trainer.evaluate import evaluate, locate_evaluation, measure_predictions
+from trainer.evaluate import evaluate, measure_predictions
 from trainer.metrics import tune_thresholds
+from trainer.run import locate_evaluation
 
 pytestmark = OWN_WARNINGS
 

@@ -18,6 +18,8 @@ from trainer.metrics import (
     measure_classes,
     measure_decisions,
     measure_ranking,
+    patch_cross_entropy,
+    trace_precision,
     tune_thresholds,
 )
 
@@ -51,6 +53,24 @@ def test_average_precision_is_that_of_scikit_learn(case: Case) -> None:
     for place in np.flatnonzero(_present(truth)):
         expected = oracle.average_precision_score(truth[:, place], scores[:, place])
         assert found[place] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_area_under_a_precision_curve_is_the_average_precision(case: Case) -> None:
+    truth, scores = case
+    recalls = np.linspace(0, 1, 20_001)[1:]
+    areas = trace_precision(truth, scores, recalls).mean(0)
+    assert np.isnan(areas).tolist() == (~_present(truth)).tolist()
+    np.testing.assert_allclose(areas, average_precision(truth, scores), atol=2e-4)
+
+
+def test_a_precision_curve_goes_through_the_points_of_scikit_learn(case: Case) -> None:
+    truth, scores = case
+    for place in np.flatnonzero(_present(truth)):
+        precision, recall, _ = oracle.precision_recall_curve(truth[:, place], scores[:, place])
+        reached, first = np.unique(recall[::-1], return_index=True)  # of one recall, the highest threshold
+        expected = precision[::-1][first][reached > 0]
+        found = trace_precision(truth[:, place, None], scores[:, place, None], reached[reached > 0])
+        np.testing.assert_allclose(found[:, 0], expected, atol=1e-9)
 
 
 def test_area_under_roc_is_that_of_scikit_learn(case: Case) -> None:
@@ -141,6 +161,8 @@ def test_cross_entropy_is_the_log_loss(case: Case) -> None:
     scores = np.clip(scores, 0.01, 0.99)
     expected = np.mean([oracle.log_loss(t, s, labels=[0, 1]) for t, s in zip(truth.T, scores.T, strict=True)])
     assert cross_entropy(truth, scores) == pytest.approx(expected, rel=1e-5)
+    by_patch = [oracle.log_loss(t, s, labels=[0, 1]) for t, s in zip(truth, scores, strict=True)]
+    np.testing.assert_allclose(patch_cross_entropy(truth, scores), by_patch, rtol=1e-5)
 
 
 def test_an_empty_split_of_labels_has_no_score() -> None:

@@ -11,7 +11,7 @@ import click
 from tqdm import tqdm
 
 from trainer.commands.backend import quieten_backend
-from trainer.run import RunFolder
+from trainer.run import RunFolder, locate_evaluation
 from trainer.store import open_store
 
 
@@ -33,7 +33,7 @@ def evaluate(run: Path, *, split: str, store: str | None, threads: int | None, a
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     opened = open_store(store or RunFolder(run).read_record().store)
     quieten_backend()
-    from trainer.evaluate import evaluate, locate_evaluation  # noqa: PLC0415
+    from trainer.evaluate import evaluate  # noqa: PLC0415
 
     with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
         found = evaluate(opened, run, split, threads=threads, report=bar.update)
