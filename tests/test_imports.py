@@ -22,9 +22,9 @@ CONVERTER = """
 errors
 model
 bigearthnet
-annotation footprint lists plan raster receipt scan shard statistics store tiff
+annotation colours footprint lists plan raster receipt scan shard statistics store tiff
 metadata
-archive patch table target
+archive patch picture table target
 events finish info inspection run task
 convert query verify
 sample.surface
