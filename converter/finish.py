@@ -14,6 +14,7 @@ import numpy as np
 
 from converter import __version__
 from converter.bigearthnet import CITATIONS, LABELS_19, LABELS_43, LICENSE, N_PATCHES, SPLITS, TITLES
+from converter.interrupts import hold_interrupts
 from converter.model import Layout, Reject
 from converter.plan import Plan
 from converter.receipt import Receipt
@@ -58,7 +59,8 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
     }
     shards = {made.path for receipt in receipts for made in receipt.objects}
     remove_other_shards(store, shards)
-    write_metadata(store, plan.layout, coordinates, attributes)
+    with hold_interrupts():  # zarr would leave its event loop behind, and complain
+        write_metadata(store, plan.layout, coordinates, attributes)
     write_rejects(store, rejects)
     metadata = {
         "fingerprint": fingerprint,

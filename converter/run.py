@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import resource_tracker
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from distributed import Client, Future, LocalCluster, Worker, as_completed
 from distributed.comm.core import CommClosedError
@@ -28,6 +28,7 @@ from distributed.scheduler import KilledWorker
 
 from converter import __version__
 from converter.errors import PlanError, StoreError
+from converter.interrupts import hold_interrupts
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
@@ -130,7 +131,7 @@ def open_cluster(n_workers: int | None, scheduler: str | None, folders: Sequence
 @contextmanager
 def _start_cluster(n_workers: int | None) -> Iterator[LocalCluster]:
     """Start worker processes, and end them at once when they are not needed any more."""
-    with _hold_interrupts():
+    with _mask_interrupts():
         try:
             cluster = LocalCluster(
                 n_workers=n_workers or os.cpu_count() or 1,
@@ -144,14 +145,14 @@ def _start_cluster(n_workers: int | None) -> Iterator[LocalCluster]:
     try:
         yield cluster
     finally:
-        with _hold_interrupts():
+        with _mask_interrupts():
             cluster.close()
 
 
 @contextmanager
 def _connect(address: str | LocalCluster, name: str, folders: Sequence[str]) -> Iterator[Cluster]:
     """Connect to a scheduler; if it goes away later, say so instead of what broke first."""
-    with _hold_interrupts():
+    with _mask_interrupts():
         try:
             client = Client(address, timeout=_CONNECT_SECONDS)
         except (OSError, ValueError) as error:
@@ -164,7 +165,7 @@ def _connect(address: str | LocalCluster, name: str, folders: Sequence[str]) -> 
             "without --scheduler, the same command goes on"
         ) from error
     finally:
-        with _hold_interrupts():
+        with _mask_interrupts():
             client.close()
 
 
@@ -185,7 +186,7 @@ def _silence_logs() -> Iterator[None]:
 
 
 @contextmanager
-def _hold_interrupts() -> Iterator[None]:
+def _mask_interrupts() -> Iterator[None]:
     """Put Ctrl-C off while a cluster starts or ends, which takes seconds and cannot be cut short cleanly.
 
     A terminal sends it to every process in the foreground. Processes that are started meanwhile, and the threads that
@@ -195,20 +196,12 @@ def _hold_interrupts() -> Iterator[None]:
         yield
         return
     _start_resource_tracker()
-    held: list[int] = []
-
-    def hold(number: int, _: Any) -> None:
-        held.append(number)
-
-    before = signal.signal(signal.SIGINT, hold)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        signal.signal(signal.SIGINT, before)
-    if held:
-        raise KeyboardInterrupt
+    with hold_interrupts():
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _start_resource_tracker() -> None:

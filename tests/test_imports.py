@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("converter", "trainer")
 
 CONVERTER = """
-errors
+errors interrupts
 model
 bigearthnet
 annotation colours footprint lists plan raster receipt scan shard statistics store tiff
