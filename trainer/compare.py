@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from trainer.errors import OptionError, RunError
 from trainer.evaluate import evaluate
-from trainer.fit import FitOptions, Report, fit
+from trainer.fit import FitOptions, fit
+from trainer.progress import Report
 from trainer.recipe import Recipe
 from trainer.run import RunFolder
 from trainer.store import Store

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.devices import Wanted, find_devices
 from trainer.errors import OptionError, RunError
 from trainer.events import EventLog
 from trainer.layers import WeightedCrossEntropy
@@ -19,6 +19,7 @@ from trainer.metrics import baseline_average_precision, cross_entropy, measure_r
 from trainer.networks import ModelCard, build_model, describe_model, save_model
 from trainer.options import StreamOptions, count_cores
 from trainer.predict import predict_selection, select_patches, take_pixels
+from trainer.progress import EpochEnded, Report, Started, Stepped
 from trainer.recipe import FINAL_RATE, Recipe
 from trainer.run import Position, RunFolder, RunRecord
 from trainer.store import Selection, Store
@@ -31,46 +32,6 @@ _FOCAL_GAMMA: Final = 2.0
 
 
 @dataclass(frozen=True)
-class Started:
-    """The training begins, or goes on."""
-
-    recipe: Recipe
-    n_train: int
-    n_validation: int
-    n_weights: int
-    n_steps: int
-    """Of an epoch."""
-    baseline: float
-    """Macro average precision on validation of a constant prediction: the mean label frequency."""
-    epoch: int
-    step: int
-    """Where it begins: 0, 0 unless it goes on."""
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """A step was trained."""
-
-    epoch: int
-    step: int
-    """Steps of the epoch done."""
-    loss: float
-    """Mean over these."""
-
-
-@dataclass(frozen=True)
-class EpochEnded:
-    """An epoch was trained and validated."""
-
-    record: dict[str, float]
-    """What the log says of it."""
-    is_best: bool
-
-
-Report = Callable[[Started | Stepped | EpochEnded], None]
-
-
-@dataclass(frozen=True)
 class FitOptions:
     """What does not change what comes out of a training."""
 
@@ -79,6 +40,8 @@ class FitOptions:
     checkpoint_steps: int = CHECKPOINT_STEPS
     """Steps between two saved states within an epoch."""
     tensorboard: bool = True
+    devices: Wanted = 1
+    """How many devices share each batch, see `trainer.devices`."""
     command: str = ""
     """What the user typed."""
 
@@ -143,16 +106,20 @@ class _Training:
         if self.recipe.deterministic:
             _make_deterministic()
         keras.utils.set_random_seed(self.recipe.seed)
-        self.model = build_model(
-            self.recipe,
-            [info for info in store.arrays if info.name in bands],
-            bands,
-            {name: (mean.tolist(), std.tolist()) for name, (mean, std) in scales.items()},
-            self.train.classes,
-        )
-        self.card: ModelCard = describe_model(self.model)
-        self.stream = Stream(self.train, _stream_options(self.recipe, self.card, options))
-        _compile(self.model, self.recipe, self.train, len(self.stream))
+        self.devices = find_devices(options.devices)
+        self.devices.check_batch(self.recipe.batch_size or 0)
+        with self.devices.scope():
+            self.model = build_model(
+                self.recipe,
+                [info for info in store.arrays if info.name in bands],
+                bands,
+                {name: (mean.tolist(), std.tolist()) for name, (mean, std) in scales.items()},
+                self.train.classes,
+            )
+            self.card: ModelCard = describe_model(self.model)
+            self.stream = Stream(self.train, _stream_options(self.recipe, self.card, options))
+            _compile(self.model, self.recipe, self.train, len(self.stream))
+        self.worker = self.devices.spread(self.model)
         self.variables = [*self.model.variables, *self.model.optimizer.variables]
         self.truth = self.validation.labels
         folder.begin(self.record)  # now that nothing can be wrong with the options
@@ -170,6 +137,7 @@ class _Training:
                 n_weights=self.model.count_params(),
                 n_steps=len(self.stream),
                 baseline=baseline,
+                n_devices=len(self.devices),
                 epoch=at.epoch,
                 step=at.step,
             )
@@ -177,7 +145,8 @@ class _Training:
         events = EventLog(self.folder.events_path) if self.options.tensorboard else None
         try:
             while not at.is_over(self.recipe):
-                self._train_epoch()
+                with self.devices.training(self.model):
+                    self._train_epoch()
                 record = self._end_epoch()
                 if events:
                     events.write(record)
@@ -217,7 +186,7 @@ class _Training:
             start = time.perf_counter()
             batch = self.stream.batch(at.epoch, at.step)
             waited = time.perf_counter()
-            found = self.model.train_on_batch(take_pixels(batch, self.card), batch["labels"], return_dict=True)
+            found = self.worker.train_on_batch(take_pixels(batch, self.card), batch["labels"], return_dict=True)
             if not np.isfinite(found["loss"]):
                 raise RunError(
                     f"{self.folder.path}: the loss is {found['loss']} in step {at.step + 1} of epoch {at.epoch + 1}; "
@@ -234,7 +203,7 @@ class _Training:
     def _end_epoch(self) -> dict[str, float]:
         """Validate, keep the model if it is the best so far, and save where we are."""
         at = self.position
-        probabilities = predict_selection(self.model, self.card, self.validation, threads=self.options.threads)
+        probabilities = predict_selection(self.worker, self.card, self.validation, threads=self.options.threads)
         scores = measure_ranking(self.truth, probabilities)
         record = {
             "epoch": at.epoch + 1,

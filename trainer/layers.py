@@ -8,6 +8,8 @@ from typing import Any, Final
 import keras
 from keras import ops
 
+from trainer.devices import locate_device
+
 PACKAGE: Final = "bigearthnet_store"
 """Namespace of our classes in saved models."""
 
@@ -63,7 +65,7 @@ class RandomSymmetry(keras.layers.Layer):  # type: ignore[misc]
         """Draw three bits for each patch."""
         if not training:
             return pixels
-        drawn = keras.random.uniform((ops.shape(pixels)[0], 3), seed=self.seed_generator) < 0.5
+        drawn = _draw(pixels, 3, self.seed_generator) < 0.5
         for bit, moved in enumerate((lambda x: ops.flip(x, 1), lambda x: ops.flip(x, 2), _swap)):
             if moved is not _swap or self.transpose:
                 pixels = ops.where(ops.reshape(drawn[:, bit], (-1, 1, 1, 1)), moved(pixels), pixels)
@@ -80,6 +82,26 @@ class RandomSymmetry(keras.layers.Layer):  # type: ignore[misc]
 
 def _swap(pixels: Any) -> Any:
     return ops.transpose(pixels, (0, 2, 1, 3))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DropFeatures(keras.layers.Dropout):  # type: ignore[misc]
+    """Dropout of features (patch, feature), the same on any number of devices."""
+
+    def call(self, features: Any, *, training: bool = False) -> Any:
+        """Drop each feature of each patch by itself."""
+        if not training or self.rate == 0:
+            return features
+        kept = _draw(features, features.shape[1], self.seed_generator) >= self.rate
+        return ops.where(kept, features / (1 - self.rate), ops.zeros_like(features))
+
+
+def _draw(patches: Any, n_draws: int, seed: Any) -> Any:
+    """Draw numbers from 0 to 1 for each patch; all devices draw those of the whole batch, and take their part."""
+    n_devices, place = locate_device()
+    n_patches = ops.shape(patches)[0]
+    drawn = keras.random.uniform((n_patches * n_devices, n_draws), seed=seed)
+    return drawn[place * n_patches : (place + 1) * n_patches]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import keras
 
 from trainer.errors import OptionError, RunError
-from trainer.layers import ClassLogits, RandomSymmetry, StandardizeBands
+from trainer.layers import ClassLogits, DropFeatures, RandomSymmetry, StandardizeBands
 from trainer.model import ArrayInfo
 from trainer.recipe import SMALL, Recipe
 
@@ -85,7 +85,7 @@ def build_model(
     keras.config.set_dtype_policy(recipe.precision)  # keras.applications takes no other way
     try:
         features = _apply_network(recipe.network, pixels)
-        features = keras.layers.Dropout(recipe.dropout, seed=recipe.seed + 1)(features)
+        features = DropFeatures(recipe.dropout, seed=recipe.seed + 1)(features)
         return keras.Model(inputs, ClassLogits(classes, name="logits")(features), name="classifier")
     finally:
         keras.config.set_dtype_policy(policy)

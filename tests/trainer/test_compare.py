@@ -16,7 +16,8 @@ from trainer import OptionError, Store
 from trainer.cli import cli
 from trainer.compare import METRICS, Member, compare, judge
 from trainer.errors import RunError
-from trainer.fit import FitOptions, Started
+from trainer.fit import FitOptions
+from trainer.progress import Started
 
 pytestmark = OWN_WARNINGS
 

@@ -22,10 +22,11 @@ from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, t
 from trainer import OptionError, SelectionError, Store, open_store
 from trainer.cli import cli
 from trainer.errors import RunError
-from trainer.fit import EpochEnded, FitOptions, Started, Stepped, fit
+from trainer.fit import FitOptions, fit
 from trainer.metrics import macro_average_precision
 from trainer.networks import describe_model, load_model
 from trainer.predict import predict_selection
+from trainer.progress import EpochEnded, Started, Stepped
 from trainer.run import RunFolder
 
 pytestmark = OWN_WARNINGS

@@ -6,13 +6,13 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from trainer.commands.backend import quieten_backend
 from trainer.commands.display import FitDisplay
-from trainer.commands.recipe import add_recipe
+from trainer.commands.recipe import add_devices, add_recipe
 from trainer.recipe import Recipe
 from trainer.store import open_store
 
@@ -28,6 +28,7 @@ from trainer.store import open_store
 )
 @click.option("--seeds", default=3, show_default=True, help="Trainings of each member; the seeds count up from --seed.")
 @partial(add_recipe, without="bands")
+@add_devices
 @click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def compare(
@@ -37,6 +38,7 @@ def compare(
     bands: tuple[str, ...],
     seeds: int,
     labels: str,
+    devices: int | Literal["all"],
     threads: int | None,
     as_json: bool,
     **recipe: Any,
@@ -54,7 +56,7 @@ def compare(
     from trainer.compare import compare  # noqa: PLC0415
     from trainer.fit import FitOptions  # noqa: PLC0415
 
-    options = FitOptions(threads=threads, command=f"python -m trainer {' '.join(sys.argv[1:])}")
+    options = FitOptions(threads=threads, devices=devices, command=f"python -m trainer {' '.join(sys.argv[1:])}")
     with FitDisplay() as display:
         found = compare(
             opened,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import click
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from trainer.fit import EpochEnded, Started, Stepped
+from trainer.progress import EpochEnded, Started, Stepped
 
 
 class FitDisplay:
@@ -28,8 +27,6 @@ class FitDisplay:
 
     def __call__(self, event: Started | Stepped | EpochEnded) -> None:
         """Show an event."""
-        from trainer.fit import Started, Stepped  # noqa: PLC0415 - loaded long since
-
         if isinstance(event, Started):
             self._show_start(event)
         elif isinstance(event, Stepped):
@@ -42,7 +39,8 @@ class FitDisplay:
         self._n_epochs, self._n_steps = recipe.epochs, event.n_steps
         lines = [
             f"Network    {recipe.network}, {event.n_weights:,} weights, bands {recipe.bands}, {recipe.labels} classes",
-            f"Patches    {event.n_train:,} train, {event.n_validation:,} validation; batches of {recipe.batch_size}, "
+            f"Patches    {event.n_train:,} train, {event.n_validation:,} validation; batches of {recipe.batch_size}"
+            f"{f' on {event.n_devices} devices' if event.n_devices > 1 else ''}, "
             f"{event.n_steps:,} an epoch, {recipe.warmup_steps:,} to warm up",
             f"Baseline   validation macro AP {event.baseline:.4f} (label frequency)",
         ]

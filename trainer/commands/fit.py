@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from trainer.commands.backend import quieten_backend
 from trainer.commands.display import FitDisplay
-from trainer.commands.recipe import add_recipe
+from trainer.commands.recipe import add_devices, add_recipe
 from trainer.recipe import Recipe
 from trainer.store import open_store
 
@@ -20,6 +20,7 @@ from trainer.store import open_store
 @click.argument("store")
 @click.argument("run", type=click.Path(path_type=Path))
 @add_recipe
+@add_devices
 @click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
 @click.option(
     "--checkpoint-steps", default=250, show_default=True, help="Steps between two saved states within an epoch."
@@ -31,6 +32,7 @@ def fit(
     run: Path,
     *,
     labels: str,
+    devices: int | Literal["all"],
     threads: int | None,
     checkpoint_steps: int,
     tensorboard: bool,
@@ -52,6 +54,7 @@ def fit(
 
     options = FitOptions(
         threads=threads,
+        devices=devices,
         checkpoint_steps=checkpoint_steps,
         tensorboard=tensorboard,
         command=f"python -m trainer {' '.join(sys.argv[1:])}",

@@ -41,6 +41,25 @@ _CHOICES = {
 }
 
 
+class _NumberOrAll(click.ParamType):  # type: ignore[type-arg] # generic only in newer versions
+    """A number of devices, or all of them."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Leave `all` as it is."""
+        return value if value == "all" else click.INT.convert(value, param, ctx)
+
+
+add_devices = click.option(
+    "--devices",
+    type=_NumberOrAll(),
+    default=1,
+    show_default=True,
+    help="Devices of this machine that share each batch: so many, or all GPUs that there are. Needs TensorFlow.",
+)
+
+
 def add_recipe(command: Callable[..., Any], without: str = "") -> Callable[..., Any]:
     """Add an option for each field of a recipe, except perhaps one."""
     for field in reversed(fields(Recipe)):
