@@ -6,13 +6,13 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import rasterio
 from numpy.typing import NDArray
 
 from converter.cli import cli
@@ -41,26 +41,29 @@ class Samples:
         rows: list[dict[str, Any]] = pq.read_table(self.table(store)).to_pylist()
         return rows
 
-    @cached_property
-    def v1(self) -> Archive:
-        return Archive(self.root / "data/sample")
-
-    @cached_property
-    def pairs(self) -> tuple[Archive, Archive]:
-        """Sentinel-2 and Sentinel-1."""
+    def tif(self, store: str, row: dict[str, Any], band: str) -> Path:
+        """Find the GeoTIFF that a band of a patch was made from."""
+        if store == "v2-store":
+            return V2Archive(self.root / "data/sample-v2", (row,)).tif(row["patch_id"], band)
+        if store == "sample-store":
+            return self.v1.tif(row["patch_id"], band)
         folder = self.root / "data/sample-pairs"
-        return Archive(folder / "BigEarthNet-v1.0"), Archive(folder / "BigEarthNet-S1-v1.0")
+        if band in ARRAYS_V2["s1_10m"]:
+            return Archive(folder / "BigEarthNet-S1-v1.0").tif(row["s1_name"], band)
+        return Archive(folder / "BigEarthNet-v1.0").tif(row["patch_id"], band)
+
+    @property
+    def v1(self) -> Archive:
+        """The archive of `sample-store`."""
+        return Archive(self.root / "data/sample")
 
     def read_array(self, store: str, row: dict[str, Any], array: str) -> NDArray[Any]:
         """Read the pixels of a patch from its archive, as rasterio does."""
-        if store == "v2-store":
-            return V2Archive(self.root / "data/sample-v2", (row,)).read_array(row["patch_id"], array)
-        if store == "sample-store":
-            return self.v1.read_array(row["patch_id"], array)
-        s2, s1 = self.pairs
-        if array != "s1_10m":
-            return s2.read_array(row["patch_id"], array)
-        return np.stack([s1.read_band(row["s1_name"], band) for band in ARRAYS_V2[array]])
+        bands = []
+        for band in ARRAYS_V2[array]:
+            with rasterio.open(self.tif(store, row, band)) as source:
+                bands.append(source.read(1))
+        return bands[0] if array == "reference_map" else np.stack(bands)
 
 
 def make_samples(root: Path) -> Samples:
