@@ -48,11 +48,11 @@ class Reader(Protocol):
 class MappedShards:
     """The shards of one array that have been read so far: opened on first use, shared by all readers."""
 
-    checked: bytearray
-    """For each patch, 1 if its chunk has been found sound since its shard was opened."""
+    checked: NDArray[np.bool_]
+    """For each patch, whether its chunk has been found sound since its shard was opened, shape (patch,)."""
 
     def __init__(self, info: ArrayInfo, objects: Objects) -> None:
-        self.checked = bytearray(info.n_patches)
+        self.checked = np.zeros(info.n_patches, np.bool_)
         self._info, self._objects = info, objects
         self._opened: dict[int, Shard] = {}
         self._guard = threading.Lock()
@@ -77,8 +77,7 @@ class MappedShards:
         finally:
             os.close(descriptor)
         with self._guard:
-            first, last = number * self._info.shard_size, min((number + 1) * self._info.shard_size, len(self.checked))
-            self.checked[first:last] = bytes(last - first)
+            self.checked[number * self._info.shard_size : (number + 1) * self._info.shard_size] = False
             self._opened[number] = shard
             while self._is_crowded():
                 # The oldest goes; a thread that still reads it keeps it alive.
@@ -112,44 +111,45 @@ class ShardReader:
 
     def read(self, rows: NDArray[np.integer], out: NDArray[Any], symmetries: NDArray[np.uint8] | None) -> None:
         """Read patches; see `Reader`."""
-        slots = out.reshape(len(out), -1).view(np.uint8)
-        turns = [0] * len(rows) if symmetries is None else symmetries.tolist()
-        decoder, patch = self._scratch(out)
-        decode, get, size = decoder.decode, self._shards.get, self._info.shard_size
-        once, check, checked = self._check == "first", self._check == "always", self._shards.checked
-        row = -1
         try:
-            for slot, (row, turn) in enumerate(zip(rows.tolist(), turns, strict=True)):
-                number, position = divmod(row, size)
-                chunk = get(number).chunk(position)
-                if once:
-                    check = not checked[row]
+            self._decode(rows, out)
+        except DamageError:
+            self._name_damage(rows, out)
+        if symmetries is not None:
+            for slot, turn in enumerate(symmetries.tolist()):
                 if turn:
-                    decode(chunk, patch.reshape(-1).view(np.uint8), check)
-                    out[slot] = turn_patch(patch, turn)
-                else:
-                    decode(chunk, slots[slot], check)
-                if check:
-                    checked[row] = 1
-        except DamageError as error:
-            number, position = divmod(row, size)
-            raise ReadError(
-                f"{self._name}: array {self._info.name}, shard {number} ({self._info.shard_key(number)}), patch {row} "
-                f"(chunk {position} of the shard): {error}; convert it again or copy the shard again"
-            ) from error
+                    out[slot] = turn_patch(out[slot].copy(), turn)
+
+    def _decode(self, rows: NDArray[np.integer], out: NDArray[Any]) -> None:
+        get, size, checked = self._shards.get, self._info.shard_size, self._shards.checked
+        chunks = [get(row // size).chunk(row % size) for row in rows.tolist()]
+        check = self._check == "always" or (self._check == "first" and not checked[rows].all())
+        self._decoder().decode(chunks, out.reshape(len(out), -1).view(np.uint8), check)
+        if check:
+            checked[rows] = True
+
+    def _name_damage(self, rows: NDArray[np.integer], out: NDArray[Any]) -> None:
+        """Read patches one by one, to find out which of them is damaged."""
+        for slot, row in enumerate(rows.tolist()):
+            try:
+                self._decode(rows[slot : slot + 1], out[slot : slot + 1])
+            except DamageError as error:
+                number, position = divmod(row, self._info.shard_size)
+                where = f"shard {number} ({self._info.shard_key(number)}), patch {row} (chunk {position} of the shard)"
+                raise ReadError(
+                    f"{self._name}: array {self._info.name}, {where}: {error}; convert it again or copy the shard again"
+                ) from error
 
     def fetch_ahead(self, rows: NDArray[np.integer]) -> None:
         """Announce rows that will be read soon."""
         self._shards.fetch_ahead(np.unique(rows // self._info.shard_size).tolist())
 
-    def _scratch(self, out: NDArray[Any]) -> tuple[RawDecoder | BloscDecoder, NDArray[Any]]:
-        """Return this thread's decoder and its memory for a patch that is to be turned."""
-        found: tuple[RawDecoder | BloscDecoder, NDArray[Any]] | None = getattr(self._local, "scratch", None)
+    def _decoder(self) -> RawDecoder | BloscDecoder:
+        """Return this thread's decoder."""
+        found: RawDecoder | BloscDecoder | None = getattr(self._local, "decoder", None)
         if found is None:
             make = RawDecoder if self._info.chain == "raw" else BloscDecoder
-            decoder = make(len(self._info.bands), self._info.plane_bytes, self._bands)
-            found = decoder, np.empty(out.shape[1:], out.dtype)
-            self._local.scratch = found
+            found = self._local.decoder = make(len(self._info.bands), self._info.plane_bytes, self._bands)
         return found
 
 

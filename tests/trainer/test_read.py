@@ -203,7 +203,7 @@ def test_bands_in_blocks_of_their_own_are_decoded_alone() -> None:
     chunk = np.frombuffer(blosc.compress(planes, b"zstd", 1, blosc.BITSHUFFLE, planes[0].nbytes) + bytes(4), np.uint8)
     assert int(chunk[8:12].view("<u4")[0]) == planes[0].nbytes
     out = np.empty(3 * planes[0].nbytes, np.uint8)
-    BloscDecoder(4, planes[0].nbytes, (2, 3, 0)).decode(chunk, out, check=False)
+    BloscDecoder(4, planes[0].nbytes, (2, 3, 0)).decode([chunk], out[None], check=False)
     np.testing.assert_array_equal(out.view(np.uint16).reshape(3, 60, 60), planes[[2, 3, 0]])
 
 
@@ -213,13 +213,13 @@ def test_chunks_that_blosc_only_stored_are_read() -> None:
     assert chunk[2] & 2
     for bands in (None, (3, 1)):
         out = np.empty((4 if bands is None else 2) * noise[0].nbytes, np.uint8)
-        BloscDecoder(4, noise[0].nbytes, bands).decode(chunk, out, check=False)
+        BloscDecoder(4, noise[0].nbytes, bands).decode([chunk], out[None], check=False)
         np.testing.assert_array_equal(out.view(np.uint16).reshape(-1, 60, 60), noise[list(bands or range(4))])
 
 
 def test_a_chunk_too_short_for_a_header_is_damage() -> None:
     with pytest.raises(DamageError, match="too few"):
-        BloscDecoder(1, 100, None).decode(np.zeros(10, np.uint8), np.zeros(100, np.uint8), check=False)
+        BloscDecoder(1, 100, None).decode([np.zeros(10, np.uint8)], np.zeros((1, 100), np.uint8), check=False)
 
 
 def _entries(path: Path) -> np.ndarray:
