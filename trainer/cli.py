@@ -15,6 +15,7 @@ from trainer.commands.compare import compare
 from trainer.commands.evaluate import evaluate
 from trainer.commands.fit import fit
 from trainer.commands.predict import predict
+from trainer.commands.report import report
 from trainer.errors import TrainerError
 from trainer.model import CHECKS
 from trainer.options import AUGMENTS, StreamOptions
@@ -143,6 +144,7 @@ cli.add_command(fit)
 cli.add_command(evaluate)
 cli.add_command(predict)
 cli.add_command(compare)
+cli.add_command(report)
 
 
 def main() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,6 +99,7 @@ class _Training:
             fingerprint=store.fingerprint,
             train=self.train.digest,
             validation=self.validation.digest,
+            n_patches={"train": len(self.train), "validation": len(self.validation)},
             bands=bands,
             classes=self.train.classes,
             store=store.name,
@@ -274,4 +278,12 @@ def _make_deterministic() -> None:
 
 
 def _list_versions() -> dict[str, str]:
-    return {"keras": keras.__version__, "backend": keras.config.backend(), "numpy": np.__version__}
+    backend = keras.config.backend()
+    return {
+        "bigearthnet-store": version("bigearthnet-store"),
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": backend,
+        backend: sys.modules[backend].__version__,
+        "numpy": np.__version__,
+    }

@@ -45,6 +45,8 @@ class RunRecord:
     """Digest of the training patches."""
     validation: str
     """Digest of the validation patches."""
+    n_patches: Mapping[str, int]
+    """Patches of either split."""
     bands: Mapping[str, tuple[str, ...]]
     """For each array, the bands that the model takes."""
     classes: tuple[str, ...]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import click
 
 from trainer.commands.backend import quieten_backend
 from trainer.commands.display import FitDisplay
+from trainer.commands.invocation import quote_command
 from trainer.commands.recipe import add_devices, add_recipe
 from trainer.recipe import Recipe
 from trainer.store import open_store
@@ -56,7 +56,7 @@ def compare(
     from trainer.compare import compare  # noqa: PLC0415
     from trainer.fit import FitOptions  # noqa: PLC0415
 
-    options = FitOptions(threads=threads, devices=devices, command=f"python -m trainer {' '.join(sys.argv[1:])}")
+    options = FitOptions(threads=threads, devices=devices, command=quote_command())
     with FitDisplay() as display:
         found = compare(
             opened,

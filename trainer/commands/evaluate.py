@@ -25,7 +25,8 @@ def evaluate(run: Path, *, split: str, store: str | None, threads: int | None, a
     """Measure the best model of a training on a whole split.
 
     Writes all metrics to RUN/evaluation/SPLIT.json and every patch's probabilities to RUN/evaluation/SPLIT.parquet.
-    Thresholds are 0.5, and the best for F1 on validation.
+    Thresholds are 0.5, and the best for F1 on validation. RUN/report.html shows all of it; see
+    `report --help`.
 
     \b
     Example:
@@ -34,15 +35,17 @@ def evaluate(run: Path, *, split: str, store: str | None, threads: int | None, a
     opened = open_store(store or RunFolder(run).read_record().store)
     quieten_backend()
     from trainer.evaluate import evaluate  # noqa: PLC0415
+    from trainer.report import write_report  # noqa: PLC0415
 
     with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
         found = evaluate(opened, run, split, threads=threads, report=bar.update)
+    written = write_report(run, opened)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     click.echo("\n".join(_describe_evaluation(found)))
     files = locate_evaluation(run, split)
-    click.echo(f"\nWritten: {files.metrics}, {files.predictions}")
+    click.echo(f"\nWritten: {files.metrics}, {files.predictions}, {written.path}")
 
 
 def _describe_evaluation(found: dict[str, Any]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import click
 
 from trainer.commands.backend import quieten_backend
 from trainer.commands.display import FitDisplay
+from trainer.commands.invocation import quote_command
 from trainer.commands.recipe import add_devices, add_recipe
 from trainer.recipe import Recipe
 from trainer.store import open_store
@@ -57,7 +57,7 @@ def fit(
         devices=devices,
         checkpoint_steps=checkpoint_steps,
         tensorboard=tensorboard,
-        command=f"python -m trainer {' '.join(sys.argv[1:])}",
+        command=quote_command(),
     )
     with FitDisplay() as display:
         result = fit(opened, run, chosen, options, display)

@@ -1,0 +1,132 @@
+"""Write the report of a training: one file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from trainer.recipe import Recipe
+from trainer.report.sections import (
+    describe_threshold,
+    draw_learning,
+    draw_precision,
+    list_baselines,
+    list_classes,
+    list_matrices,
+    list_patches,
+)
+from trainer.report.sources import Sources, read_sources
+from trainer.run import RunFolder
+from trainer.store import Store
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written."""
+
+    path: Path
+    notes: tuple[str, ...]
+    """What the report lacks, or says before its figures: a sentence each."""
+
+
+def write_report(run: Path | str, store: Store | None = None, split: str | None = None) -> Report:
+    """Write RUN/report.html, or write it anew.
+
+    The same files give the same report, byte by byte.
+
+    Args:
+        run: Folder of the training, finished or not, measured or not.
+        store: The one that it was trained on; None to look where it was then, and to do without pictures if it is not
+            there.
+        split: The split to show in detail, which must have been measured; None for test, else validation, else train.
+
+    Raises:
+        RunError: The folder holds no training, the split was not measured, or files do not belong together.
+        ReadError: A patch cannot be read.
+        RemoteError: A patch cannot be fetched.
+    """
+    sources = read_sources(RunFolder(run), store, split)
+    page = _render(_describe(sources))
+    path = sources.folder.report_path
+    temporary = path.with_name(f".new-{path.name}")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(path)
+    return Report(path, sources.notes)
+
+
+def _render(values: Mapping[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("trainer", "report"),
+        autoescape=True,  # names of classes and paths are anybody's
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"score": _format_score, "count": _format_count, "share": _format_share}
+    assets = {
+        name: Markup(files("trainer.report").joinpath(file).read_text(encoding="utf-8"))  # noqa: S704 - our own
+        for name, file in {"style": "report.css", "script": "report.js"}.items()
+    }
+    return environment.get_template("report.html.j2").render(**values, **assets)
+
+
+def _describe(sources: Sources) -> dict[str, Any]:
+    """Collect what the template shows."""
+    record = sources.record
+    values: dict[str, Any] = {
+        "run": sources.folder.path,
+        "record": record,
+        "notes": sources.notes,
+        "log": sources.log,
+        "result": sources.result,
+        "learning": draw_learning(sources.log, sources.result),
+        "evaluations": sources.evaluations,
+        "split": sources.split,
+        "recipe": _list_recipe(record.recipe),
+    }
+    if sources.split is None or sources.predictions is None:
+        return values
+    evaluation = sources.evaluations[sources.split]
+    overview, curves = draw_precision(sources.predictions, evaluation)
+    matrices, mix_ups = list_matrices(sources.predictions)
+    best, worst, has_pictures = list_patches(sources)
+    return values | {
+        "evaluation": evaluation,
+        "baselines": list_baselines(sources.predictions),
+        "decision": "at_tuned" if "at_tuned" in evaluation else "at_0.5",
+        "thresholds": describe_threshold(evaluation),
+        "classes": list_classes(evaluation),
+        "overview": overview,
+        "curves": curves,
+        "matrices": matrices,
+        "mix_ups": mix_ups,
+        "best": best,
+        "worst": worst,
+        "has_pictures": has_pictures,
+    }
+
+
+def _list_recipe(recipe: Recipe) -> list[tuple[str, Any, bool]]:
+    """List name and value of every option, and whether it is another than the default."""
+    defaults = asdict(Recipe())
+    return [
+        (name, value, defaults[name] is not None and value != defaults[name]) for name, value in asdict(recipe).items()
+    ]
+
+
+def _format_score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _format_count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _format_share(value: float) -> str:
+    return f"{value:.1%}"

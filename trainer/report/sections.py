@@ -1,0 +1,257 @@
+"""The sections of a report as the values that its template shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.metrics import THRESHOLD, baseline_average_precision, trace_precision
+from trainer.predictions import PredictionTable
+from trainer.report.charts import Box, Chart, Series, draw_chart
+from trainer.report.mistakes import MixUp, count_mistakes, rank_patches
+from trainer.report.pictures import draw_patches
+from trainer.report.sources import Sources
+
+N_PATCHES: Final = 6
+"""Best patches shown, and worst ones."""
+_N_MIX_UPS: Final = 10
+_RECALLS: Final = np.linspace(0, 1, 201)[1:]
+_FEW: Final = slice(3, None, 4)
+"""Recalls for the small charts, which are 150 pixels wide: every fourth, and the last."""
+_SQUARE: Final = Box(width=420, height=360, left=40, right=410, top=10, bottom=328)
+_SMALL: Final = Box(width=150, height=110, left=22, right=146, top=6, bottom=92)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its title and its legend: for each line its style, name and score."""
+
+    title: str
+    chart: Chart
+    legend: tuple[tuple[str, str, float | None], ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A field of a table of mistakes."""
+
+    n_patches: int
+    share: float
+    is_own: bool
+    """On the diagonal."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A table of mistakes: for each class that occurs its place, its support and a cell for every class."""
+
+    title: str
+    text: str
+    verb: str
+    style: str
+    rows: tuple[tuple[int, int, tuple[Cell, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Label:
+    """What was said of one class of one patch."""
+
+    name: str
+    kind: str
+    """hit, missed or added."""
+    probability: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """A patch with its picture and labels."""
+
+    patch_id: str
+    country: str
+    season: str
+    loss: float
+    picture: str | None
+    labels: tuple[Label, ...]
+
+    @property
+    def description(self) -> str:
+        """Say what the picture shows, as far as anyone knows."""
+        true = [label.name for label in self.labels if label.kind != "added"]
+        return f"Patch {self.patch_id} in natural colours; true labels: {'; '.join(true) or 'none'}"
+
+
+def draw_learning(log: Sequence[Mapping[str, float]], result: Mapping[str, Any] | None) -> list[Figure]:
+    """Draw loss, validation score and learning rate by epoch."""
+    if not log:
+        return []
+    columns = {name: np.array([record[name] for record in log]) for name in log[0]}
+    epochs = columns["epoch"]
+
+    def draw(title: str, lines: dict[str, tuple[NDArray[Any], Any]]) -> Figure:
+        series = [Series(name, epochs, y, style, has_dots=style != "reference") for name, (y, style) in lines.items()]
+        span = (float(epochs[0]), float(epochs[-1]))
+        chart = draw_chart(f"{title} by epoch", series, x_name="epoch", x_range=span, whole=True)
+        return Figure(title, chart, tuple((one.style, one.name, float(one.y[-1])) for one in series))
+
+    scores = {
+        "macro": (columns["val_macro_ap"], "first"),
+        "micro": (columns["val_micro_ap"], "second"),
+    }
+    if result is not None:
+        constant = np.full(len(log), result["baseline_macro_ap"])
+        scores["label frequency"] = (constant, "reference")
+    return [
+        draw("Loss", {"training": (columns["loss"], "first"), "validation": (columns["val_loss"], "second")}),
+        draw("Average precision on validation", scores),
+        draw("Learning rate", {"at the end": (columns["learning_rate"], "first")}),
+    ]
+
+
+def list_classes(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List every class with its scores; decisions are those of the tuned threshold, if there is one."""
+    decision = "at_tuned" if "at_tuned" in evaluation else "at_0.5"
+    return [
+        {
+            "name": name,
+            "frequency": values["support"] / evaluation["patches"],
+            **{metric: value for metric, value in values.items() if not metric.startswith("at_")},
+            **values[decision],
+        }
+        for name, values in evaluation["classes"].items()
+    ]
+
+
+def list_baselines(predictions: PredictionTable) -> dict[str, float]:
+    """Compute what a constant prediction of every class's frequency reaches, by macro and micro mean."""
+    assert predictions.truth is not None
+    frequencies, n_classes = np.unique(predictions.truth.mean(0), return_counts=True)
+    hits, n_classes = (frequencies * n_classes)[::-1], n_classes[::-1]  # classes of one frequency are one threshold
+    micro = (hits * np.cumsum(hits) / np.cumsum(n_classes)).sum() / hits.sum() if hits.any() else np.nan
+    return {"macro": baseline_average_precision(predictions.truth), "micro": float(micro)}
+
+
+def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) -> tuple[Figure, list[Figure]]:
+    """Draw precision over recall: one chart of the means, and a small one for each class that occurs."""
+    assert predictions.truth is not None
+    truth, scores = predictions.truth, predictions.probabilities
+    traces = trace_precision(truth, scores, _RECALLS)
+    present = np.flatnonzero(truth.any(0))
+    micro = trace_precision(truth.reshape(-1, 1), scores.reshape(-1, 1), _RECALLS)[:, 0]
+    macro = traces[:, present].mean(1) if len(present) else np.full(len(_RECALLS), np.nan)
+    lines = [
+        *(Series(predictions.classes[place], _RECALLS, traces[:, place], "faint", is_stair=True) for place in present),
+        Series("micro", _RECALLS, micro, "second", is_stair=True),
+        Series("macro", _RECALLS, macro, "first", is_stair=True),
+    ]
+    span: dict[str, Any] = {"x_name": "recall", "x_range": (0.0, 1.0), "y_range": (0.0, 1.0)}
+    chart = draw_chart("Precision over recall: micro and macro mean, and every class", lines, **span, box=_SQUARE)
+    legend = (
+        ("first", "macro", evaluation["ranking"]["macro"]["average_precision"]),
+        ("second", "micro", evaluation["ranking"]["micro"]["average_precision"]),
+        ("faint", "a class", None),
+    )
+    small = [
+        Figure(
+            predictions.classes[place],
+            draw_chart(
+                f"Precision over recall of {predictions.classes[place]}",
+                [
+                    Series("label frequency", np.array([0, 1]), np.full(2, truth[:, place].mean()), "reference"),
+                    Series(predictions.classes[place], _RECALLS[_FEW], traces[_FEW, place], "first", is_stair=True),
+                    _mark_threshold(predictions, int(place)),
+                ],
+                **span,
+                box=_SMALL,
+            ),
+            (("first", "average precision", evaluation["classes"][predictions.classes[place]]["average_precision"]),),
+        )
+        for place in present
+    ]
+    return Figure("Precision over recall", chart, legend), small
+
+
+def list_matrices(predictions: PredictionTable) -> tuple[list[Matrix], tuple[MixUp, ...]]:
+    """List which classes are added and missed beside which, and the most frequent mix-ups."""
+    assert predictions.truth is not None
+    found = count_mistakes(predictions.truth, predictions.predicted)
+    present = np.flatnonzero(found.support)
+    matrices = []
+    for title, text, verb, counts in (
+        ("Added", "is predicted though it is not there", "added", found.added),
+        ("Missed", "is there but not predicted; on the diagonal the class itself", "missed", found.missed),
+    ):
+        shares = found.share(counts)
+        rows = tuple(
+            (
+                int(row),
+                int(found.support[row]),
+                tuple(
+                    Cell(int(counts[row, column]), float(shares[row, column]), bool(row == column))
+                    for column in range(len(predictions.classes))
+                ),
+            )
+            for row in present
+        )
+        matrices.append(Matrix(title, text, verb, verb, rows))
+    return matrices, found.mix_ups[:_N_MIX_UPS]
+
+
+def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
+    """List the patches that the model knows best and worst, and say whether there are pictures of them."""
+    predictions = sources.predictions
+    assert predictions is not None
+    assert predictions.truth is not None
+    best, worst, losses = rank_patches(predictions.truth, predictions.probabilities, N_PATCHES)
+    places = np.concatenate([best, worst])
+    pictures = None if sources.store is None else draw_patches(sources.store, predictions.indices[places])
+    cards = [
+        Card(
+            patch_id=predictions.patch_ids[place],
+            country=predictions.countries[place] or "unknown country",
+            season=predictions.seasons[place] or "unknown season",
+            loss=float(losses[place]),
+            picture=None if pictures is None else pictures[number],
+            labels=_list_labels(predictions, int(place)),
+        )
+        for number, place in enumerate(places)
+    ]
+    return cards[: len(best)], cards[len(best) :], pictures is not None
+
+
+def _mark_threshold(predictions: PredictionTable, place: int) -> Series:
+    """Mark what is reached at the threshold of a class."""
+    assert predictions.truth is not None
+    true, predicted = predictions.truth[:, place], predictions.predicted[:, place]
+    hits = float((true & predicted).sum())
+    precision = hits / predicted.sum() if predicted.any() else np.nan
+    name = f"at the threshold {predictions.thresholds[place]:.2f}"
+    return Series(name, np.array([hits / true.sum()]), np.array([precision]), "second", has_dots=True)
+
+
+def _list_labels(predictions: PredictionTable, place: int) -> tuple[Label, ...]:
+    """List the classes of a patch that are true or predicted, the most probable first."""
+    assert predictions.truth is not None
+    true, predicted = predictions.truth[place], predictions.probabilities[place] >= predictions.thresholds
+    order = np.argsort(-predictions.probabilities[place], kind="stable")
+    return tuple(
+        Label(
+            name=predictions.classes[column],
+            kind=("hit" if predicted[column] else "missed") if true[column] else "added",
+            probability=float(predictions.probabilities[place, column]),
+            threshold=float(predictions.thresholds[column]),
+        )
+        for column in order
+        if true[column] or predicted[column]
+    )
+
+
+def describe_threshold(evaluation: Mapping[str, Any]) -> str:
+    """Say which thresholds decide what is predicted."""
+    if "at_tuned" in evaluation:
+        return "thresholds tuned for F1 on validation, one a class"
+    return f"the threshold {THRESHOLD}"

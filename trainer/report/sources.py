@@ -1,0 +1,165 @@
+"""What a report is made of: everything in the folder of a training, and the store if it is within reach."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from trainer.errors import RunError, TrainerError
+from trainer.metrics import macro_average_precision
+from trainer.predictions import PredictionTable, read_predictions
+from trainer.run import RunFolder, RunRecord, locate_evaluation
+from trainer.store import Store, open_store
+
+SPLITS: Final = ("test", "validation", "train")
+"""In the order in which a report prefers them."""
+_SAME: Final = 1e-6
+"""Relative difference by which a score may change on its way through float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """What is known of a training."""
+
+    folder: RunFolder
+    record: RunRecord
+    log: list[dict[str, float]]
+    """A record for each epoch that is over."""
+    result: Mapping[str, Any] | None
+    """None while the training is not finished."""
+    evaluations: Mapping[str, Mapping[str, Any]]
+    """The metrics of each split that was measured, the preferred one first."""
+    split: str | None
+    """The split that is shown in detail; None if none was measured."""
+    predictions: PredictionTable | None
+    """Those of this split."""
+    store: Store | None
+    """None if it cannot be read."""
+    notes: tuple[str, ...]
+    """What is missing, or to be known before the figures are read: a sentence each."""
+
+
+def read_sources(folder: RunFolder, store: Store | None, split: str | None) -> Sources:
+    """Read everything that a report is made of.
+
+    Args:
+        folder: Of the training.
+        store: The one that it was trained on; None to look where it was then.
+        split: The split to show in detail; None for the first of `SPLITS` that was measured.
+
+    Raises:
+        RunError: The folder holds no training, the split was not measured, or files do not belong together.
+    """
+    record = folder.read_record()
+    evaluations = _read_evaluations(folder, record)
+    if split is not None and split not in evaluations:
+        raise RunError(
+            f"{folder.path}: the split {split!r} was not measured, only {', '.join(evaluations) or 'none'}; "
+            f"run: python -m trainer evaluate {folder.path} --split {split}"
+        )
+    split = split or next(iter(evaluations), None)
+    predictions = None if split is None else _read_predictions(folder, split, evaluations[split])
+    notes = []
+    if store is None:
+        try:
+            store = _check_store(open_store(record.store), record)
+        except TrainerError as error:
+            notes.append(f"No pictures: {error}. If the store is elsewhere, give --store.")
+    else:
+        _check_store(store, record)
+    log, result = folder.read_log(), folder.read_result()
+    return Sources(
+        folder=folder,
+        record=record,
+        log=log,
+        result=result,
+        evaluations=evaluations,
+        split=split,
+        predictions=predictions,
+        store=store,
+        notes=(*_describe_progress(folder, record, log, result, evaluations), *_describe_data(record), *notes),
+    )
+
+
+def _read_evaluations(folder: RunFolder, record: RunRecord) -> dict[str, Mapping[str, Any]]:
+    found = {}
+    for split in SPLITS:
+        path = locate_evaluation(folder.path, split).metrics
+        if not path.is_file():
+            continue
+        advice = f"run: python -m trainer evaluate {folder.path} --split {split}"
+        try:
+            found[split] = json.loads(path.read_text())
+            owner = found[split]["run"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path}: damaged, or of another version ({error}); {advice}") from error
+        if owner != record.digest:
+            raise RunError(f"{path}: belongs to another training ({owner}) than this one ({record.digest}); {advice}")
+    return found
+
+
+def _read_predictions(folder: RunFolder, split: str, evaluation: Mapping[str, Any]) -> PredictionTable:
+    """Read the predictions of a split, and check that its metrics were computed from them."""
+    path = locate_evaluation(folder.path, split).predictions
+    found = read_predictions(path)
+    expected = evaluation["ranking"]["macro"]["average_precision"]
+    score = float("nan") if found.truth is None else macro_average_precision(found.truth, found.probabilities)
+    if not math.isclose(score, math.nan if expected is None else expected, rel_tol=_SAME) and not (
+        expected is None and math.isnan(score)
+    ):
+        raise RunError(
+            f"{path}: its macro average precision is {score:.6f}, but the metrics beside it say {expected:.6f}; "
+            f"run: python -m trainer evaluate {folder.path} --split {split}"
+        )
+    return found
+
+
+def _check_store(store: Store, record: RunRecord) -> Store:
+    if store.fingerprint != record.fingerprint:
+        raise RunError(
+            f"{store.name}: is another store (fingerprint {store.fingerprint}) than that of the training "
+            f"({record.fingerprint})"
+        )
+    return store
+
+
+def _describe_progress(
+    folder: RunFolder,
+    record: RunRecord,
+    log: list[dict[str, float]],
+    result: Mapping[str, Any] | None,
+    evaluations: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """Say what is not there yet, and which command makes it."""
+    notes = []
+    evaluate = f"python -m trainer evaluate {folder.path}"
+    if result is None:
+        notes.append(
+            f"The training is not finished: {len(log)} of at most {record.recipe.epochs} epochs are over. "
+            f"To go on, run: {record.command or 'trainer fit'}"
+        )
+    if not evaluations:
+        notes.append(f"Nothing was measured yet. For scores, classes, errors and pictures, run: {evaluate}")
+    elif "test" not in evaluations:
+        notes.append(f"The test split was not measured yet. Run: {evaluate}")
+    model = folder.hash_model()
+    stale = [split for split, found in evaluations.items() if model is not None and found.get("model") != model]
+    if stale:
+        notes.append(
+            f"The model has changed since the split {', '.join(stale)} was measured. Run: "
+            + " && ".join(f"{evaluate} --split {split}" for split in stale)
+        )
+    return notes
+
+
+def _describe_data(record: RunRecord) -> list[str]:
+    counts = record.provenance.get("counts") or {}
+    if counts.get("converted", 0) < counts.get("expected", 0):
+        return [
+            f"The store holds {counts['converted']:,} of the {counts['expected']:,} patches of "
+            f"{record.provenance.get('dataset')}, so no figure here compares with a published one."
+        ]
+    return []
