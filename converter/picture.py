@@ -69,8 +69,8 @@ class Picture:
 
 
 RGB: Final = Picture("rgb", "true colour", ("B04", "B03", "B02"))
-FALSE_COLOUR: Final = Picture("false-colour", "false colour, near infrared as red", ("B08", "B04", "B03"))
-S1: Final = Picture("s1", "Sentinel-1: VV, VH, VV - VH", S1_10M.bands)
+FALSE_COLOUR: Final = Picture("false-colour", "near infrared, red and green as colours", ("B08", "B04", "B03"))
+S1: Final = Picture("s1", "Sentinel-1, VV, VH and VV - VH as colours", S1_10M.bands)
 MAP: Final = Picture("map", "CORINE Land Cover 2018", REFERENCE_MAP.bands)
 
 PICTURES: Final = {

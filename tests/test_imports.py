@@ -20,6 +20,7 @@ PACKAGES = ("converter", "trainer")
 
 CONVERTER = """
 errors interrupts
+output
 model
 bigearthnet
 annotation colours footprint lists plan raster receipt scan shard statistics store tiff
@@ -27,6 +28,8 @@ metadata
 archive patch picture table target
 events finish info inspection run task
 convert query verify
+album sheet
+preview
 sample.surface
 sample.encoding sample.landcover sample.mgrs sample.noise
 sample.landscape sample.order
@@ -36,7 +39,7 @@ sample.write
 sample
 display
 commands
-commands.convert commands.info commands.query commands.sample commands.verify
+commands.convert commands.info commands.preview commands.query commands.sample commands.verify
 cli
 __main__
 """
@@ -55,11 +58,15 @@ ONLY_IMPORTERS = {
     "distributed": {"converter.run"},
     "click": {"converter.cli", *(f"converter.commands.{name}" for name in COMMANDS)},
     "duckdb": {"converter.query"},
-    "tqdm": {"converter.commands.sample", "converter.display"},
+    "tqdm": {"converter.commands.preview", "converter.commands.sample", "converter.display"},
     "numcodecs": {"converter.shard"},
     "google_crc32c": {"converter.shard"},
+    "PIL": {"converter.sheet"},
 }
 """Who may import a library, in the converter; the trainer's own rules for the same names are its own."""
+
+DISTRIBUTIONS = {"PIL": "pillow"}
+"""What must be declared for a library of another name."""
 
 FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "sklearn"}
 """The converter never needs these."""
@@ -201,7 +208,7 @@ def test_whoever_may_import_a_library_alone_says_so() -> None:
 def test_everything_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {name.replace("-", "_").lower() for name in map(_name_of, project["dependencies"])}
-    used = {library_of(found.imported) for found in find_imports("converter")}
+    used = {DISTRIBUTIONS.get(name, name) for name in map(library_of, {x.imported for x in find_imports("converter")})}
     assert used - set(sys.stdlib_module_names) - {"converter"} <= declared
 
 
