@@ -10,7 +10,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info verify train test test-faults fuzz check format bench clean
+.PHONY: help setup convert info verify train test test-faults test-js fuzz check format bench clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -57,6 +57,10 @@ test: $(VENV)/.all ## Run all tests but the slow fault injections
 
 test-faults: $(VENV)/.all ## Kill, starve and deceive the converter, for real
 	$(BIN)/python -m pytest -m faults $(ARGS)
+
+test-js: $(VENV)/.all ## Read stores from JavaScript, which needs npm's registry once; `make test` has it too
+	$(BIN)/python -m tests.js.packages
+	$(BIN)/python -m pytest tests/converter/test_javascript.py $(ARGS)
 
 fuzz: $(VENV)/.all ## Feed the readers of foreign bytes for FUZZ_SECONDS each
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
