@@ -145,7 +145,7 @@ def _choose_ticks(low: float, high: float, *, whole: bool = False) -> list[float
     if whole and low == high:
         return [low]
     ticks = MaxNLocator(nbins=5, steps=[1, 2, 5, 10] if whole else list(_STEPS), integer=whole, min_n_ticks=1)
-    return [round(float(value), 12) for value in ticks.tick_values(low, high)]
+    return [float(f"{value:g}") for value in ticks.tick_values(low, high)]
 
 
 def _trace(series: Series, x: _Scale, y: _Scale) -> str:
