@@ -226,6 +226,11 @@ def to_labels_19(labels: Iterable[str]) -> tuple[str, ...]:
     return tuple(label for label in LABELS_19 if label in found)
 
 
+def declared_nodata(dataset: Dataset, sensor: Sensor) -> float | None:
+    """Return the nodata value that the published GeoTIFFs declare: 0 in v2.0 but for Sentinel-1, none in v1.0."""
+    return 0 if dataset == "v2" and sensor != "s1" else None
+
+
 def band_file(name: str, band: str) -> str:
     """Name the GeoTIFF of one band, or of the reference map, inside the folder of the patch `name`."""
     return f"{name}_{band}.tif"

@@ -32,13 +32,14 @@ def write_new(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # writers go by the suffix
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        check_new([path])
-        os.rename(temporary, path)
+        try:
+            yield temporary
+            check_new([path])
+            os.rename(temporary, path)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
+            else:
+                temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise PlanError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        raise PlanError(f"{path}: cannot be written ({error})") from error

@@ -1,6 +1,6 @@
 """Read one band of one patch from its GeoTIFF, bit-identical to rasterio, and check that it is what it must be.
 
-The only importer of rasterio, and only when a file is not of the plain form (`converter.tiff`).
+Write one, too. Imports rasterio only to write, and to read a file that is not of the plain form (`converter.tiff`).
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,3 +132,37 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic]) -
             f"expected {expected}, found {found.st_size:,} bytes that cannot be read as one ({error}); "
             "the file may be truncated, extract it again"
         ) from error
+
+
+def write_raster(path: Path, pixels: NDArray[np.generic], place: Georeference, names: Sequence[str] = ()) -> None:
+    """Write a GeoTIFF, uncompressed, as the bands of BigEarthNet are.
+
+    Args:
+        path: A new file.
+        pixels: Stored pixels, shape (band, row, col); they are not cast.
+        place: Where they lie.
+        names: Description of each band, for files of several.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    import rasterio  # noqa: PLC0415 - as above
+
+    n_bands, height, width = pixels.shape
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=n_bands,
+        height=height,
+        width=width,
+        dtype=pixels.dtype,
+        crs=rasterio.CRS.from_epsg(place.epsg),
+        transform=rasterio.Affine(place.pixel_m, 0, place.x_ul, 0, -place.pixel_m, place.y_ul),
+        nodata=place.nodata,
+        interleave="band",
+        photometric="MINISBLACK",
+    ) as target:
+        target.write(pixels)
+        for number, name in enumerate(names, 1):
+            target.set_band_description(number, name)

@@ -28,7 +28,7 @@ metadata
 archive patch picture table target
 events finish info inspection run task
 convert query verify
-album sheet
+album export geopackage sheet
 preview
 sample.surface
 sample.encoding sample.landcover sample.mgrs sample.noise
@@ -39,7 +39,8 @@ sample.write
 sample
 display
 commands
-commands.convert commands.info commands.preview commands.query commands.sample commands.verify
+commands.convert commands.export commands.info
+commands.preview commands.query commands.sample commands.verify
 cli
 __main__
 """
@@ -53,13 +54,14 @@ ONLY_IMPORTERS = {
     "rasterio": {"converter.raster", "converter.footprint"},
     "shapely": {"converter.footprint"},
     "zarr": {"converter.store"},
-    "pyarrow": {"converter.table", "converter.metadata", "converter.sample.listing"},
+    "pyarrow": {"converter.table", "converter.metadata", "converter.geopackage", "converter.sample.listing"},
     "dask": {"converter.run"},
     "distributed": {"converter.run"},
     "click": {"converter.cli", *(f"converter.commands.{name}" for name in COMMANDS)},
     "duckdb": {"converter.query"},
-    "tqdm": {"converter.commands.preview", "converter.commands.sample", "converter.display"},
+    "tqdm": {"converter.display", *(f"converter.commands.{name}" for name in ("export", "preview", "sample"))},
     "numcodecs": {"converter.shard"},
+    "pyogrio": {"converter.geopackage"},
     "google_crc32c": {"converter.shard"},
     "PIL": {"converter.sheet"},
 }
@@ -195,6 +197,12 @@ def test_rasterio_is_imported_only_when_it_is_needed() -> None:
     assert all(one.deferred for one in found)
 
 
+def test_what_only_an_extra_installs_is_imported_only_when_it_is_needed() -> None:
+    found = [found for found in find_imports("converter") if library_of(found.imported) == "pyogrio"]
+    assert found
+    assert all(one.deferred for one in found)
+
+
 def test_the_converter_needs_no_framework() -> None:
     assert [found for found in find_imports("converter") if library_of(found.imported) in FRAMEWORKS] == []
 
@@ -207,7 +215,8 @@ def test_whoever_may_import_a_library_alone_says_so() -> None:
 
 def test_everything_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {name.replace("-", "_").lower() for name in map(_name_of, project["dependencies"])}
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["geo"]]
+    declared = {name.replace("-", "_").lower() for name in map(_name_of, requirements)}
     used = {DISTRIBUTIONS.get(name, name) for name in map(library_of, {x.imported for x in find_imports("converter")})}
     assert used - set(sys.stdlib_module_names) - {"converter"} <= declared
 
