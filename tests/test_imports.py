@@ -25,11 +25,15 @@ model
 bigearthnet
 annotation colours footprint lists plan raster receipt scan shard statistics store tiff
 metadata
-archive patch picture table target
+archive croissant patch picture table target
 events finish info inspection run task
 convert query verify
 album export geopackage sheet
 preview
+report.census report.footprints report.gallery report.pixels
+report.charts
+report.page
+report
 sample.surface
 sample.encoding sample.landcover sample.mgrs sample.noise
 sample.landscape sample.order
@@ -40,7 +44,7 @@ sample
 display
 commands
 commands.convert commands.export commands.info
-commands.preview commands.query commands.sample commands.verify
+commands.preview commands.query commands.report commands.sample commands.verify
 cli
 __main__
 """
@@ -59,11 +63,12 @@ ONLY_IMPORTERS = {
     "distributed": {"converter.run"},
     "click": {"converter.cli", *(f"converter.commands.{name}" for name in COMMANDS)},
     "duckdb": {"converter.query"},
-    "tqdm": {"converter.display", *(f"converter.commands.{name}" for name in ("export", "preview", "sample"))},
+    "tqdm": {"converter.display", *(f"converter.commands.{name}" for name in ("export", "preview", "report", "sample"))},
     "numcodecs": {"converter.shard"},
     "pyogrio": {"converter.geopackage"},
     "google_crc32c": {"converter.shard"},
-    "PIL": {"converter.sheet"},
+    "PIL": {"converter.sheet", "converter.report.gallery"},
+    "jinja2": {"converter.report.page"},
 }
 """Who may import a library, in the converter; the trainer's own rules for the same names are its own."""
 
@@ -194,6 +199,12 @@ def test_rasterio_is_imported_only_when_it_is_needed() -> None:
     """It takes a third of a second in each worker, and plain archives never need it."""
     found = [found for found in find_imports("converter") if library_of(found.imported) == "rasterio"]
     assert len(found) >= 2
+    assert all(one.deferred for one in found)
+
+
+def test_the_trainer_opens_rasters_in_one_module_and_only_when_needed() -> None:
+    found = [found for found in find_imports("trainer") if library_of(found.imported) == "rasterio"]
+    assert {one.importer for one in found} == {"trainer.raw"}
     assert all(one.deferred for one in found)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.errors import RunError
+from trainer.errors import ReadError, RunError
 from trainer.metrics import THRESHOLD
 from trainer.networks import ModelCard, describe_model, load_model
 from trainer.options import StreamOptions, count_cores
-from trainer.predictions import Predictions, write_predictions
+from trainer.predictions import Predictions, RawPredictions, write_predictions, write_raw_predictions
+from trainer.raw import BandFiles, OnBad, RawPatch, find_patches, read_batches
 from trainer.store import Selection, Store
 from trainer.stream import Batch, Stream
 
@@ -55,50 +56,51 @@ def predict_selection(
     done = 0
     with Stream(selection, options) as stream:
         for batch in stream:
-            logits = np.asarray(model.predict_on_batch(take_pixels(batch, card)), np.float64)
-            found[done : done + len(logits)] = 1 / (1 + np.exp(-logits))
-            done += len(logits)
+            probabilities = _predict_batch(model, take_pixels(batch, card))
+            found[done : done + len(probabilities)] = probabilities
+            done += len(probabilities)
             if report:
-                report(len(logits))
+                report(len(probabilities))
     return found
 
 
 def predict_store(
     model_path: Path,
     store: Store,
-    out: Path,
+    out: Path | None = None,
     *,
     split: str | None = None,
     where: str | None = None,
     recommended: bool = False,
     threads: int | None = None,
+    begin: Callable[[int], object] | None = None,
     report: Callable[[int], object] | None = None,
 ) -> Predictions:
-    """Predict patches of any store that has the bands of a saved model, and write a Parquet table.
+    """Predict patches of any store that has the bands of a saved model, and perhaps write a Parquet table.
 
     Args:
         model_path: A file that `trainer fit` wrote.
         store: Its labels go into the table if it has the classes of the model.
-        out: The table, which must not exist.
+        out: The table, which must not exist; None to write none.
         split: As `where` and `recommended`, see `Store.select`. A model that takes Sentinel-1 bands leaves out patches
             without them.
         where: A condition on `patches.parquet`.
         recommended: Leave out patches with snow, cloud or shadow or without a 19-class label.
         threads: Threads that decode.
+        begin: Called with the number of patches selected.
         report: Called with the number of patches after each batch.
 
     Raises:
         OptionError: The store lacks a band that the model takes.
         RunError: There is no model, or the table exists.
     """
-    if out.exists():
-        raise RunError(f"{out}: exists; choose another name, or remove it")
-    if not out.parent.is_dir():
-        raise RunError(f"{out}: there is no folder {out.parent}; make it, or choose another name")
+    _check_out(out)
     model = load_model(model_path)
     card = describe_model(model)
     check_bands(card, store)
     selection = select_patches(store, split, find_labels(card.classes, store) or 19, card.bands, where, recommended)
+    if begin:
+        begin(len(selection))
     predictions = Predictions(
         selection=selection,
         classes=card.classes,
@@ -106,8 +108,90 @@ def predict_store(
         thresholds=np.full(len(card.classes), THRESHOLD),
         truth=selection.labels if selection.classes == card.classes else None,
     )
-    write_predictions(out, predictions)
+    if out:
+        write_predictions(out, predictions)
     return predictions
+
+
+def predict_raw(
+    model_path: Path,
+    paths: Sequence[Path],
+    out: Path | None = None,
+    *,
+    on_bad: OnBad = "stop",
+    threads: int | None = None,
+    begin: Callable[[int], object] | None = None,
+    report: Callable[[int], object] | None = None,
+    complain: Callable[[str], object] = lambda _: None,
+) -> RawPredictions:
+    """Predict patches from their GeoTIFFs, and perhaps write a Parquet table.
+
+    Args:
+        model_path: A file that `trainer fit` wrote.
+        paths: Patch folders, or folders of them; see `trainer.raw.find_patches`.
+        out: The table, which must not exist; None to write none.
+        on_bad: `stop` at the first patch that cannot be read, or `skip` it.
+        threads: Threads that read, ahead of the model.
+        begin: Called with the number of patches found.
+        report: Called with the number of patches after each batch.
+        complain: Called with the reason for each patch that is skipped.
+
+    Raises:
+        ReadError: A patch lacks a band of the model, or cannot be read; or none can.
+        SelectionError: There is no patch.
+        RunError: There is no model, or the table exists.
+    """
+    _check_out(out)
+    model = load_model(model_path)
+    card = describe_model(model)
+    groups = _describe_files(model, card)
+    patches = find_patches(paths, {group.sensor for group in groups})
+    if begin:
+        begin(len(patches))
+    read: list[RawPatch] = []
+    found = []
+    for batch in read_batches(patches, groups, batch_size=BATCH_SIZE, threads=threads or count_cores(), on_bad=on_bad):
+        for _, reason in batch.bad:
+            complain(reason)
+        if batch.patches:
+            read += batch.patches
+            found.append(_predict_batch(model, batch.pixels))
+        if report:
+            report(len(batch.patches) + len(batch.bad))
+    if not read:
+        raise ReadError(f"none of {len(patches):,} patches can be read")
+    predictions = RawPredictions(
+        patches=tuple(read),
+        n_bad=len(patches) - len(read),
+        classes=card.classes,
+        probabilities=np.concatenate(found),
+        thresholds=np.full(len(card.classes), THRESHOLD),
+    )
+    if out:
+        write_raw_predictions(out, predictions)
+    return predictions
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse a table that cannot be written, before hours are spent on it."""
+    if out and out.exists():
+        raise RunError(f"{out}: exists; choose another name, or remove it")
+    if out and not out.parent.is_dir():
+        raise RunError(f"{out}: there is no folder {out.parent}; make it, or choose another name")
+
+
+def _describe_files(model: Any, card: ModelCard) -> list[BandFiles]:
+    """Say what files a model takes."""
+    groups = []
+    for name, bands in card.bands.items():
+        _, _, n_rows, n_columns = model.input[name].shape
+        groups.append(BandFiles(name, bands, n_rows, n_columns, str(model.input[name].dtype)))
+    return groups
+
+
+def _predict_batch(model: Any, pixels: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    logits = np.asarray(model.predict_on_batch(dict(pixels)), np.float64)
+    return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 
 def take_pixels(batch: Batch, card: ModelCard) -> dict[str, NDArray[Any]]:

@@ -15,29 +15,45 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trainer.errors import RunError
+from trainer.raw import RawPatch
 from trainer.store import Selection
 
 _DESCRIBING: Final = ("patch_id", "country", "season")
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """What a model says of the patches of a selection."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scores:
+    """What a model says of some patches."""
 
-    selection: Selection
     classes: tuple[str, ...]
     """In the order of the probabilities."""
     probabilities: NDArray[np.float32]
     """Shape (patch, class)."""
     thresholds: NDArray[np.float64]
     """Of each class; it is predicted where its probability is at least this."""
-    truth: NDArray[np.float32] | None
-    """Multi-hot, shape (patch, class); None if the store has other classes."""
 
     @property
     def predicted(self) -> NDArray[np.bool_]:
         """Say which classes are predicted, shape (patch, class)."""
         return np.asarray(self.probabilities >= self.thresholds)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Predictions(Scores):
+    """What a model says of the patches of a selection."""
+
+    selection: Selection
+    truth: NDArray[np.float32] | None
+    """Multi-hot, shape (patch, class); None if the store has other classes."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RawPredictions(Scores):
+    """What a model says of patches that are in no store."""
+
+    patches: tuple[RawPatch, ...]
+    n_bad: int
+    """Patches that could not be read and are not among these."""
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -49,38 +65,40 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     columns |= dict(zip(_DESCRIBING, describe_patches(predictions.selection).columns, strict=True))
     if predictions.truth is not None:
         columns["labels"] = _list_names(predictions.truth > 0, predictions.classes)
-    columns["predicted"] = _list_names(predictions.predicted, predictions.classes)
-    flat = pa.array(predictions.probabilities.ravel())
-    columns["probabilities"] = pa.FixedSizeListArray.from_arrays(flat, len(predictions.classes))
-    note = {"classes": predictions.classes, "thresholds": predictions.thresholds.tolist()}
+    _write_scores(path, columns, predictions)
+
+
+def write_raw_predictions(path: Path, predictions: RawPredictions) -> None:
+    """Write patch_id, path, predicted and probabilities of every patch, and the same metadata."""
+    columns = {
+        "patch_id": pa.array([patch.patch_id for patch in predictions.patches], pa.string()),
+        "path": pa.array([str(patch.path) for patch in predictions.patches], pa.string()),
+    }
+    _write_scores(path, columns, predictions)
+
+
+def _write_scores(path: Path, columns: dict[str, Any], scores: Scores) -> None:
+    columns["predicted"] = _list_names(scores.predicted, scores.classes)
+    flat = pa.array(scores.probabilities.ravel())
+    columns["probabilities"] = pa.FixedSizeListArray.from_arrays(flat, len(scores.classes))
+    note = {"classes": scores.classes, "thresholds": scores.thresholds.tolist()}
     table = pa.table(columns, metadata={name: json.dumps(value) for name, value in note.items()})
     temporary = path.with_name(f".new-{path.name}")
     pq.write_table(table, temporary)
     temporary.replace(path)
 
 
-@dataclass(frozen=True, eq=False)
-class PredictionTable:
-    """Predictions as they were written."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PredictionTable(Scores):
+    """Predictions of the patches of a store, as they were written."""
 
     indices: NDArray[np.int32]
     """Positions in the store, shape (patch,)."""
     patch_ids: tuple[str, ...]
     countries: tuple[str | None, ...]
     seasons: tuple[str | None, ...]
-    classes: tuple[str, ...]
-    """In the order of the probabilities."""
-    thresholds: NDArray[np.float64]
-    """Shape (class,)."""
-    probabilities: NDArray[np.float32]
-    """Shape (patch, class)."""
     truth: NDArray[np.bool_] | None
     """Shape (patch, class); None if the table has no labels."""
-
-    @property
-    def predicted(self) -> NDArray[np.bool_]:
-        """Say which classes are predicted, shape (patch, class)."""
-        return np.asarray(self.probabilities >= self.thresholds)
 
 
 def read_predictions(path: Path) -> PredictionTable:

@@ -61,7 +61,9 @@ def test_a_store_without_the_classes_of_the_model_gives_no_true_labels(store: St
 def test_the_command_takes_a_run_or_a_model(run: Path, stores: dict[str, Path], tmp_path: Path) -> None:
     for number, model in enumerate([run, run / "best.keras"]):
         out = tmp_path / f"{number}.parquet"
-        found = CliRunner().invoke(cli, ["predict", str(model), str(stores["lz4"]), str(out), "--split", "test"])
+        found = CliRunner().invoke(
+            cli, ["predict", str(model), str(stores["lz4"]), "--out", str(out), "--split", "test"]
+        )
         assert found.exit_code == 0, found.output
         assert "20 patches" in found.stdout
     tables = [pq.read_table(tmp_path / f"{number}.parquet") for number in range(2)]

@@ -7,45 +7,122 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from tqdm import tqdm
 
 from trainer.commands.backend import quieten_backend
+from trainer.layout import IMAGES
+from trainer.predictions import Predictions, Scores, describe_patches
+from trainer.raw import ON_BAD, OnBad
 from trainer.run import RunFolder
 from trainer.store import open_store
+
+_OF_STORES = ("split", "where", "recommended")
+_OF_FOLDERS = ("on_bad",)
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("store")
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--split", help="Only this split: train, validation or test.  [default: all patches]")
-@click.option("--where", metavar="SQL", help="Only patches for which this condition on patches.parquet holds.")
+@click.argument("paths", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Write a Parquet table, instead of lines to stdout.")
+@click.option("--split", help="Of a store, only this split: train, validation or test.  [default: all patches]")
+@click.option("--where", metavar="SQL", help="Of a store, only patches for which this condition on its table holds.")
 @click.option(
     "--recommended/--all",
     default=False,
     show_default=True,
-    help="Leave out patches with snow, cloud or shadow or without a 19-class label, or take them too.",
+    help="Of a store, leave out patches with snow, cloud or shadow or without a 19-class label, or take them too.",
 )
-@click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
+@click.option(
+    "--on-bad",
+    type=click.Choice(ON_BAD),
+    default="stop",
+    show_default=True,
+    help="What to do about a patch folder that lacks a band or cannot be read: end, or list it and go on.",
+)
+@click.option("--threads", type=int, help="Threads that read.  [default: one a core, up to 8]")
+@click.pass_context
 def predict(
-    model: Path, store: str, out: Path, *, split: str | None, where: str | None, recommended: bool, threads: int | None
+    context: click.Context,
+    model: Path,
+    paths: tuple[str, ...],
+    *,
+    out: Path | None,
+    split: str | None,
+    where: str | None,
+    recommended: bool,
+    on_bad: OnBad,
+    threads: int | None,
 ) -> None:
-    """Predict the patches of any STORE with the bands of MODEL, a .keras file or a RUN, into a Parquet table OUT.
+    """Predict the classes of patches with MODEL, a .keras file or a RUN.
+
+    PATHS are one store, or patch folders as BigEarthNet consists of them (<patch>/<patch>_B04.tif and so on), or
+    folders of patch folders at any depth. A model of Sentinel-1 takes its folders (_VV.tif), and one of both sensors
+    both; v2.0 says in metadata.parquet which belong together, so give that too, or a folder that holds it.
+
+    Each line is a patch, a tab, and the classes with a probability of 0.5 or more.
 
     \b
-    Example:
-      python -m trainer predict RUN STORE predictions.parquet --where "country = 'Finland'"
+    Examples:
+      python -m trainer predict RUN BigEarthNet-v1.0/S2A_MSIL2A_20170613T101031_87_48
+      python -m trainer predict RUN BigEarthNet-S2 --out predictions.parquet --on-bad skip
+      python -m trainer predict RUN STORE --out predictions.parquet --where "country = 'Finland'"
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    opened = open_store(store)
+    stores = [path for path in paths if _is_store(path)]
+    if stores and len(paths) > 1:
+        raise click.UsageError(f"{stores[0]} is a store: give it alone, or patch folders only")
+    _check_options(context, _OF_FOLDERS if stores else _OF_STORES, "patch folders" if stores else "a store")
+    opened = open_store(stores[0]) if stores else None
     quieten_backend()
-    from trainer.predict import predict_store  # noqa: PLC0415
+    from trainer.predict import predict_raw, predict_store  # noqa: PLC0415
 
     path = RunFolder(model).model_path if model.is_dir() else model
-    choice: dict[str, Any] = {"split": split, "where": where, "recommended": recommended}
+    found: Scores
     with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
-        found = predict_store(path, opened, out, **choice, threads=threads, report=bar.update)
-    n_patches = len(found.selection)
-    click.echo(f"{n_patches:,} patches, {found.predicted.sum() / n_patches:.2f} labels predicted for each")
-    if found.truth is None:
+        if opened:
+            choice: dict[str, Any] = {"split": split, "where": where, "recommended": recommended}
+            found = predict_store(path, opened, out, **choice, threads=threads, begin=bar.reset, report=bar.update)
+            names = describe_patches(found.selection)["patch_id"].to_pylist()
+        else:
+            folders = [Path(path) for path in paths]
+            found = predict_raw(
+                path,
+                folders,
+                out,
+                on_bad=on_bad,
+                threads=threads,
+                begin=bar.reset,
+                report=bar.update,
+                complain=lambda reason: bar.write(f"Skipped: {reason}", sys.stderr),
+            )
+            names = [patch.patch_id for patch in found.patches]
+            if found.n_bad:
+                click.echo(f"{found.n_bad:,} of {found.n_bad + len(names):,} patches skipped", err=True)
+    if out is None:
+        click.echo("\n".join(_describe(names, found)))
+        return
+    click.echo(f"{len(names):,} patches, {found.predicted.sum() / len(names):.2f} labels predicted for each")
+    if isinstance(found, Predictions) and found.truth is None:
         click.echo("The store has other classes than the model, so the table has no true labels")
     click.echo(f"Written: {out}")
+
+
+def _is_store(path: str) -> bool:
+    return "://" in path or (Path(path) / IMAGES).exists()
+
+
+def _check_options(context: click.Context, names: tuple[str, ...], what: str) -> None:
+    """Refuse options that would do nothing."""
+    for parameter in context.command.params:
+        is_given = context.get_parameter_source(parameter.name or "") is ParameterSource.COMMANDLINE
+        if parameter.name in names and is_given:
+            raise click.UsageError(f"{parameter.opts[0]} is for {what} only")
+
+
+def _describe(names: list[str], scores: Scores) -> list[str]:
+    """Name each patch with its predicted classes, the most probable first."""
+    lines = []
+    for name, probabilities, predicted in zip(names, scores.probabilities, scores.predicted, strict=True):
+        chosen = [place for place in (-probabilities).argsort() if predicted[place]]
+        lines.append(f"{name}\t{'; '.join(f'{scores.classes[i]} {probabilities[i]:.2f}' for i in chosen) or '-'}")
+    return lines
