@@ -11,7 +11,7 @@ import click
 from converter import __version__
 from converter.errors import EXIT_INTERRUPTED, ConverterError
 
-COMMANDS: Final = ("convert", "verify", "info", "query", "preview", "export", "sample")
+COMMANDS: Final = ("convert", "verify", "info", "query", "preview", "export", "report", "sample")
 """Modules of `converter.commands`, in the order in which the help lists them."""
 
 

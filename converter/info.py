@@ -20,6 +20,24 @@ def describe_store(store: Path) -> dict[str, Any]:
     Raises:
         StoreError: There is no finished store, or its table belongs to other images.
     """
+    attributes, arrays = describe_parts(store)
+    return {
+        "store": str(store),
+        "attributes": attributes,
+        "arrays": arrays,
+        "counts": count_values(store),
+    }
+
+
+def describe_parts(store: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Describe the images of a finished store, and make sure that they and the table belong together.
+
+    Returns:
+        Its root attributes, and one record a data array.
+
+    Raises:
+        StoreError: There is no finished store, or its table belongs to other images.
+    """
     attributes = read_attributes(store)
     found = read_table_metadata(store).get("fingerprint")
     if found != attributes["fingerprint"]:
@@ -33,9 +51,4 @@ def describe_store(store: Path) -> dict[str, Any]:
             f"{store}: expected shards of every array, found none of {', '.join(empty)}; "
             "copy the store again, or convert again with --overwrite"
         )
-    return {
-        "store": str(store),
-        "attributes": attributes,
-        "arrays": arrays,
-        "counts": count_values(store),
-    }
+    return attributes, arrays

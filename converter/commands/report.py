@@ -1,0 +1,51 @@
+"""`converter report`: show a finished store on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from converter.report import ReportOptions, name_report, write_report
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The page.  [default: STORE-report.html beside STORE]",
+)
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=ReportOptions.sample,
+    show_default=True,
+    metavar="N",
+    help="Patches whose pixels are read for the histograms.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other patches.")
+@click.option("--overwrite", is_flag=True, help="Replace the page that is already there.")
+def command(store: Path, *, out: Path | None, sample: int, seed: int, overwrite: bool) -> None:
+    r"""Write a page about the finished store STORE: one HTML file that any browser opens, without network or script.
+
+    It has the counts of patches, splits and classes, classes that occur together, a map, countries, seasons and months,
+    the time between Sentinel-1 and Sentinel-2, snow and cloud, histograms of every band, pictures, and where the store
+    comes from. The same store and options give the same page.
+
+    \b
+    Examples:
+      python -m converter report /data/ben
+      python -m converter report /data/ben --out ben.html --sample 1000
+    """
+    path = out or name_report(store)
+    with tqdm(unit=" patches", desc="Reading pixels", disable=None, leave=False) as bar:
+
+        def show(n_done: int, n_total: int) -> None:
+            bar.total = n_total
+            bar.update(n_done - bar.n)
+
+        write_report(store, path, ReportOptions(sample, seed, overwrite), show)
+    click.echo(f"Wrote {path}")

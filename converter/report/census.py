@@ -1,0 +1,261 @@
+"""Count what the table of a store holds. Everything is added up inside DuckDB; no row comes to Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from converter.bigearthnet import SPLITS
+from converter.model import REJECTS
+from converter.query import open_table
+
+LAG_BIN_H: Final = 12
+"""Hours that a bar of the time lags spans."""
+
+N_REASONS: Final = 20
+"""Reasons to leave patches out that are told at most."""
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """How many patches carry a label."""
+
+    name: str
+    n_patches: int
+    """In the whole store."""
+    of_split: dict[str, int]
+    """Recommended patches, by split."""
+
+
+@dataclass(frozen=True)
+class Nomenclature:
+    """The labels of all patches in one set of classes."""
+
+    classes: tuple[ClassCount, ...]
+    """In the order of the store's attributes, those that no patch carries included."""
+    sizes: dict[int, int]
+    """Patches by their number of labels."""
+
+    @property
+    def n_present(self) -> int:
+        """Classes that any patch carries."""
+        return sum(one.n_patches > 0 for one in self.classes)
+
+    @property
+    def mean_size(self) -> float:
+        """Labels a patch."""
+        return sum(size * n for size, n in self.sizes.items()) / max(sum(self.sizes.values()), 1)
+
+
+@dataclass(frozen=True)
+class CountryCount:
+    """The patches of one country."""
+
+    name: str | None
+    """None where no list says it."""
+    n_patches: int
+    of_season: dict[str | None, int]
+    lon: float
+    """Mean longitude of the patches' centres, in degrees."""
+    lat: float
+
+
+@dataclass(frozen=True)
+class Lags:
+    """How long after Sentinel-2 a place was seen by Sentinel-1."""
+
+    n_patches: int
+    bins: dict[int, int]
+    """Patches by the start of their bin, in units of `LAG_BIN_H` hours."""
+    least_h: float
+    median_h: float
+    most_h: float
+
+
+@dataclass(frozen=True)
+class RejectCount:
+    """Patches that were left out for the same reason."""
+
+    n_patches: int
+    file: str
+    """One of the files at fault."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Census:
+    """What the table of a store holds, counted."""
+
+    n_patches: int
+    n_recommended: int
+    of_split: dict[str | None, tuple[int, int]]
+    """Recommended and other patches by split; None where no list names the patch."""
+    labels_43: Nomenclature | None
+    """None where the source has 19 classes only (v2.0)."""
+    labels_19: Nomenclature
+    together: tuple[tuple[int, ...], ...]
+    """Patches that carry two of the 19 classes, in their order, shape (class, class); on the diagonal, each."""
+    countries: tuple[CountryCount, ...]
+    """Most patches first."""
+    seasons: dict[str | None, int]
+    months: dict[str, int]
+    """Patches by the month of their first sensing, `YYYY-MM`, without gaps."""
+    n_snow: int
+    n_cloud: int
+    n_snow_and_cloud: int
+    n_with_zeros: int | None
+    """Patches with a zero in the 10 m bands; None without such bands."""
+    n_without_s1: int
+    satellites: dict[str, int]
+    n_tiles: int
+    lags: Lags | None
+    """None where either sensor is not in the store."""
+    reasons: tuple[RejectCount, ...]
+    """Why patches were left out, the most frequent reasons first."""
+
+
+def take_census(store: Path, attributes: dict[str, Any]) -> Census:
+    """Count the patches of a finished store.
+
+    Args:
+        store: The store's folder.
+        attributes: Its root attributes.
+
+    Raises:
+        StoreError: There is no finished store.
+    """
+    with open_table(store) as connection:
+        ask = _Asker(connection)
+        totals = ask.one(_TOTALS)
+        names_43, names_19 = attributes["labels_43"], attributes["labels_19"]
+        return Census(
+            **totals,
+            of_split={
+                split: (n_recommended, n - n_recommended)
+                for split, n_recommended, n in ask.rows(
+                    "SELECT split, count(*) FILTER (recommended), count(*) FROM patches GROUP BY ALL"
+                )
+            },
+            labels_43=_count_labels(ask, "labels", names_43) if names_43 else None,
+            labels_19=_count_labels(ask, "labels_19", names_19),
+            together=_count_together(ask, names_19),
+            countries=_count_countries(ask),
+            seasons=ask.counts("SELECT season, count(*) AS n FROM patches GROUP BY ALL ORDER BY n DESC, season"),
+            months=ask.counts(_MONTHS),
+            satellites=ask.counts("SELECT satellite, count(*) FROM patches GROUP BY ALL ORDER BY ALL"),
+            lags=_count_lags(ask),
+            reasons=_count_reasons(ask) if (store / REJECTS).is_file() else (),
+        )
+
+
+class _Asker:
+    """Answers of DuckDB as plain Python values."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self._connection.execute(sql, list(parameters)).fetchall()
+        return found
+
+    def counts(self, sql: str) -> dict[Any, int]:
+        return dict(self.rows(sql))
+
+    def one(self, sql: str) -> dict[str, Any]:
+        answer = self._connection.execute(sql)
+        names = [column[0] for column in answer.description]
+        return dict(zip(names, answer.fetchone(), strict=True))
+
+
+_TOTALS: Final = """
+    SELECT
+        count(*) AS n_patches,
+        count(*) FILTER (recommended) AS n_recommended,
+        count(*) FILTER (contains_seasonal_snow) AS n_snow,
+        count(*) FILTER (contains_cloud_or_shadow) AS n_cloud,
+        count(*) FILTER (contains_seasonal_snow AND contains_cloud_or_shadow) AS n_snow_and_cloud,
+        CASE WHEN count(zero_pixels) > 0 THEN count(*) FILTER (zero_pixels > 0) END AS n_with_zeros,
+        count(*) FILTER (NOT has_s1) AS n_without_s1,
+        count(DISTINCT tile) AS n_tiles
+    FROM patches
+"""
+
+_MONTHS: Final = """
+    WITH sensed AS (SELECT date_trunc('month', coalesce(s2_time, s1_time)::TIMESTAMP) AS month FROM patches),
+    counted AS (SELECT month, count(*) AS n FROM sensed WHERE month IS NOT NULL GROUP BY ALL),
+    every AS (SELECT unnest(generate_series(min(month), max(month), INTERVAL 1 MONTH)) AS month FROM counted)
+    SELECT strftime(month, '%Y-%m'), coalesce(n, 0) FROM every LEFT JOIN counted USING (month) ORDER BY month
+"""
+
+
+def _count_labels(ask: _Asker, column: str, names: Sequence[str]) -> Nomenclature:
+    of_split = ", ".join(f"count(*) FILTER (recommended AND split = '{split}')" for split in SPLITS)
+    counted = {
+        name: (n, *rest)
+        for name, n, *rest in ask.rows(
+            f"SELECT label, count(*), {of_split} "
+            f"FROM (SELECT unnest({column}) AS label, recommended, split FROM patches) GROUP BY ALL"
+        )
+    }
+    nothing = (0,) * (1 + len(SPLITS))
+    # Names that the attributes do not have would be a fault of the store; they are shown, not dropped.
+    every = [*names, *sorted(counted.keys() - set(names))]
+    return Nomenclature(
+        tuple(
+            ClassCount(name, found[0], dict(zip(SPLITS, found[1:], strict=True)))
+            for name in every
+            for found in [counted.get(name, nothing)]
+        ),
+        ask.counts(f"SELECT len({column}) AS size, count(*) FROM patches GROUP BY ALL ORDER BY ALL"),
+    )
+
+
+def _count_together(ask: _Asker, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    # Most patches share their set of labels with others, so sets are counted first: 590,326 rows become 2,000 or so.
+    counted = {
+        (first, second): n
+        for first, second, n in ask.rows(
+            "WITH sets AS (SELECT labels_19, count(*) AS n FROM patches GROUP BY ALL), "
+            "firsts AS (SELECT unnest(labels_19) AS first, labels_19, n FROM sets), "
+            "pairs AS (SELECT first, unnest(labels_19) AS second, n FROM firsts) "
+            "SELECT first, second, sum(n)::BIGINT FROM pairs GROUP BY ALL"
+        )
+    }
+    return tuple(tuple(counted.get((first, second), 0) for second in names) for first in names)
+
+
+def _count_countries(ask: _Asker) -> tuple[CountryCount, ...]:
+    places = ask.rows(
+        "SELECT country, count(*) AS n, avg(bbox.xmin + bbox.xmax) / 2, avg(bbox.ymin + bbox.ymax) / 2 "
+        "FROM patches GROUP BY country ORDER BY n DESC, country"
+    )
+    seasons: dict[str | None, dict[str | None, int]] = {}
+    for country, season, n in ask.rows("SELECT country, season, count(*) FROM patches GROUP BY ALL ORDER BY ALL"):
+        seasons.setdefault(country, {})[season] = n
+    return tuple(CountryCount(name, n, seasons[name], lon, lat) for name, n, lon, lat in places)
+
+
+def _count_lags(ask: _Asker) -> Lags | None:
+    lags = (
+        "(SELECT epoch(s1_time - s2_time) / 3600 AS hours FROM patches "
+        "WHERE s1_time IS NOT NULL AND s2_time IS NOT NULL)"
+    )
+    ((n_patches, least, middle, most),) = ask.rows(
+        f"SELECT count(*), min(hours), median(hours), max(hours) FROM {lags}"
+    )
+    if not n_patches:
+        return None
+    bins = ask.counts(
+        f"SELECT floor(hours / {LAG_BIN_H})::INTEGER AS bin, count(*) FROM {lags} GROUP BY ALL ORDER BY ALL"
+    )
+    return Lags(n_patches, bins, least, middle, most)
+
+
+def _count_reasons(ask: _Asker) -> tuple[RejectCount, ...]:
+    found = ask.rows(
+        "SELECT count(*) AS n, min(file), reason FROM rejected GROUP BY reason ORDER BY n DESC, reason LIMIT $1",
+        [N_REASONS],
+    )
+    return tuple(RejectCount(*row) for row in found)

@@ -1,0 +1,197 @@
+"""Choose patches that show what a store holds, and picture them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from numpy.typing import NDArray
+from PIL import Image
+
+from converter.model import Layout
+from converter.picture import FALSE_COLOUR, MAP, RGB, S1, Picture, find_picture, name_planes, render_picture
+from converter.query import open_table
+from converter.store import read_pixels
+
+N_PAIRS: Final = 4
+"""Snowy, and cloudy, patches that are shown."""
+N_VIEWS: Final = 3
+"""Patches that are shown in every form that a store has."""
+
+_QUALITY: Final = 90
+"""Of WebP: a fifth of the bytes of a lossless picture, and nothing that the eye could tell at this size."""
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A patch of the gallery."""
+
+    index: int
+    patch_id: str
+    labels: tuple[str, ...]
+    """As the source gives them."""
+    country: str | None
+    season: str | None
+    date: str | None
+    """Day of sensing, `YYYY-MM-DD`."""
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """A picture of a patch."""
+
+    exhibit: Exhibit
+    picture: Picture
+    size: int
+    """Pixels in a row."""
+    url: str
+    """The picture itself, as a data URL."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A patch that is not recommended beside a clean one."""
+
+    flagged: Exhibit
+    clean: Exhibit | None
+    """None if no patch is clean."""
+    same_place: bool
+    """Both show the same ground."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The patches that a report shows."""
+
+    views: tuple[Exhibit, ...]
+    """To be shown in every form that the store has."""
+    of_class: dict[str, Exhibit]
+    """A patch of each of the 19 classes that occurs."""
+    snowy: tuple[Pair, ...]
+    cloudy: tuple[Pair, ...]
+
+    @property
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """All patches, some of them more than once."""
+        pairs = [exhibit for pair in (*self.snowy, *self.cloudy) for exhibit in (pair.flagged, pair.clean)]
+        return (*self.views, *self.of_class.values(), *(exhibit for exhibit in pairs if exhibit is not None))
+
+
+def choose_gallery(store: Path, classes: Sequence[str], seed: int = 0) -> Gallery:
+    """Choose patches of a finished store by a hash of their names: the same again, whatever the machine.
+
+    Args:
+        store: The store's folder.
+        classes: Those of the 19 of which a patch is wanted, in this order.
+        seed: Another seed chooses others.
+
+    Raises:
+        StoreError: There is no finished store.
+    """
+    with open_table(store) as connection:
+        choose = _Chooser(connection, str(seed))
+        return Gallery(
+            choose.any(N_VIEWS),
+            choose.of_classes(classes),
+            choose.pairs("contains_seasonal_snow", N_PAIRS),
+            choose.pairs("contains_cloud_or_shadow", N_PAIRS),
+        )
+
+
+# The last key only spreads the choice; a hash of names would be computed for every patch of the store.
+_PAIRS: Final = """
+    WITH clean AS (
+        SELECT index, labels, country, epsg, x_ul, y_ul FROM patches
+        WHERE NOT (contains_seasonal_snow OR contains_cloud_or_shadow)
+    ),
+    places AS (SELECT DISTINCT epsg, x_ul, y_ul, true AS seen_clean FROM clean),
+    chosen AS (
+        SELECT index, patch_id, labels, country, epsg, x_ul, y_ul, seen_clean IS NOT NULL AS same_place
+        FROM patches AS flagged LEFT JOIN places USING (epsg, x_ul, y_ul) WHERE {flag}
+        ORDER BY same_place DESC, md5(patch_id || $seed) LIMIT $n
+    )
+    SELECT chosen.index, arg_min(clean.index, (
+        (clean.epsg, clean.x_ul, clean.y_ul) <> (chosen.epsg, chosen.x_ul, chosen.y_ul),
+        clean.country IS DISTINCT FROM chosen.country,
+        -len(list_intersect(clean.labels, chosen.labels)),
+        (clean.index::BIGINT * 40503 + chosen.index * 30011) % 65521
+    )), any_value(same_place)
+    FROM chosen LEFT JOIN clean ON true
+    GROUP BY chosen.index, chosen.patch_id ORDER BY any_value(same_place) DESC, md5(chosen.patch_id || $seed)
+"""
+
+
+class _Chooser:
+    def __init__(self, connection: Any, seed: str) -> None:
+        self._connection = connection
+        self._seed = seed
+
+    def any(self, n: int) -> tuple[Exhibit, ...]:
+        """Choose patches, recommended ones first."""
+        rows = self._ask(
+            "SELECT index FROM patches ORDER BY recommended DESC, has_s1 DESC, md5(patch_id || $seed), index LIMIT $n",
+            n=n,
+        )
+        return tuple(self._describe([index for (index,) in rows]).values())
+
+    def of_classes(self, classes: Sequence[str]) -> dict[str, Exhibit]:
+        """Choose a patch that carries each class, a recommended one if there is any."""
+        rows = self._ask(
+            "SELECT class, arg_min(index, (NOT recommended, md5(patch_id || class || $seed))) "
+            "FROM (SELECT unnest(labels_19) AS class, index, recommended, patch_id FROM patches) GROUP BY class"
+        )
+        index_of = dict(rows)
+        described = self._describe(list(index_of.values()))
+        return {name: described[index_of[name]] for name in classes if name in index_of}
+
+    def pairs(self, flag: str, n: int) -> tuple[Pair, ...]:
+        """Choose flagged patches, and for each a clean one: of the same place, else of the same country and alike."""
+        rows = self._ask(_PAIRS.format(flag=flag), n=n)
+        described = self._describe([index for row in rows for index in row[:2] if index is not None])
+        return tuple(Pair(described[flagged], described.get(clean), same_place) for flagged, clean, same_place in rows)
+
+    def _describe(self, indices: list[int]) -> dict[int, Exhibit]:
+        rows = self._connection.execute(
+            "SELECT index, patch_id, labels, country, season, "
+            "strftime(coalesce(s2_time, s1_time)::TIMESTAMP, '%Y-%m-%d') FROM patches WHERE list_contains($1, index)",
+            [indices],
+        ).fetchall()
+        described = {row[0]: Exhibit(row[0], row[1], tuple(row[2]), *row[3:]) for row in rows}
+        return {index: described[index] for index in indices}
+
+    def _ask(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]] = self._connection.execute(sql, {"seed": self._seed, **parameters}).fetchall()
+        return found
+
+
+class Studio:
+    """Pictures of the patches of one store."""
+
+    def __init__(self, store: Path, layout: Layout) -> None:
+        self._store = store
+        self._layout = layout
+        candidates = (RGB, FALSE_COLOUR, S1, MAP)
+        known = [picture for picture in candidates if set(picture.bands) <= set(layout.bands)]
+        self.pictures = tuple(known) or (find_picture(layout.bands[0]),)
+        """What can be drawn of every patch, the one that says most first."""
+
+    def take(self, exhibit: Exhibit, picture: Picture | None = None) -> Portrait:
+        """Picture a patch, in the form that says most unless another is named.
+
+        Raises:
+            StoreError: A chunk is damaged.
+        """
+        picture = picture or self.pictures[0]
+        planes: dict[str, NDArray[Any]] = {}
+        for group in self._layout.groups:
+            if set(group.bands) & set(picture.bands):
+                planes |= name_planes(group, read_pixels(self._store, group, exhibit.index))
+        drawn = Image.fromarray(render_picture(picture.name, planes))
+        content = io.BytesIO()
+        drawn.save(content, "WEBP", lossless=picture is MAP, quality=_QUALITY, method=6)
+        url = "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+        return Portrait(exhibit, picture, drawn.width, url)
