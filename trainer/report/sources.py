@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -58,7 +59,7 @@ def read_sources(folder: RunFolder, store: Store | None, split: str | None) -> S
     if split is not None and split not in evaluations:
         raise RunError(
             f"{folder.path}: the split {split!r} was not measured, only {', '.join(evaluations) or 'none'}; "
-            f"run: python -m trainer evaluate {folder.path} --split {split}"
+            f"run: {_name_command(folder)} --split {split}"
         )
     split = split or next(iter(evaluations), None)
     predictions = None if split is None else _read_predictions(folder, split, evaluations[split])
@@ -90,7 +91,7 @@ def _read_evaluations(folder: RunFolder, record: RunRecord) -> dict[str, Mapping
         path = locate_evaluation(folder.path, split).metrics
         if not path.is_file():
             continue
-        advice = f"run: python -m trainer evaluate {folder.path} --split {split}"
+        advice = f"run: {_name_command(folder)} --split {split}"
         try:
             found[split] = json.loads(path.read_text())
             owner = found[split]["run"]
@@ -112,7 +113,7 @@ def _read_predictions(folder: RunFolder, split: str, evaluation: Mapping[str, An
     ):
         raise RunError(
             f"{path}: its macro average precision is {score:.6f}, but the metrics beside it say {expected:.6f}; "
-            f"run: python -m trainer evaluate {folder.path} --split {split}"
+            f"run: {_name_command(folder)} --split {split}"
         )
     return found
 
@@ -135,7 +136,7 @@ def _describe_progress(
 ) -> list[str]:
     """Say what is not there yet, and which command makes it."""
     notes = []
-    evaluate = f"python -m trainer evaluate {folder.path}"
+    evaluate = _name_command(folder)
     if result is None:
         notes.append(
             f"The training is not finished: {len(log)} of at most {record.recipe.epochs} epochs are over. "
@@ -153,6 +154,11 @@ def _describe_progress(
             + " && ".join(f"{evaluate} --split {split}" for split in stale)
         )
     return notes
+
+
+def _name_command(folder: RunFolder) -> str:
+    """Name the command that measures a training."""
+    return f"python -m trainer evaluate {shlex.quote(str(folder.path))}"
 
 
 def _describe_data(record: RunRecord) -> list[str]:
