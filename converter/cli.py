@@ -37,7 +37,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="converter")
 def cli() -> None:
-    r"""Pack the raw BigEarthNet archive once into a store that trains fast.
+    """Pack the raw BigEarthNet archive once into a store that trains fast.
 
     \b
     A store is a folder:
@@ -51,7 +51,7 @@ def cli() -> None:
       python -m converter info data/sample-store
 
     Exit codes: 0 success, 1 failed work (one message says what and what to do), 2 wrong usage, 130 interrupted.
-    """
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
 
 
 def main() -> NoReturn:

@@ -102,7 +102,7 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Convert the archive in RAW into the store STORE.
+    """Convert the archive in RAW into the store STORE.
 
     RAW is the extracted Sentinel-2 archive: the folder of patch folders of BigEarthNet v1.0, or BigEarthNet-S2 of v2.0.
     STORE is a new folder, on a disk of this machine or one that all workers share.
@@ -119,7 +119,7 @@ def command(
       python -m converter convert /data/BigEarthNet-S2 /data/ben2 --s1 /data/BigEarthNet-S1
           --reference-maps /data/Reference_Maps
       python -m converter convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler tcp://head:8786
-    """
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if len(paths) > 2 or (len(paths) == 1 and s1 is None):
         msg = f"expected RAW and STORE, or STORE alone with --s1; found {len(paths)} path(s)"
         raise click.UsageError(msg)

@@ -8,6 +8,7 @@ from typing import Literal
 import click
 from tqdm import tqdm
 
+from converter.bigearthnet import parse_patch_name
 from converter.display import format_count
 from converter.export import export_rasters
 from converter.geopackage import export_footprints
@@ -35,7 +36,7 @@ def command(
     stack: bool,
     kind: Literal["tif", "gpkg"] | None,
 ) -> None:
-    r"""Write patches of STORE, all of them or those chosen, to the folder or GeoPackage OUT.
+    """Write patches of STORE, all of them or those chosen, to the folder or GeoPackage OUT.
 
     GeoTIFFs have the pixels, CRS, corner, type and nodata value of the archive, a folder a patch. A GeoPackage, which
     QGIS opens, has the outlines in longitude and latitude (EPSG:4326) and the columns of the table; of lists, the
@@ -49,12 +50,14 @@ def command(
         -> stacks/S2A_MSIL2A_20170617T113321_36_85/S2A_MSIL2A_20170617T113321_36_85_s2_10m.tif, ...
       python -m converter export STORE snow --where "country = 'Finland' and contains_seasonal_snow"
       python -m converter export STORE footprints.gpkg
-    """
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     kind = kind or ("gpkg" if out.suffix.lower() == ".gpkg" else "tif")
     if kind == "gpkg" and stack:
         raise click.UsageError("--stack arranges the bands of GeoTIFFs; a GeoPackage has none")
     if kind == "gpkg" and out.suffix.lower() != ".gpkg":
         raise click.UsageError(f"expected a file name that ends in .gpkg, found {out}")
+    if parse_patch_name(out.name):
+        raise click.UsageError(f"expected the folder to write to as the last word, found the patch {out}")
     rows = select_patches(store, patch_ids, where=where)
     if kind == "gpkg":
         n_patches = export_footprints(store, [row["index"] for row in rows], out)

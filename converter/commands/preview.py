@@ -64,7 +64,7 @@ def command(
     stretch: Stretch,
     scale: int,
 ) -> None:
-    r"""Draw patches of SOURCE as PNG, on one contact sheet or a file each.
+    """Draw patches of SOURCE as PNG, on one contact sheet or a file each.
 
     SOURCE is a store, or raw folders as they were extracted: an archive of Sentinel-2, of Sentinel-1 or of reference
     maps, or a single patch folder. A sheet has the labels, date, country, split and name under each patch; raw folders
@@ -86,7 +86,7 @@ def command(
           --random 12 --what rgb --what false-colour --sheet snow.png
       python -m converter preview BigEarthNet-v1.0 --random 50 --seed 1 --out pictures
       python -m converter preview BigEarthNet-v1.0/S2A_MSIL2A_20170617T113321_36_85 --what B11 --out pictures
-    """
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if (sheet is None) == (out is None):
         raise click.UsageError("expected either --sheet FILE.png or --out DIR")
     if sheet is not None and sheet.suffix.lower() != ".png":

@@ -22,7 +22,7 @@ from converter.query import show_answer, write_answer
 )
 @click.option("--rows", type=click.IntRange(min=1), default=40, show_default=True, help="Rows to show at most.")
 def command(store: Path, sql: str, *, out: Path | None, rows: int) -> None:
-    r"""Answer a question in SQL (DuckDB) about the patches in STORE.
+    """Answer a question in SQL (DuckDB) about the patches in STORE.
 
     The view patches has the columns of patches.parquet, which DESCRIBE patches lists; unnest(labels_19) gives a row a
     class. If patches were left out, the view rejected has their names and reasons. docs/queries.md has more examples.
@@ -33,7 +33,7 @@ def command(store: Path, sql: str, *, out: Path | None, rows: int) -> None:
       python -m converter query STORE "SELECT country, count(*) FROM patches GROUP BY 1 ORDER BY 2 DESC"
       python -m converter query STORE "SELECT unnest(labels_19) AS class, count(*) FROM patches GROUP BY 1"
       python -m converter query STORE "SELECT patch_id FROM patches WHERE contains_seasonal_snow" --out snow.csv
-    """
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if out is None:
         click.echo(show_answer(store, sql, rows))
         return

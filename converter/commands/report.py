@@ -29,7 +29,7 @@ from converter.report import ReportOptions, name_report, write_report
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other patches.")
 @click.option("--overwrite", is_flag=True, help="Replace the page that is already there.")
 def command(store: Path, *, out: Path | None, sample: int, seed: int, overwrite: bool) -> None:
-    r"""Write a page about the finished store STORE: one HTML file that any browser opens, without network or script.
+    """Write a page about the finished store STORE: one HTML file that any browser opens, without network or script.
 
     It has the counts of patches, splits and classes, classes that occur together, a map, countries, seasons and months,
     the time between Sentinel-1 and Sentinel-2, snow and cloud, histograms of every band, pictures, and where the store
@@ -39,7 +39,7 @@ def command(store: Path, *, out: Path | None, sample: int, seed: int, overwrite:
     Examples:
       python -m converter report /data/ben
       python -m converter report /data/ben --out ben.html --sample 1000
-    """
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     path = out or name_report(store)
     with tqdm(unit=" patches", desc="Reading pixels", disable=None, leave=False) as bar:
 

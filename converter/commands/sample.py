@@ -26,7 +26,7 @@ from converter.sample import SampleForm, write_sample
 )
 @click.option("--workers", type=int, help="Processes to use.  [default: one a core]")
 def command(out: Path, *, patches: int, seed: int, s1: bool, dataset: Dataset, workers: int | None) -> None:
-    r"""Write a small archive in the exact form of BigEarthNet to the new folder OUT.
+    """Write a small archive in the exact form of BigEarthNet to the new folder OUT.
 
     In the form of v1, six patches are real, the ones that the package bigearthnet-common ships. The rest are SYNTHETIC:
     names, splits, countries and seasons are the official ones, labels and pixels are made up so that a model can learn
@@ -48,7 +48,7 @@ def command(out: Path, *, patches: int, seed: int, s1: bool, dataset: Dataset, w
       python -m converter sample data/sample-v2 --dataset v2
       python -m converter convert data/sample-v2/BigEarthNet-S2 data/v2-store
           --s1 data/sample-v2/BigEarthNet-S1 --reference-maps data/sample-v2/Reference_Maps
-    """
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     form = SampleForm(dataset, with_s1=s1 or dataset == "v2")
     with tqdm(total=patches, unit=" patches", desc="Writing", disable=None) as bar:
 

@@ -45,7 +45,7 @@ from converter.verify import VerifyOptions, verify
 def command(
     store: Path, *, against: Path | None, s1: Path | None, reference_maps: Path | None, as_json: bool, **options: Any
 ) -> None:
-    r"""Verify the finished store STORE: every chunk, checksum, count, label and statistic; every pixel with --against.
+    """Verify the finished store STORE: every chunk, checksum, count, label and statistic; every pixel with --against.
 
     Each fault is named with its array, shard and patch; any fault ends in exit code 1.
 
@@ -54,7 +54,7 @@ def command(
       python -m converter verify /data/ben
       python -m converter verify /data/ben --against /data/BigEarthNet-v1.0
       python -m converter verify /data/ben --against /data/BigEarthNet-v1.0 --sample 1000 --reader rasterio
-    """
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     sources = Sources(against, s1, reference_maps) if against or s1 else None
     with closing(ProgressDisplay("Verifying", "faults")) as display:
         found = verify(store, VerifyOptions(against=sources, **options), display)

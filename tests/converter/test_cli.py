@@ -358,6 +358,7 @@ def test_every_command_and_option_has_a_help_text() -> None:
         shown = CliRunner().invoke(cli, [name, "--help"])
         assert shown.exit_code == 0
         assert "Usage: " in shown.output
+        assert "\\b" not in shown.output, "click's mark must be a control character, so no raw docstring"
 
 
 def test_the_console_script_is_the_same_command() -> None:

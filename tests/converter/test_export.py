@@ -215,5 +215,5 @@ def test_the_command_line_exports(small: SmallArchive, store: Path, run_cli: Run
     assert "nobody" in run_cli("export", store, "nobody", tmp_path / "d").error
     assert "already there" in run_cli("export", store, *names, tmp_path / "a").error
     assert not (tmp_path / "d").exists()
-    for wrong in (["--format", "gpkg", tmp_path / "e"], ["--stack", tmp_path / "e.gpkg"], []):
+    for wrong in (["--format", "gpkg", tmp_path / "e"], ["--stack", tmp_path / "e.gpkg"], [], names[:1]):
         assert run_cli("export", store, *wrong).code == 2
