@@ -63,7 +63,10 @@ ONLY_IMPORTERS = {
     "distributed": {"converter.run"},
     "click": {"converter.cli", *(f"converter.commands.{name}" for name in COMMANDS)},
     "duckdb": {"converter.query"},
-    "tqdm": {"converter.display", *(f"converter.commands.{name}" for name in ("export", "preview", "report", "sample"))},
+    "tqdm": {
+        "converter.display",
+        *(f"converter.commands.{name}" for name in ("export", "preview", "report", "sample")),
+    },
     "numcodecs": {"converter.shard"},
     "pyogrio": {"converter.geopackage"},
     "google_crc32c": {"converter.shard"},
