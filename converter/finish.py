@@ -14,13 +14,14 @@ import numpy as np
 
 from converter import __version__
 from converter.bigearthnet import CITATIONS, LABELS_19, LABELS_43, LICENSE, N_PATCHES, SPLITS, TITLES
+from converter.croissant import describe_dataset, hash_description, write_description
 from converter.interrupts import hold_interrupts
 from converter.model import Layout, Reject
 from converter.plan import Plan
 from converter.receipt import Receipt
 from converter.statistics import BandStatistics, merge_statistics
 from converter.store import FORMAT_NAME, FORMAT_VERSION, remove_other_shards, write_metadata
-from converter.table import Table, build_table, hash_table, write_rejects, write_table
+from converter.table import Table, build_table, hash_table, publish_table, write_rejects, write_table
 from converter.target import release_target, seal_metadata
 
 
@@ -62,13 +63,16 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
     with hold_interrupts():  # zarr would leave its event loop behind, and complain
         write_metadata(store, plan.layout, coordinates, attributes)
     write_rejects(store, rejects)
+    description = describe_dataset(store, plan.layout, attributes)
     metadata = {
         "fingerprint": fingerprint,
         "format": FORMAT_NAME,
         "format_version": str(FORMAT_VERSION),
         "files": json.dumps(seal_metadata(store, shards)),
+        "croissant": hash_description(description),
     }
-    write_table(store, table, metadata)
+    write_description(store, description, write_table(store, table, metadata))
+    publish_table(store)
     release_target(store)
 
 

@@ -24,6 +24,8 @@ TABLE: Final = "patches.parquet"
 """The GeoParquet table inside a store; a store is finished if and only if it is there."""
 REJECTS: Final = "rejected.parquet"
 """The list of patches left out of a store, if any were."""
+CROISSANT: Final = "croissant.json"
+"""The description of a store for catalogues and data loaders."""
 PROGRESS: Final = ".progress"
 """Folder inside an unfinished store that holds lock, plan and receipts; removed at the end."""
 

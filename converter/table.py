@@ -126,15 +126,17 @@ def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Tab
     return pa.table({name: pa.array(columns[name], _SCHEMA.field(name).type) for name in _SCHEMA.names}, schema=_SCHEMA)
 
 
-def write_table(store: Path, table: pa.Table, metadata: dict[str, str]) -> None:
-    """Write `patches.parquet` by atomic rename, which declares the store complete.
+def write_table(store: Path, table: pa.Table, metadata: dict[str, str]) -> Path:
+    """Write the table in full, but not yet to its place.
 
     Args:
         store: The store's folder.
         table: From `build_table`.
         metadata: Facts that the table repeats from the images; stored under keys that begin `bigearthnet-store:`.
+
+    Returns:
+        The file, flushed to disk, which `publish_table` puts into its place.
     """
-    path = store / TABLE
     temporary = store / PROGRESS / TABLE
     with (
         open(temporary, "wb") as file,
@@ -157,7 +159,12 @@ def write_table(store: Path, table: pa.Table, metadata: dict[str, str]) -> None:
         written.write(checksum)
         written.flush()
         os.fsync(written.fileno())
-    os.replace(temporary, path)
+    return temporary
+
+
+def publish_table(store: Path) -> None:
+    """Put the table that `write_table` wrote into its place by atomic rename, which declares the store complete."""
+    os.replace(store / PROGRESS / TABLE, store / TABLE)
 
 
 def is_intact(store: Path) -> bool:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from converter.errors import PlanError, StoreError
-from converter.model import IMAGES, PROGRESS, REJECTS, TABLE
+from converter.model import CROISSANT, IMAGES, PROGRESS, REJECTS, TABLE
 from converter.shard import flush_folder, write_durably
 
-_OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS})
+_OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT})
 """Everything that a conversion may put into the store's folder, and so may delete."""
 
 
@@ -195,7 +195,7 @@ def _is_same(descriptor: int, path: Path) -> bool:
 
 def _clear(store: Path) -> None:
     """Remove a store, its table first, so that a half-removed one is never taken for finished."""
-    for path in (store / TABLE, store / REJECTS, store / PROGRESS / "plan.json"):
+    for path in (store / TABLE, store / REJECTS, store / CROISSANT, store / PROGRESS / "plan.json"):
         path.unlink(missing_ok=True)
     for path in (store / IMAGES, store / PROGRESS / "receipts"):
         if path.exists():

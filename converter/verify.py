@@ -12,11 +12,12 @@ from typing import Any
 
 from converter.archive import Archive, read_archive
 from converter.bigearthnet import LABELS_19, LABELS_43, TITLES, to_labels_19
+from converter.croissant import is_description_intact
 from converter.errors import PlanError
 from converter.events import Advanced, OnEvent, Scanned, Started, ignore
 from converter.finish import count_splits, make_fingerprint, summarise_bands
 from converter.inspection import COMPARED, Fault, Inspector, ShardInspection, ShardReport, inspect_shard
-from converter.model import IMAGES, TABLE, Layout, Sources
+from converter.model import CROISSANT, IMAGES, TABLE, Layout, Sources
 from converter.patch import Reader, ReaderName
 from converter.run import open_cluster
 from converter.statistics import merge_statistics
@@ -120,14 +121,22 @@ def _check_files(store: Path) -> Iterator[Fault]:
     if not is_intact(store):
         yield Fault(TABLE, None, None, "its bytes are not those that were written; nothing else was looked at")
         return
-    for name, checksum in json.loads(read_table_metadata(store)["files"]).items():
+    metadata = read_table_metadata(store)
+    checks = {
+        name: partial(_has_checksum, store / name, sealed) for name, sealed in json.loads(metadata["files"]).items()
+    }
+    if "croissant" in metadata:  # stores of earlier versions have none
+        checks[CROISSANT] = partial(is_description_intact, store, metadata["croissant"])
+    for name, is_as_written in checks.items():
         try:
-            found = hash_file(store / name)
+            if not is_as_written():
+                yield Fault(name, None, None, "its bytes are not those that were written; no pixels were looked at")
         except OSError as error:
             yield Fault(name, None, None, f"cannot be read ({error.strerror}); no pixels were looked at")
-        else:
-            if found != checksum:
-                yield Fault(name, None, None, "its bytes are not those that were written; no pixels were looked at")
+
+
+def _has_checksum(path: Path, checksum: str) -> bool:
+    return hash_file(path) == checksum
 
 
 def _open_archive(options: VerifyOptions, on_event: OnEvent) -> Archive | None:

@@ -143,7 +143,7 @@ def test_every_pixel_of_a_store_of_several_shards_is_what_rasterio_reads(small: 
 
 
 def test_a_store_holds_what_it_must_and_nothing_else(store: Path) -> None:
-    assert sorted(path.name for path in store.iterdir()) == ["images.zarr", "patches.parquet"]
+    assert sorted(path.name for path in store.iterdir()) == ["croissant.json", "images.zarr", "patches.parquet"]
     shards = sorted(path for path in read_files(store) if "/s2_" in path and "/c/" in path)
     assert shards == sorted(f"images.zarr/{array}/c/{shard}/0/0/0" for array in ARRAYS for shard in range(6))
 
@@ -363,7 +363,7 @@ def test_skipping_bad_patches_leaves_a_dense_store_that_accounts_for_all(
     )
     assert all(row["reason"] for row in rejected)
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [
-        *("images.zarr", "patches.parquet", "rejected.parquet")
+        *("croissant.json", "images.zarr", "patches.parquet", "rejected.parquet")
     ]
 
 

@@ -228,7 +228,7 @@ def test_everything_is_flushed_before_the_table_appears(
 
     def replace(source: Any, target: Any) -> None:
         if Path(target).name == "patches.parquet":
-            paths = [path, *(path / "images.zarr").rglob("*")]
+            paths = [path, path / "croissant.json", *(path / "images.zarr").rglob("*")]
             shards = {*(path / "images.zarr").glob("s2_*/c/**/*"), *(path / "images.zarr").glob("s2_*/c")}
             unflushed.extend(one for one in paths if one not in shards and one.stat().st_ino not in flushed)
             assert Path(source).stat().st_ino in flushed
