@@ -131,9 +131,9 @@ class _RawAlbum:
             self._scan = scan_folder(root)
         self._scan.dataset  # noqa: B018 - raises if the folder mixes kinds
         self.names: Sequence[str] = _choose(self._scan, choice)
-        self._files = set(os.listdir(self._scan.root / self._scan.folder_of[self.names[0]]))
+        first = self._scan.root / self._scan.folder_of[self.names[0]]
         known = (*BAND_SETS["all"], *REFERENCE_MAP.bands)
-        self.bands = tuple(band for band in known if band_file(self.names[0], band) in self._files)
+        self.bands = tuple(band for band in known if (first / band_file(first.name, band)).exists())
         folders = (root, root.parent, root.parent.parent)
         files = next(filter(None, map(find_metadata, folders)), ())
         self._row_of = find_rows(files, self.names)
