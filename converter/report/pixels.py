@@ -147,7 +147,7 @@ def _choose_ends(values: NDArray[Any], *, is_whole: bool) -> tuple[float, float]
     first, last = (float(end) for end in np.percentile(values, _TAILS))
     if is_whole:
         # Bins of equally many whole numbers; others would show teeth that the data do not have.
-        width = max(1, math.ceil((last - first) / N_BINS))
+        width = max(1, math.ceil((last - first + 1) / N_BINS))
         first = float(np.floor(first)) - 0.5
         return first, first + width * N_BINS
     return first, max(last, first + 1)
