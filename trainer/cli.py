@@ -13,6 +13,7 @@ import click
 from trainer.bench import StreamSpeed, measure_stream
 from trainer.commands.compare import compare
 from trainer.commands.evaluate import evaluate
+from trainer.commands.export import export
 from trainer.commands.fit import fit
 from trainer.commands.predict import predict
 from trainer.commands.report import report
@@ -143,6 +144,7 @@ def bench(
 cli.add_command(fit)
 cli.add_command(evaluate)
 cli.add_command(predict)
+cli.add_command(export)
 cli.add_command(compare)
 cli.add_command(report)
 
