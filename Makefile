@@ -10,7 +10,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info verify train test test-faults test-js fuzz check format bench clean
+.PHONY: help setup convert info verify report train test test-faults test-js fuzz check format bench clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -42,6 +42,9 @@ convert: $(VENV)/.convert $(filter data/sample,$(RAW)) ## Convert RAW (default: 
 
 info: $(VENV)/.convert ## Say what STORE holds
 	$(BIN)/python -m converter info $(STORE) $(ARGS)
+
+report: $(VENV)/.convert ## Show STORE on one page, beside it
+	$(BIN)/python -m converter report $(STORE) $(ARGS)
 
 verify: $(VENV)/.convert ## Check every byte of STORE; against the archive with ARGS='--against RAW'
 	$(BIN)/python -m converter verify $(STORE) $(ARGS)
