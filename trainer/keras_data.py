@@ -7,7 +7,7 @@ stream says what was fetched; to resume a training, count the batches trained on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -67,21 +67,27 @@ def to_tf_dataset(stream: Stream, transform: Transform = split_batch, n_epochs: 
             epoch to epoch without stopping: `fit(dataset, steps_per_epoch=len(stream), epochs=...)`.
     """
     first = stream.epoch * len(stream) + stream.step
-    last = None if n_epochs is None else first + _count_batches(stream, n_epochs)
     example = transform(stream.batch(*divmod(first, len(stream))))
     stream.seek(*divmod(first, len(stream)))
-    # The last batch of an epoch may be smaller.
-    signature = tf.nest.map_structure(lambda x: tf.TensorSpec((None, *np.shape(x)[1:]), np.asarray(x).dtype), example)
+    parts = tf.nest.flatten(example)
 
-    def generate() -> Iterator[Any]:
-        number = first
-        while last is None or number < last:
-            yield transform(stream.batch(*divmod(number, len(stream))))
-            number += 1
+    def get(number: np.int64) -> list[Any]:
+        batch: list[Any] = tf.nest.flatten(transform(stream.batch(*divmod(int(number), len(stream)))))
+        return batch
 
+    def pack(number: Any) -> Any:
+        tensors = tf.numpy_function(get, [number], [part.dtype for part in parts])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.set_shape((None, *part.shape[1:]))  # the last batch of an epoch may be smaller
+        return tf.nest.pack_sequence_as(example, tensors)
+
+    # Not `from_generator`: on Python 3.11 and later it makes malloc map every block of 128 KiB and more anew
+    # (TensorFlow's ApplyPython311MemoryPatch), and blosc asks for one at each chunk, which takes as long as decoding.
+    numbers = tf.data.Dataset.counter(first)
+    if n_epochs is not None:
+        numbers = tf.data.Dataset.range(first, first + _count_batches(stream, n_epochs))
     # The stream reads ahead; prefetching here only takes the hand-over off the training loop.
-    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature).prefetch(2)
-    return dataset if last is None else dataset.apply(tf.data.experimental.assert_cardinality(last - first))
+    return numbers.map(pack).prefetch(2)
 
 
 def _count_batches(stream: Stream, n_epochs: int) -> int:
