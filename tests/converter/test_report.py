@@ -179,6 +179,7 @@ def test_the_headline_counts_are_those_of_the_table_and_the_rejects(report: Repo
     assert tiles["Patches"] == str(len(rows))
     assert tiles["Recommended"] == str(rows.recommended.sum())
     assert tiles["Rejected"] == str(expected)
+    assert tiles.get("Tiles", "0") == str(rows.tile.nunique())
     n_classes = [rows.labels.explode().nunique()] if report.path.stem != "v2" else []
     assert tiles["Classes"] == " and ".join(map(str, [*n_classes, rows.labels_19.explode().nunique()]))
     assert f"{len(rows) + expected} found = {len(rows)} converted + {expected} rejected" in read_text(
@@ -272,6 +273,8 @@ def test_months_are_those_of_the_sensing(report: Report) -> None:
     expected = months.value_counts().reindex(every, fill_value=0)
     names = every.strftime("%b") if len(every) <= 12 else every.strftime("%Y-%m")
     assert report.columns("Patches by month") == dict(zip(names, expected, strict=True))
+    satellites = ", ".join(f"{name} {n}" for name, n in report.rows.satellite.value_counts().sort_index().items())
+    assert (f"month of sensing: {satellites}" in report.text) == (report.path.stem != "s1")
 
 
 def test_time_lags_are_told_where_both_sensors_are(reports: dict[str, Report]) -> None:
@@ -304,6 +307,9 @@ def test_statistics_and_provenance_are_those_of_the_store(report: Report) -> Non
         known = (attributes["statistics"][band][key] for key in ("mean", "std", "min", "max"))
         expected = ["–" if x is None else f"{x:,}" if isinstance(x, int) else f"{x:,.1f}" for x in known]
         assert [value.replace("\N{MINUS SIGN}", "-") for value in values] == expected
+    zeros = report.rows.zero_pixels
+    told = f"{(zeros > 0).sum()} patches have zeros" if (zeros > 0).any() else "No patch has a zero"
+    assert (told in report.text) == zeros.notna().any()
     words = read_text(report.section("provenance"))
     for key in ("fingerprint", "dataset", "license", "citation", "converter_version"):
         assert attributes[key] in words
