@@ -61,7 +61,8 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("\nInterrupted. What is finished is kept: run the same command again to go on.", err=True)
+    except (click.Abort, KeyboardInterrupt) as interrupt:
+        # click turns what interrupts a command into its own Abort.
+        click.echo(f"\n{str(interrupt.__cause__ or interrupt) or 'Interrupted.'}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(status)

@@ -18,6 +18,7 @@ from converter.events import Advanced, Event, Finishing, Planned, Scanned, Start
 from converter.metadata import FILES
 from converter.model import IMAGES, TABLE, BandGroup
 from converter.plan import Plan
+from converter.quantity import format_bytes, format_count, format_seconds
 from converter.verify import Verification
 
 _LINE_EVERY_S: Final = 10
@@ -266,31 +267,3 @@ def _align(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str
         ).rstrip()
         for row in table
     ]
-
-
-def format_bytes(n_bytes: float) -> str:
-    """Format bytes with a decimal unit, as disks are sold."""
-    if n_bytes < 999.5:
-        return f"{n_bytes:,.0f} bytes"
-    for unit in ("kB", "MB", "GB"):
-        n_bytes /= 1000
-        if n_bytes < 999.95:
-            return f"{n_bytes:,.1f} {unit}"
-    return f"{n_bytes / 1000:,.1f} TB"
-
-
-def format_count(n: int, noun: str) -> str:
-    """Format a number of things; the noun is given in the singular."""
-    plural = f"{noun}es" if noun.endswith(("ch", "s")) else f"{noun}s"
-    return f"{n:,} {noun if n == 1 else plural}"
-
-
-def format_seconds(seconds: float) -> str:
-    """Format a duration as the two largest units that matter."""
-    if seconds == float("inf"):
-        return "unknown time"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("converter", "trainer")
 
 CONVERTER = """
-errors interrupts
+errors interrupts quantity
 output
 model
 bigearthnet

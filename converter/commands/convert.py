@@ -129,8 +129,12 @@ def command(
         planned = plan_conversion(sources, chosen)
         click.echo(json.dumps(planned.plan.to_json(), indent=2) if as_json else describe_plan(planned))
         return
-    with closing(ProgressDisplay()) as display:
-        summary = convert(sources, paths[-1], chosen, display)
+    try:
+        with closing(ProgressDisplay()) as display:
+            summary = convert(sources, paths[-1], chosen, display)
+    except KeyboardInterrupt:
+        kept = "Interrupted. What is finished is kept: run the same command again to go on."
+        raise KeyboardInterrupt(kept) from None
     if as_json:
         click.echo(json.dumps(summary.to_json(), indent=2))
     else:

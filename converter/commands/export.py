@@ -9,9 +9,9 @@ import click
 from tqdm import tqdm
 
 from converter.bigearthnet import parse_patch_name
-from converter.display import format_count
 from converter.export import export_rasters
 from converter.geopackage import export_footprints
+from converter.quantity import format_count
 from converter.query import select_patches
 
 

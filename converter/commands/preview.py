@@ -8,9 +8,9 @@ import click
 from tqdm import tqdm
 
 from converter.album import Choice, open_album
-from converter.display import format_count
 from converter.picture import PICTURES, STRETCHES, Stretch
 from converter.preview import PreviewOptions, write_pictures, write_sheet
+from converter.quantity import format_count
 
 _N_DRAWN = 20
 """Patches of a whole store or archive that are drawn if nothing is said."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from converter.display import format_count
 from converter.errors import QueryError
+from converter.quantity import format_count
 from converter.query import show_answer, write_answer
 
 

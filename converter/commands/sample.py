@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from converter.display import format_bytes
 from converter.model import Dataset
+from converter.quantity import format_bytes
 from converter.sample import SampleForm, write_sample
 
 

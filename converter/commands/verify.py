@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from converter.display import ProgressDisplay, describe_verification, format_count
+from converter.display import ProgressDisplay, describe_verification
 from converter.errors import VerificationError
 from converter.model import Sources
+from converter.quantity import format_count
 from converter.verify import VerifyOptions, verify
 
 

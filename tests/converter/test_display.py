@@ -23,13 +23,12 @@ from converter.display import (
     describe_info,
     describe_plan,
     describe_summary,
-    format_bytes,
-    format_seconds,
     suggest_queries,
 )
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
 from converter.info import describe_store
 from converter.model import Sources
+from converter.quantity import format_bytes, format_seconds
 from tests.conftest import SmallArchive
 
 

@@ -1,0 +1,31 @@
+"""Write quantities as people read them."""
+
+from __future__ import annotations
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Format bytes with a decimal unit, as disks are sold."""
+    if n_bytes < 999.5:
+        return f"{n_bytes:,.0f} bytes"
+    for unit in ("kB", "MB", "GB"):
+        n_bytes /= 1000
+        if n_bytes < 999.95:
+            return f"{n_bytes:,.1f} {unit}"
+    return f"{n_bytes / 1000:,.1f} TB"
+
+
+def format_count(n: int, noun: str) -> str:
+    """Format a number of things; the noun is given in the singular."""
+    plural = f"{noun}es" if noun.endswith(("ch", "s")) else f"{noun}s"
+    return f"{n:,} {noun if n == 1 else plural}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration as the two largest units that matter."""
+    if seconds == float("inf"):
+        return "unknown time"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
