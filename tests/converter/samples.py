@@ -69,7 +69,8 @@ class Samples:
 def make_samples(root: Path) -> Samples:
     """Write the samples and convert them, in this process.
 
-    Two places of the first sample are seen a second time, and one of its patches cannot be converted.
+    Two places of the first sample are seen a second time, and one of its patches cannot be converted. The pairs are in
+    two more stores, `pairs-zstd` and `pairs-none`.
     """
     lists = official_lists()
     with pytest.MonkeyPatch.context() as patch:
@@ -85,13 +86,20 @@ def make_samples(root: Path) -> Samples:
                 options = ["--on-bad", "skip", "--max-bad", "0.1", "--shard-size", "32"]
             cli.main([command, *arguments, *options], standalone_mode=False)
             if arguments == ["data/sample"]:
-                archive = Archive(root / "data/sample")
-                seen_again = list(_find_revisits(archive.names))[:2]
-                for name, other in seen_again:
-                    _see_again(archive, name, other)
-                spoiled = next(name for name in reversed(archive.names) if name not in dict(seen_again))
-                archive.tif(spoiled, "B05").unlink()
+                _add_oddities(Archive(root / "data/sample"))
+            if "data/pairs-store" in arguments:
+                for codec in ("zstd", "none"):
+                    again = [name.replace("pairs-store", f"pairs-{codec}") for name in arguments]
+                    cli.main([command, *again, *options, "--codec", codec], standalone_mode=False)
     return Samples(root)
+
+
+def _add_oddities(archive: Archive) -> None:
+    seen_again = list(_find_revisits(archive.names))[:2]
+    for name, other in seen_again:
+        _see_again(archive, name, other)
+    spoiled = next(name for name in reversed(archive.names) if name not in dict(seen_again))
+    archive.tif(spoiled, "B05").unlink()
 
 
 def _find_revisits(names: list[str]) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ from tests.converter.samples import Samples
 
 STORES: Final = {
     "sample-store": ("s2_10m", "s2_20m", "s2_60m"),
-    "pairs-store": ("s2_10m", "s2_20m", "s2_60m", "s1_10m"),
+    **dict.fromkeys(("pairs-store", "pairs-zstd", "pairs-none"), ("s2_10m", "s2_20m", "s2_60m", "s1_10m")),
     "v2-store": ("s2_10m", "s2_20m", "s2_60m", "s1_10m", "reference_map"),
 }
 ROWS: Final = [0, 5, 19, -1]
