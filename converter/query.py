@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -14,6 +13,7 @@ import duckdb
 
 from converter.errors import QueryError, StoreError
 from converter.model import REJECTS, TABLE
+from converter.output import check_new, write_new
 from converter.store import read_attributes
 
 _FORMATS: Final = {
@@ -72,21 +72,18 @@ def show_answer(store: Path, sql: str, max_rows: int = 40) -> str:
 
 
 def write_answer(store: Path, sql: str, path: Path) -> int:
-    """Write the answer to a query to a file, CSV, JSON or Parquet as its suffix says, and return its number of rows.
+    """Write the answer to a query to a new file, CSV, JSON or Parquet as its suffix says; return its number of rows.
 
     Raises:
         QueryError: DuckDB cannot answer it, or the suffix is another one.
+        PlanError: The file is already there, or cannot be written.
     """
     if path.suffix not in _FORMATS:
         raise QueryError(f"{path}: expected a file name that ends in {', '.join(_FORMATS)}, found {path.suffix!r}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open_table(store) as connection:
-        try:
-            _ask(connection, sql).create_view("answer")
-            copied = connection.execute(f"COPY answer TO {_quote(str(temporary))} ({_FORMATS[path.suffix]})").fetchone()
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    check_new([path])
+    with open_table(store) as connection, write_new(path) as written:
+        _ask(connection, sql).create_view("answer")
+        copied = connection.execute(f"COPY answer TO {_quote(str(written))} ({_FORMATS[path.suffix]})").fetchone()
     return int(copied[0]) if copied else 0
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from converter.errors import QueryError
 from converter.quantity import format_count
 from converter.query import show_answer, write_answer
 
@@ -37,6 +36,4 @@ def command(store: Path, sql: str, *, out: Path | None, rows: int) -> None:
     if out is None:
         click.echo(show_answer(store, sql, rows))
         return
-    if out.exists():
-        raise QueryError(f"{out}: expected a new file, found one that is already there; remove it or name another")
     click.echo(f"Wrote {format_count(write_answer(store, sql, out), 'row')} to {out}", err=True)
