@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from trainer.errors import OptionError, RunError
 from trainer.evaluate import evaluate
 from trainer.fit import FitOptions, fit
+from trainer.predict import select_patches
 from trainer.progress import Report
 from trainer.recipe import Recipe
 from trainer.run import RunFolder
@@ -69,14 +70,17 @@ def compare(
 
     Raises:
         OptionError: There is nothing to compare.
+        SelectionError: The store lacks a split.
         RunError: The folder holds a comparison of another kind.
     """
     if len(set(band_sets)) < max(len(band_sets), 2):
         raise OptionError(f"give two different band sets or more, not {', '.join(band_sets) or 'none'}")
     if n_seeds < _MIN_SEEDS:
         raise OptionError(f"the spread over seeds needs {_MIN_SEEDS} seeds at least, not {n_seeds}")
-    for bands in band_sets:
-        store.resolve_bands(replace(recipe, bands=bands).list_bands())
+    for bands in band_sets:  # before hours go by
+        arrays = store.resolve_bands(replace(recipe, bands=bands).list_bands())
+        for split in ("train", "validation", "test"):
+            select_patches(store, split, recipe.labels, arrays)
     seeds = [recipe.seed + number for number in range(n_seeds)]
     members = [replace(recipe, bands=bands, seed=seed) for seed in seeds for bands in band_sets]
     found: dict[str, list[dict[str, Any]]] = {bands: [] for bands in band_sets}

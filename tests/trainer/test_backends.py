@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.trainer.trainings import OWN_WARNINGS
 from trainer import open_store
 from trainer.evaluate import evaluate
+from trainer.networks import load_model
 
-pytestmark = OWN_WARNINGS
+pytestmark = [OWN_WARNINGS, pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")]
+
+_ENVIRONMENT = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 
 
-@pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")
-def test_jax_trains_a_model_that_tensorflow_measures_the_same(stores: dict[str, Path], tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "trainer", "fit", str(stores["lz4"]), str(run), "--no-tensorboard"]
-    command += ["--bands", "60m", "--epochs", "2", "--batch-size", "8"]
-    subprocess.run(command, check=True, env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"})
+def _command(store: Path, run: Path) -> list[str]:
+    command = [sys.executable, "-m", "trainer", "fit", str(store), str(run), "--no-tensorboard"]
+    return [*command, "--bands", "60m", "--epochs", "2", "--batch-size", "8", "--checkpoint-steps", "1"]
+
+
+@pytest.fixture(scope="module")
+def run(stores: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that JAX finished without interruption. Evaluations may be written to it."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    subprocess.run(_command(stores["lz4"], path), check=True, env=_ENVIRONMENT)
+    return path
+
+
+def test_jax_trains_a_model_that_tensorflow_measures_the_same(run: Path, stores: dict[str, Path]) -> None:
     assert json.loads((run / "run.json").read_text())["versions"]["backend"] == "jax"
     result = json.loads((run / "result.json").read_text())
     assert result["validation"]["val_macro_ap"] > result["baseline_macro_ap"]
@@ -31,3 +45,33 @@ def test_jax_trains_a_model_that_tensorflow_measures_the_same(stores: dict[str, 
     assert found["ranking"]["macro"]["average_precision"] == pytest.approx(
         result["validation"]["val_macro_ap"], abs=1e-3
     )
+
+
+def test_a_killed_training_on_jax_goes_on_exactly(run: Path, stores: dict[str, Path], tmp_path: Path) -> None:
+    command = _command(stores["lz4"], tmp_path / "run")
+    process = subprocess.Popen(command, env=_ENVIRONMENT, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not (tmp_path / "run" / "state.npz").exists():
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    found = subprocess.run(command, check=True, env=_ENVIRONMENT, capture_output=True, text=True)
+    assert "Goes on    in epoch" in found.stderr
+    expected = load_model(run / "best.keras").variables
+    for variable, wanted in zip(load_model(tmp_path / "run" / "best.keras").variables, expected, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), wanted.numpy())
+
+
+def test_jax_uses_one_device_and_exports_nothing_but_says_so(
+    run: Path, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    for command in (
+        [*_command(stores["lz4"], tmp_path / "run"), "--devices", "all"],
+        [sys.executable, "-m", "trainer", "export", str(run), str(tmp_path / "out")],
+    ):
+        found = subprocess.run(command, check=False, env=_ENVIRONMENT, capture_output=True, text=True)
+        assert found.returncode == 1
+        assert "need Keras on TensorFlow, not on jax" in found.stderr.replace("needs", "need")
+    assert list(tmp_path.iterdir()) == []

@@ -12,10 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE
-from trainer import OptionError, Store
+from trainer import OptionError, RunError, Store
 from trainer.cli import cli
 from trainer.compare import METRICS, Member, compare, judge
-from trainer.errors import RunError
 from trainer.fit import FitOptions
 from trainer.progress import Started
 

@@ -16,9 +16,8 @@ from click.testing import CliRunner
 from sklearn import metrics as oracle
 
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
-from trainer import SelectionError, Store, open_store
+from trainer import RunError, SelectionError, Store, open_store
 from trainer.cli import cli
-from trainer.errors import RunError
 from trainer.evaluate import evaluate, measure_predictions
 from trainer.metrics import tune_thresholds
 from trainer.run import locate_evaluation

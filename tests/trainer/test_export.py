@@ -11,9 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.trainer.trainings import OWN_WARNINGS, keras
-from trainer import OptionError, Store, open_store
+from trainer import OptionError, RunError, Store, open_store
 from trainer.cli import cli
-from trainer.errors import RunError
 from trainer.export import export_model
 from trainer.networks import build_model, load_model, save_model
 from trainer.recipe import Recipe

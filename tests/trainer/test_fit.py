@@ -19,9 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
-from trainer import OptionError, SelectionError, Store, open_store
+from trainer import OptionError, RunError, SelectionError, Store, open_store
 from trainer.cli import cli
-from trainer.errors import RunError
 from trainer.fit import FitOptions, fit
 from trainer.metrics import macro_average_precision
 from trainer.networks import describe_model, load_model

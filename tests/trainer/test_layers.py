@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.trainings import OWN_WARNINGS, keras
-from trainer.errors import OptionError, RunError
+from trainer import OptionError, RunError
 from trainer.layers import ClassLogits, RandomSymmetry, StandardizeBands, WeightedCrossEntropy
 from trainer.model import ArrayInfo
 from trainer.networks import build_model, describe_model, list_networks, load_model, save_model

@@ -11,9 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
-from trainer import OptionError, Store, open_store
+from trainer import OptionError, RunError, Store, open_store
 from trainer.cli import cli
-from trainer.errors import RunError
 from trainer.networks import load_model
 from trainer.predict import predict_store
 

@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from trainer import Store
-from trainer.errors import RunError
+from trainer import RunError, Store
 from trainer.predictions import Predictions, read_predictions, write_predictions
 
 

@@ -16,9 +16,8 @@ from converter.convert import ConvertOptions
 from tests.converter.archives import Archive
 from tests.converter.forms import Pairs, V2Archive, convert_here, extract_pairs, write_v2, write_v2_lists
 from tests.trainer.trainings import OWN_WARNINGS
-from trainer import ReadError, SelectionError, Store, open_store
+from trainer import ReadError, RunError, SelectionError, Store, open_store
 from trainer.cli import cli
-from trainer.errors import RunError
 from trainer.networks import build_model, save_model
 from trainer.predict import predict_raw, predict_store
 from trainer.raw import find_patches

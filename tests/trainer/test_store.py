@@ -172,9 +172,15 @@ def test_streaming_imports_no_framework(stores: dict[str, Path]) -> None:
 
 def test_exported_names_are_pinned() -> None:
     assert trainer.__all__ == [
-        *("Batch", "OptionError", "ReadError", "RemoteError", "Selection", "SelectionError", "State", "StateError"),
-        *("Store", "StoreFormatError", "Stream", "StreamOptions", "TrainerError", "open_store"),
+        *("Batch", "OptionError", "ReadError", "RemoteError", "RunError", "Selection", "SelectionError", "State"),
+        *("StateError", "Store", "StoreFormatError", "Stream", "StreamOptions", "TrainerError", "open_store"),
     ]
+
+
+def test_every_error_can_be_caught_by_its_exported_name() -> None:
+    from trainer import errors
+
+    assert {name for name in vars(errors) if name.endswith("Error")} <= set(trainer.__all__)
 
 
 def test_the_metadata_are_what_zarr_reads(store: Store) -> None:
