@@ -31,7 +31,7 @@ def split_batch(batch: Batch) -> tuple[Any, ...]:
 
 
 class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
-    """A stream as a `keras.utils.PyDataset`, on any backend.
+    """A stream as a `keras.utils.PyDataset`, on any backend; with TensorFlow, `to_tf_dataset` is faster.
 
     Args:
         stream: The stream.
