@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -62,11 +63,13 @@ def export_model(model_path: Path, out: Path, form: Format | None = None) -> dic
     temporary = out.with_name(f".new-{out.name}")
     _remove(temporary)
     try:
-        if form == "onnx":
-            _write_onnx(model, temporary, card)
-        else:
-            model.export(temporary, format="tf_saved_model", verbose=False)
-            (temporary / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TensorFlow and tf2onnx, about themselves
+            if form == "onnx":
+                _write_onnx(model, temporary, card)
+            else:
+                model.export(temporary, format="tf_saved_model", verbose=False)
+                (temporary / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
         temporary.replace(out)
     finally:
         _remove(temporary)
@@ -76,18 +79,20 @@ def export_model(model_path: Path, out: Path, form: Format | None = None) -> dic
 def describe_inputs(model: Any) -> dict[str, Any]:
     """Describe what a model takes and gives, as JSON values."""
     described = describe_model(model)
-    inputs = {}
-    for layer in model.layers:
-        if isinstance(layer, StandardizeBands):
-            name = layer.name.removesuffix("_standardized")
-            inputs[name] = {
-                "bands": layer.bands,
-                "shape": ["patch", *model.input[name].shape[1:]],
-                "axes": ["patch", "band", "row", "col"],
-                "dtype": str(model.input[name].dtype),
-                "mean": layer.mean,
-                "std": layer.std,
-            }
+    layers = [layer for layer in model.layers if isinstance(layer, StandardizeBands)]
+    inputs = {
+        name: {
+            "bands": layer.bands,
+            "shape": ["patch", *given.shape[1:]],
+            "axes": ["patch", "band", "row", "col"],
+            "dtype": str(given.dtype),
+            "mean": layer.mean,
+            "std": layer.std,
+        }
+        for name, given in model.input.items()
+        for layer in layers
+        if layer.name == f"{name}_standardized"
+    }
     return {
         "inputs": inputs,
         "standardized": "by the model, with mean and std: give stored pixels",

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE
-from trainer import OptionError, RunError, Store
+from trainer import OptionError, RunError, Store, open_store
 from trainer.cli import cli
 from trainer.compare import METRICS, Member, compare, judge
 from trainer.fit import FitOptions
@@ -40,15 +40,25 @@ def test_a_difference_counts_if_it_exceeds_the_spread(base: list[float], other: 
     assert found["difference"] == pytest.approx(np.mean(other) - np.mean(base))
 
 
-def test_every_band_set_is_trained_with_every_seed(store: Store, tmp_path: Path) -> None:
-    options, members, events = FitOptions(tensorboard=False), list[Member](), list[Any]()
-    found = compare(store, tmp_path, SHORT, ["B01", "B09"], 2, options, events.append, members.append)
+@pytest.fixture(scope="module")
+def compared(stores: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Member], list[Any]]:
+    """A comparison, and what it reported. It may be gone on with."""
+    path, members, events = tmp_path_factory.mktemp("compared"), list[Member](), list[Any]()
+    opened, options = open_store(stores["lz4"]), FitOptions(tensorboard=False)
+    found = compare(opened, path, SHORT, ["B01", "B09"], 2, options, events.append, members.append)
+    assert json.loads((path / "comparison.json").read_text()) == found
+    return path, members, events
+
+
+def test_every_band_set_is_trained_with_every_seed(compared: tuple[Path, list[Member], list[Any]]) -> None:
+    path, members, events = compared
     assert [(one.bands, one.seed) for one in members] == [("B01", 0), ("B09", 0), ("B01", 1), ("B09", 1)]
-    assert json.loads((tmp_path / "comparison.json").read_text()) == found
-    assert (tmp_path / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert len([event for event in events if isinstance(event, Started)]) == 4
+    found = json.loads((path / "comparison.json").read_text())
+    assert (path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     for metric, (title, mean, name) in METRICS.items():
         for bands in ("B01", "B09"):
-            files = [tmp_path / bands / str(seed) / "evaluation" / "test.json" for seed in range(2)]
+            files = [path / bands / str(seed) / "evaluation" / "test.json" for seed in range(2)]
             values = [json.loads(path.read_text())[title][mean][name] for path in files]
             assert found["metrics"][metric][bands] == {
                 "by_seed": values,
@@ -58,16 +68,22 @@ def test_every_band_set_is_trained_with_every_seed(store: Store, tmp_path: Path)
     absent = json.loads(files[0].read_text())["absent_classes"]
     assert all(found["classes"][name]["B01"]["mean"] is None for name in absent)
 
-    started = len([event for event in events if isinstance(event, Started)])
-    assert compare(store, tmp_path, SHORT, ["B01", "B09"], 2, options, events.append) == found
-    assert len([event for event in events if isinstance(event, Started)]) == started == 4
+
+def test_what_was_trained_is_not_trained_again(store: Store, compared: tuple[Path, list[Member], list[Any]]) -> None:
+    path, _, _ = compared
+    found = json.loads((path / "comparison.json").read_text())
+    events: list[Any] = []
+    assert compare(store, path, SHORT, ["B01", "B09"], 2, FitOptions(), events.append) == found
+    assert events == []
     with pytest.raises(RunError, match=r"was trained with epochs=1, not 2; choose another folder"):
-        compare(store, tmp_path, replace(SHORT, epochs=2), ["B01", "B09"], 2, options)
+        compare(store, path, replace(SHORT, epochs=2), ["B01", "B09"], 2)
 
 
-def test_the_command_prints_a_table_and_a_verdict(stores: dict[str, Path], tmp_path: Path) -> None:
-    command = ["compare", str(stores["lz4"]), str(tmp_path), "--bands", "B01", "--bands", "B09", "--seeds", "2"]
-    found = CliRunner().invoke(cli, [*command, "--epochs", "1"])
+def test_the_command_prints_a_table_and_a_verdict(
+    stores: dict[str, Path], compared: tuple[Path, list[Member], list[Any]]
+) -> None:
+    command = ["compare", str(stores["lz4"]), str(compared[0]), "--bands", "B01", "--bands", "B09", "--seeds", "2"]
+    found = CliRunner().invoke(cli, [*command, "--epochs", "1", "--patience", "0"])
     assert found.exit_code == 0, found.output
     for part in ("over 2 seeds", "macro AP", "Marine waters", "B09 against B01, macro AP: ", "comparison.png"):
         assert part in found.stdout

@@ -19,8 +19,7 @@ from trainer.recipe import Recipe
 
 pytestmark = [
     OWN_WARNINGS,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of tf2onnx and TensorFlow's loader
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of tf2onnx, on import
 ]
 
 
