@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any, Final, Literal
 
 import keras
@@ -145,7 +146,15 @@ def find_devices(wanted: Wanted = 1) -> Devices:
         raise OptionError(
             f"{wanted} devices wanted, but TensorFlow sees {len(found)} ({names}); choose fewer, or {ALL}"
         )
-    return Devices(tf.distribute.MirroredStrategy([device.name for device in found[:wanted]]) if wanted > 1 else None)
+    return Devices(_make_strategy(tuple(device.name for device in found[:wanted])) if wanted > 1 else None)
+
+
+@cache
+def _make_strategy(names: tuple[str, ...]) -> Any:
+    """Make a strategy once for all trainings of this process: two of them would number their exchanges alike."""
+    import tensorflow as tf  # noqa: PLC0415 - see above
+
+    return tf.distribute.MirroredStrategy(names)
 
 
 def locate_device() -> tuple[int, int]:

@@ -46,12 +46,27 @@ def _on_virtual_devices(store: Path, folder: Path) -> None:
         fit(opened, folder / "two-two", _RECIPE, _OPTIONS, _stop)
     shutil.copytree(folder / "two-two", folder / "two-one")
     fit(opened, folder / "two-two", _RECIPE, _OPTIONS, _note(starts, "two-two"))
+    losses = [_train_width(width) for width in (2, 3)]
     with pytest.raises(OptionError) as unequal:
         fit(opened, folder / "never", _RECIPE, FitOptions(devices="all"))
     with pytest.raises(OptionError) as too_many:
         fit(opened, folder / "never", _RECIPE, FitOptions(devices=4))
     refusals = [str(unequal.value), str(too_many.value)]
-    (folder / "found.json").write_text(json.dumps({"starts": starts, "refusals": refusals}))
+    (folder / "found.json").write_text(json.dumps({"starts": starts, "refusals": refusals, "losses": losses}))
+
+
+def _train_width(width: int) -> float:
+    """Train a step of a network whose batch normalisation has so many features."""
+    devices = find_devices(2)
+    with devices.scope():
+        given = keras.Input((4,), name="x")
+        features = keras.layers.BatchNormalization()(keras.layers.Dense(width)(given))
+        model = keras.Model({"x": given}, keras.layers.Dense(1)(features))
+        model.compile("sgd", "mse")
+    worker = devices.spread(model)
+    with devices.training(model):
+        loss: float = worker.train_on_batch({"x": np.ones((4, 4))}, np.ones((4, 1)), return_dict=True)["loss"]
+    return loss
 
 
 def _stop(event: Any) -> None:
@@ -123,6 +138,11 @@ def test_what_the_devices_cannot_do_is_refused(runs: Path, monkeypatch: pytest.M
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")
     with pytest.raises(OptionError, match="several devices need Keras on TensorFlow, not on jax"):
         find_devices("all")
+
+
+def test_networks_follow_one_another_on_the_same_devices(runs: Path) -> None:
+    """Their exchanges must not be taken for one another's, which ends the second training."""
+    assert json.loads((runs / "found.json").read_text())["losses"] == [1.0, 1.0]
 
 
 def test_one_device_is_the_model_itself() -> None:
