@@ -16,7 +16,7 @@ from converter.bigearthnet import N_PATCHES, TITLES
 from converter.convert import Summary
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
 from converter.metadata import FILES
-from converter.model import IMAGES, TABLE, BandGroup
+from converter.model import IMAGES, BandGroup
 from converter.plan import Plan
 from converter.quantity import format_bytes, format_count, format_seconds
 from converter.verify import Verification
@@ -142,7 +142,7 @@ def _describe_splits(plan: Plan) -> str:
 
 
 def describe_summary(summary: Summary) -> str:
-    """Describe what a conversion did, and three queries to try next."""
+    """Describe what a conversion did, and what to try next."""
     rate = summary.n_converted_now / summary.convert_s if summary.convert_s else 0
     seconds = summary.startup_s + summary.convert_s + summary.finish_s
     counts = summary.split_counts
@@ -159,22 +159,23 @@ def describe_summary(summary: Summary) -> str:
             f"{summary.n_converted_now:,} patches ({rate:,.0f} patches/s), {summary.finish_s:.1f} s finish",
             "",
             "Try next:",
-            *(f"  {command}" for command in suggest_queries(summary)),
+            *(f"  {command}" for command in suggest_commands(summary)),
         ]
     )
 
 
-def suggest_queries(summary: Summary) -> list[str]:
+def suggest_commands(summary: Summary) -> list[str]:
     """Suggest shell commands that show what is in a store; the Python that runs this can run them."""
     python, store = _shorten(Path(sys.executable)), _shorten(summary.store)
     # Double quotes inside, so that the shell's single ones need no escapes.
-    table, array = json.dumps(f"{store}/{TABLE}"), json.dumps(f"{store}/{IMAGES}/{summary.arrays[0]}")
-    classes = json.dumps(
-        "select unnest(labels_19) as class, count(*) as patches from t where recommended group by 1 order by 2 desc"
+    array = json.dumps(f"{store}/{IMAGES}/{summary.arrays[0]}")
+    classes = (
+        "SELECT unnest(labels_19) AS class, count(*) AS patches FROM patches WHERE recommended GROUP BY 1 ORDER BY 2"
     )
     commands = (
         ["-m", "converter", "info", store],
-        ["-c", f'import duckdb; print(duckdb.read_parquet({table}).query("t", {classes}))'],
+        ["-m", "converter", "report", store],
+        ["-m", "converter", "query", store, classes],
         ["-c", f'import zarr; print(zarr.open({array}, mode="r")[0].mean(axis=(-2, -1)))'],
     )
     return [shlex.join([python, *command]) for command in commands]

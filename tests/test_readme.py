@@ -14,7 +14,7 @@ import pytest
 
 from converter.cli import cli as converter_cli
 from converter.convert import ConvertOptions, convert
-from converter.display import suggest_queries
+from converter.display import suggest_commands
 from converter.sample import write_sample
 
 ROOT = Path(__file__).parents[1]
@@ -35,7 +35,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     write_sample(folder / "data/sample", 60, workers=1)
     summary = convert(folder / "data/sample", folder / "data/sample-store", ConvertOptions(workers=1))
-    (folder / "suggested").write_text("\n".join(suggest_queries(summary)))
+    (folder / "suggested").write_text("\n".join(suggest_commands(summary)))
     return folder
 
 
@@ -70,7 +70,7 @@ def test_commands_of_the_readme_have_such_options_and_targets(command: list[str]
         found.make_context(name, arguments, parent=context)
 
 
-def test_the_suggested_queries_run(here: Path) -> None:
+def test_the_suggested_commands_run(here: Path) -> None:
     for line in (here / "suggested").read_text().splitlines():
         done = subprocess.run(shlex.split(line), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -23,7 +23,7 @@ from converter.display import (
     describe_info,
     describe_plan,
     describe_summary,
-    suggest_queries,
+    suggest_commands,
 )
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
 from converter.info import describe_store
@@ -185,15 +185,15 @@ def test_a_summary_adds_up_and_suggests_what_to_try_next() -> None:
     assert "10 min 22 s" in text
     assert "500 patches/s" in text
     suggested = text.partition("Try next:\n")[2].splitlines()
-    assert len(suggested) == 3
+    assert len(suggested) == 4
     assert all("/data/ben" in line for line in suggested)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_what_a_summary_suggests_runs_as_it_stands(number: int, store: Path, tmp_path: Path) -> None:
     named = tmp_path / 'it\'s a "store"'
     named.symlink_to(store)
-    command = suggest_queries(replace(SUMMARY, store=named))[number]
+    command = suggest_commands(replace(SUMMARY, store=named))[number]
     ended = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=100)
     assert (ended.returncode, ended.stderr) == (0, ""), command
     assert ended.stdout.strip()
