@@ -265,7 +265,7 @@ class Stream:
         items, symmetries = self._items(position)
         rows = self.selection.indices[items]
         arrays = self._memory.take(self._layout(len(rows)))
-        n_pieces = min(self.options.threads, len(rows))
+        n_pieces = min(-(-self.options.threads // self._n_ahead), len(rows))
         futures = [
             self._executor.submit(
                 _decode, self._readers, slice_host(len(rows), piece, n_pieces), rows, arrays, symmetries
