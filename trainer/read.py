@@ -73,7 +73,8 @@ class MappedShards:
         except OSError as error:
             raise DamageError(f"the shard cannot be opened ({error})") from error
         try:
-            shard = Shard(descriptor, self._info.shard_size)
+            shape = (len(self._info.bands), self._info.plane_bytes) if self._info.chain == "raw" else None
+            shard = Shard(descriptor, self._info.shard_size, shape)
         finally:
             os.close(descriptor)
         with self._guard:
@@ -122,7 +123,7 @@ class ShardReader:
 
     def _decode(self, rows: NDArray[np.integer], out: NDArray[Any]) -> None:
         get, size, checked = self._shards.get, self._info.shard_size, self._shards.checked
-        chunks = [get(row // size).chunk(row % size) for row in rows.tolist()]
+        chunks = [(get(row // size), row % size) for row in rows.tolist()]
         check = self._check == "always" or (self._check == "first" and not checked[rows].all())
         self._decoder().decode(chunks, out.reshape(len(out), -1).view(np.uint8), check)
         if check:

@@ -48,16 +48,21 @@ class Shard:
     Args:
         descriptor: The open file; it may be closed afterwards.
         n_chunks: Chunks in a full shard.
+        shape: Bands, and bytes of a band, of chunks that are not compressed; None for others.
     """
 
-    __slots__ = ("data", "entries")
+    __slots__ = ("data", "entries", "planes")
 
     data: NDArray[np.uint8]
     """The whole file."""
     entries: Sequence[int]
     """Offset and length of chunk i at 2i and 2i + 1."""
 
-    def __init__(self, descriptor: int, n_chunks: int) -> None:
+    planes: NDArray[np.uint8] | None
+    """Chunks that are not compressed and lie one after another, as (chunk, band, byte): NumPy takes a chunk from it in
+    half the time that cutting one out by its entry takes."""
+
+    def __init__(self, descriptor: int, n_chunks: int, shape: tuple[int, int] | None = None) -> None:
         n_bytes = os.fstat(descriptor).st_size
         index_bytes = n_chunks * _ENTRY_BYTES + CHECKSUM_BYTES
         if n_bytes < index_bytes:
@@ -71,6 +76,7 @@ class Shard:
         if len(written) and int((written[:, 0] + written[:, 1]).max()) > n_bytes - index_bytes:
             raise DamageError(f"its index points beyond its {n_bytes:,} bytes")
         self.entries = memoryview(entries.tobytes()).cast("Q")
+        self.planes = None if shape is None else _view_planes(self.data, written, shape)
 
     def chunk(self, position: int) -> NDArray[np.uint8]:
         """View the encoded bytes of a chunk, checksum included."""
@@ -78,6 +84,21 @@ class Shard:
         if start == _EMPTY:
             raise DamageError("the chunk was never written")
         return self.data[start : start + self.entries[2 * position + 1]]
+
+
+Place = tuple[Shard, int]
+"""A chunk: its shard, and its position in it."""
+
+
+def _view_planes(
+    data: NDArray[np.uint8], entries: NDArray[np.uint64], shape: tuple[int, int]
+) -> NDArray[np.uint8] | None:
+    n_bands, plane_bytes = shape
+    n_bytes = n_bands * plane_bytes + CHECKSUM_BYTES
+    if (entries[:, 0] != np.arange(len(entries)) * n_bytes).any() or (entries[:, 1] != n_bytes).any():
+        return None
+    strides = (n_bytes, plane_bytes, 1)
+    return np.lib.stride_tricks.as_strided(data, (len(entries), *shape), strides, writeable=False)
 
 
 def _check(chunk: NDArray[np.uint8]) -> None:
@@ -98,21 +119,47 @@ class RawDecoder:
     """
 
     def __init__(self, n_bands: int, plane_bytes: int, bands: Sequence[int] | None) -> None:
-        starts = [0] if bands is None else [band * plane_bytes for band in bands]
-        length = n_bands * plane_bytes if bands is None else plane_bytes
-        self._parts = [slice(start, start + length) for start in starts]
-        self._chunk_bytes = n_bands * plane_bytes + CHECKSUM_BYTES
+        self._shape = (n_bands, plane_bytes)
+        self._parts = [slice(None)] if bands is None else _slice_bands(bands)
 
-    def decode(self, chunks: Sequence[NDArray[np.uint8]], out: NDArray[np.uint8], check: bool) -> None:
+    def decode(self, chunks: Sequence[Place], out: NDArray[np.uint8], check: bool) -> None:
         """Decode chunks into `out`, (patch, byte), and compare their crc32c if `check` says so."""
-        if wrong := set(map(len, chunks)) - {self._chunk_bytes}:
-            raise DamageError(f"expected {self._chunk_bytes:,} bytes, found {wrong.pop():,}")
+        planes = out.reshape(-1, self._shape[1])
         if not check:
-            np.concatenate([chunk[part] for chunk in chunks for part in self._parts], out=out.reshape(-1))
+            np.concatenate(self._view(chunks), out=planes)
             return
-        for chunk, slot in zip(chunks, out, strict=True):
-            np.concatenate([chunk[part] for part in self._parts], out=slot)
-            _check(chunk)  # after the copy, which brought the chunk into the cache: this halves the cost
+        n_bands = len(planes) // len(out)
+        for slot, (shard, position) in enumerate(chunks):
+            np.concatenate(self._view([(shard, position)]), out=planes[slot * n_bands : (slot + 1) * n_bands])
+            _check(
+                shard.chunk(position)
+            )  # after the copy, which brought the chunk into the cache: this halves the cost
+
+    def _view(self, chunks: Sequence[Place]) -> list[NDArray[np.uint8]]:
+        """View the wanted bands of chunks, each (band, byte)."""
+        views: list[NDArray[np.uint8]] = []
+        for shard, position in chunks:
+            planes = shard.planes
+            chunk = self._cut(shard, position) if planes is None or position >= len(planes) else planes[position]
+            for part in self._parts:
+                views.append(chunk[part])  # noqa: PERF401 - twice as fast as extending by a generator
+        return views
+
+    def _cut(self, shard: Shard, position: int) -> NDArray[np.uint8]:
+        chunk = shard.chunk(position)
+        n_bytes = self._shape[0] * self._shape[1] + CHECKSUM_BYTES
+        if len(chunk) != n_bytes:
+            raise DamageError(f"expected {n_bytes:,} bytes, found {len(chunk):,}")
+        return chunk[:-CHECKSUM_BYTES].reshape(self._shape)
+
+
+def _slice_bands(bands: Sequence[int]) -> list[slice]:
+    """Turn bands into one slice if they are evenly spaced, such as those of RGB in a store of all, or one for each."""
+    step = bands[1] - bands[0] if len(bands) > 1 else 1
+    if step and list(bands) == [bands[0] + i * step for i in range(len(bands))]:
+        stop = bands[-1] + step
+        return [slice(bands[0], None if stop < 0 else stop, step)]
+    return [slice(band, band + 1) for band in bands]
 
 
 class BloscDecoder:
@@ -136,9 +183,10 @@ class BloscDecoder:
         words = -(-(self._n_bytes + _BLOSC_HEADER.size + CHECKSUM_BYTES) // 4)  # blosc adds at most its header
         self._copy = np.empty(words if bands is not None else 0, "<u4")
 
-    def decode(self, chunks: Sequence[NDArray[np.uint8]], out: NDArray[np.uint8], check: bool) -> None:
+    def decode(self, chunks: Sequence[Place], out: NDArray[np.uint8], check: bool) -> None:
         """Decode chunks into `out`, (patch, byte), and compare their crc32c if `check` says so."""
-        for chunk, slot in zip(chunks, out, strict=True):
+        for (shard, position), slot in zip(chunks, out, strict=True):
+            chunk = shard.chunk(position)
             if check:
                 _check(chunk)  # first, since blosc trusts what it is given
             self._decode_one(chunk, slot)

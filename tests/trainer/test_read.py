@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 import zarr
 from numcodecs import blosc
+from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, GzipCodec
 
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
 from trainer.model import CHECKS
 from trainer.read import Reader, ShardReader, TensorStoreReader
-from trainer.shards import BloscDecoder, DamageError
+from trainer.shards import BloscDecoder, DamageError, Shard
 
 
 def _write_empty(path: Path) -> None:
@@ -29,7 +31,7 @@ def _write_empty(path: Path) -> None:
 
 
 ROWS = np.array([119, 3, 3, 77, 16, 15])
-CHOICES = [None, (2, 1, 0), (3,)]
+CHOICES = [None, (2, 1, 0), (3,), (0, 2), (3, 0, 1)]
 
 
 @pytest.mark.parametrize("bands", CHOICES)
@@ -198,12 +200,21 @@ def test_a_broken_shard_is_named(
     assert "array s2_60m, shard 0" in str(found.value)
 
 
+def store_alone(chunk: NDArray[np.uint8]) -> Shard:
+    """Make a shard of one chunk."""
+    index = np.array([0, len(chunk)], "<u8").tobytes()
+    with tempfile.TemporaryFile() as file:
+        file.write(chunk.tobytes() + index + struct.pack("<I", google_crc32c.value(index)))
+        file.flush()
+        return Shard(file.fileno(), 1)
+
+
 def test_bands_in_blocks_of_their_own_are_decoded_alone() -> None:
     planes = np.random.default_rng(0).integers(0, 3000, (4, 60, 60), np.uint16)
     chunk = np.frombuffer(blosc.compress(planes, b"zstd", 1, blosc.BITSHUFFLE, planes[0].nbytes) + bytes(4), np.uint8)
     assert int(chunk[8:12].view("<u4")[0]) == planes[0].nbytes
     out = np.empty(3 * planes[0].nbytes, np.uint8)
-    BloscDecoder(4, planes[0].nbytes, (2, 3, 0)).decode([chunk], out[None], check=False)
+    BloscDecoder(4, planes[0].nbytes, (2, 3, 0)).decode([(store_alone(chunk), 0)], out[None], check=False)
     np.testing.assert_array_equal(out.view(np.uint16).reshape(3, 60, 60), planes[[2, 3, 0]])
 
 
@@ -213,13 +224,15 @@ def test_chunks_that_blosc_only_stored_are_read() -> None:
     assert chunk[2] & 2
     for bands in (None, (3, 1)):
         out = np.empty((4 if bands is None else 2) * noise[0].nbytes, np.uint8)
-        BloscDecoder(4, noise[0].nbytes, bands).decode([chunk], out[None], check=False)
+        BloscDecoder(4, noise[0].nbytes, bands).decode([(store_alone(chunk), 0)], out[None], check=False)
         np.testing.assert_array_equal(out.view(np.uint16).reshape(-1, 60, 60), noise[list(bands or range(4))])
 
 
 def test_a_chunk_too_short_for_a_header_is_damage() -> None:
     with pytest.raises(DamageError, match="too few"):
-        BloscDecoder(1, 100, None).decode([np.zeros(10, np.uint8)], np.zeros((1, 100), np.uint8), check=False)
+        BloscDecoder(1, 100, None).decode(
+            [(store_alone(np.zeros(10, np.uint8)), 0)], np.zeros((1, 100), np.uint8), False
+        )
 
 
 def _entries(path: Path) -> np.ndarray:
