@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ from converter import __version__
 from converter.cli import cli
 from tests.conftest import RunCli, SmallArchive
 from tests.converter.archives import Archive, read_files, write_lists
+from tests.terminal import show_on_terminal
 
 COMMAND = [sys.executable, "-m", "converter"]
 
@@ -445,19 +445,14 @@ def test_a_store_whose_name_is_no_text_works(
 def test_a_conversion_draws_a_bar_on_a_terminal(
     small: SmallArchive, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown, behind = os.openpty()
-    termios.tcsetwinsize(behind, (40, 120))
-    with os.fdopen(behind, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        monkeypatch.setattr(
-            sys, "argv", ["ben-convert", "convert", str(small.archive.root), f"{tmp_path}/store", *given]
-        )
+    monkeypatch.setattr(sys, "argv", ["ben-convert", "convert", str(small.archive.root), f"{tmp_path}/store", *given])
+
+    def run() -> None:
         with pytest.raises(SystemExit) as ended:
             _main()
-        stream.flush()
-        text = os.read(shown, 100_000).decode()
-    os.close(shown)
-    assert not ended.value.code
+        assert not ended.value.code
+
+    text = show_on_terminal(run, monkeypatch)
     assert re.search(r"Converting: 100%\|.*\| 22/22 \[.*0 rejected\]", text)
 
 

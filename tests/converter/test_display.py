@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import re
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +26,7 @@ from converter.info import describe_store
 from converter.model import Sources
 from converter.quantity import format_bytes, format_seconds
 from tests.conftest import SmallArchive
+from tests.terminal import show_on_terminal
 
 
 @pytest.fixture
@@ -96,35 +93,15 @@ def test_a_second_run_says_what_the_first_has_done(planned: Planned, monkeypatch
     assert "Going on after 8 patches that an earlier run finished" in stream.getvalue()
 
 
-def show_on_terminal(events: list[Event], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Show events on a pseudo-terminal, and return what it received."""
-    shown, behind = os.openpty()
-    termios.tcsetwinsize(behind, (40, 120))
-    with os.fdopen(behind, "w") as stream:
-        monkeypatch.setattr(sys, "stderr", stream)
-        show(events)
-    monkeypatch.undo()
-    received = b"".join(read_to_the_end(shown))
-    os.close(shown)
-    return received.decode()
-
-
-def read_to_the_end(terminal: int) -> Iterator[bytes]:
-    """Read what a terminal received; the kernel hands it over bit by bit, and late."""
-    with contextlib.suppress(OSError):  # EIO: the other side is closed and nothing is left
-        while part := os.read(terminal, 4_096):
-            yield part
-
-
 def test_a_bar_is_drawn_on_a_terminal(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = show_on_terminal(tell(planned), monkeypatch)
+    text = show_on_terminal(lambda: show(tell(planned)), monkeypatch)
     assert "\r" in text.replace("\r\n", "")
     assert re.search(r"Converting: +95%\|.*\| 21/22 \[.*patches/s, 1 rejected\]", text)
     assert "Writing statistics, coordinates and table" in text
 
 
 def test_a_bar_goes_on_where_an_earlier_run_stopped(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = show_on_terminal(tell(planned, n_done_before=8), monkeypatch)
+    text = show_on_terminal(lambda: show(tell(planned, n_done_before=8)), monkeypatch)
     assert re.search(r"Converting: +36%\|.*\| 8/22", text)
 
 
