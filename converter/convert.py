@@ -19,6 +19,7 @@ from converter.finish import finish_store
 from converter.model import REJECTS, Codec, Dataset, Layout, Reject, Sensor, ShardTask, Sources
 from converter.patch import Reader, ReaderName
 from converter.plan import Plan, leave_out, plan_store
+from converter.quantity import format_count
 from converter.receipt import Receipt, read_receipt
 from converter.run import open_cluster
 from converter.table import write_rejects
@@ -280,7 +281,7 @@ class _Conversion:
         write_rejects(store, self.rejects)
         listed = [f"  {reject.patch_id}/{reject.file}: {reject.reason}" for reject in self.rejects[:_N_LISTED]]
         more = len(self.rejects) - len(listed)
-        bad = "1 bad patch" if len(self.rejects) == 1 else f"{len(self.rejects):,} bad patches"
+        bad = format_count(len(self.rejects), "bad patch")
         return SourceError(
             "\n".join(
                 [

@@ -1,4 +1,4 @@
-"""Write a new file or folder: whole or not at all, and never over what is there."""
+"""Write a file or folder: whole or not at all, and over what is there only if that is asked for."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ def check_new(paths: Iterable[Path]) -> None:
 
 
 @contextmanager
-def write_new(path: Path) -> Iterator[Path]:
+def write_new(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Give a name beside `path` to write to; what stands there at the end becomes `path`, and nothing if that failed.
 
     Raises:
-        PlanError: `path` is already there, or cannot be written.
+        PlanError: `path` is already there and `overwrite` is not set, or it cannot be written.
     """
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # writers go by the suffix
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            check_new([path])
-            os.rename(temporary, path)
+            if not overwrite:
+                check_new([path])
+            os.replace(temporary, path)
         finally:
             if temporary.is_dir():
                 shutil.rmtree(temporary)

@@ -24,6 +24,7 @@ from converter.picture import (
     find_picture,
     render_picture,
 )
+from converter.quantity import format_count
 from converter.sheet import Line, SheetLayout, Tile, draw_sheet, write_png
 
 OnAdvance = Callable[[int], None]
@@ -126,13 +127,12 @@ def _draw_tiles(album: Album, pictures: Sequence[Picture], stretch: Stretch) -> 
 
 def _entitle(pictures: Sequence[Picture], stretch: Stretch, layout: SheetLayout) -> list[Line]:
     titles = " | ".join(picture.title for picture in pictures)
-    n_patches = "1 patch" if layout.n_tiles == 1 else f"{layout.n_tiles:,} patches"
     how = {
         "fixed": "the same range of values in all patches",
         "percentile": "percentiles {} to {} of each band of a patch".format(*PERCENTILES),
         "full": "lowest to highest value of each band of a patch",
     }[stretch]
-    lines = [Line(f"{n_patches}: {titles}", "strong")]
+    lines = [Line(f"{format_count(layout.n_tiles, 'patch')}: {titles}", "strong")]
     return lines if all(picture is MAP for picture in pictures) else [*lines, Line(f"Dark to bright: {how}", "faint")]
 
 

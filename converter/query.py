@@ -127,11 +127,13 @@ def select_patches(
             .to_arrow_table()
             .to_pylist()
         )
-        known = connection.execute("SELECT patch_id FROM patches WHERE list_contains($1, patch_id)", [list(patch_ids)])
-        unknown = sorted(set(patch_ids) - {name for (name,) in known.fetchall()})
+        unknown = set(patch_ids) - {row["patch_id"] for row in rows}
+        if unknown:  # or left out by the condition
+            known = connection.execute("SELECT patch_id FROM patches WHERE list_contains($1, patch_id)", [[*unknown]])
+            unknown -= {name for (name,) in known.fetchall()}
     if unknown:
         raise QueryError(
-            f"{store}: expected names of its patches, found {', '.join(unknown[:3])}; see `converter query`"
+            f"{store}: expected names of its patches, found {', '.join(sorted(unknown)[:3])}; see `converter query`"
         )
     if not rows:
         raise QueryError(f"{store}: no patch {f'where {where}' if where else 'is there'}; widen the condition")

@@ -18,7 +18,7 @@ from trainer.errors import OptionError, ReadError
 from trainer.model import ArrayInfo, Check
 from trainer.objects import LocalObjects, Objects
 from trainer.shards import BloscDecoder, DamageError, RawDecoder, Shard
-from trainer.turns import turn_patch
+from trainer.turns import turn_patches
 
 _MAX_MAPPED = 16_384
 """Shards mapped at a time; Linux allows a process 65,530 mappings (vm.max_map_count)."""
@@ -116,10 +116,7 @@ class ShardReader:
             self._decode(rows, out)
         except DamageError:
             self._name_damage(rows, out)
-        if symmetries is not None:
-            for slot, turn in enumerate(symmetries.tolist()):
-                if turn:
-                    out[slot] = turn_patch(out[slot].copy(), turn)
+        turn_patches(out, symmetries)
 
     def _decode(self, rows: NDArray[np.integer], out: NDArray[Any]) -> None:
         get, size, checked = self._shards.get, self._info.shard_size, self._shards.checked
@@ -185,11 +182,8 @@ class TensorStoreReader:
             pixels = pixels[:, None]
         if self._bands is not None:
             pixels = pixels[:, list(self._bands)]
-        if symmetries is None:
-            out[:] = pixels
-        else:
-            for slot, symmetry in enumerate(symmetries.tolist()):
-                out[slot] = turn_patch(pixels[slot], symmetry)
+        out[:] = pixels
+        turn_patches(out, symmetries)
 
     def fetch_ahead(self, rows: NDArray[np.integer]) -> None:
         """Do nothing: the store is local."""

@@ -23,3 +23,17 @@ def turn_patch(patch: NDArray[Any], symmetry: int) -> NDArray[Any]:
     """
     flipped = patch[..., ::-1] if symmetry >= N_SYMMETRIES // 2 else patch
     return np.rot90(flipped, symmetry % 4, axes=(-2, -1))
+
+
+def turn_patches(patches: NDArray[Any], symmetries: NDArray[np.uint8] | None) -> None:
+    """Turn and flip patches in place.
+
+    Args:
+        patches: Array (patch, ..., row, col) of square images.
+        symmetries: 0-7 for each patch, shape (patch,); None to leave all as they are.
+    """
+    if symmetries is None:
+        return
+    for patch, symmetry in zip(patches, symmetries.tolist(), strict=True):
+        if symmetry:
+            patch[...] = turn_patch(patch.copy(), symmetry)

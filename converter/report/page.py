@@ -68,10 +68,8 @@ def write_report(
     if path.exists() and not options.overwrite:
         raise PlanError(f"{path}: it is already there; replace it with --overwrite, or name another with --out")
     page = render_report(store, options, advance)
-    with write_new(path) as temporary:
+    with write_new(path, overwrite=options.overwrite) as temporary:
         temporary.write_text(page, "utf-8")
-        if options.overwrite:
-            path.unlink(missing_ok=True)
 
 
 def render_report(store: Path, options: ReportOptions, advance: OnAdvance = lambda *_: None) -> str:
