@@ -34,26 +34,26 @@ $(VENV)/.all: pyproject.toml | $(VENV)/bin/python
 setup: $(VENV)/.all ## Install everything, for training and development too
 
 data/sample: | $(VENV)/.convert
-	$(BIN)/python -m converter sample $@
+	$(BIN)/ben-convert sample $@
 
 convert: $(VENV)/.convert $(filter data/sample,$(RAW)) ## Convert RAW (default: the sample) into STORE
 	@test -n "$(STORE)" || { echo "Say where the store goes: make convert RAW=$(RAW) STORE=/path/to/store"; exit 2; }
-	$(BIN)/python -m converter convert $(RAW) $(STORE) $(ARGS)
+	$(BIN)/ben-convert convert $(RAW) $(STORE) $(ARGS)
 
 info: $(VENV)/.convert ## Say what STORE holds
-	$(BIN)/python -m converter info $(STORE) $(ARGS)
+	$(BIN)/ben-convert info $(STORE) $(ARGS)
 
 report: $(VENV)/.convert ## Show STORE on one page, beside it
-	$(BIN)/python -m converter report $(STORE) $(ARGS)
+	$(BIN)/ben-convert report $(STORE) $(ARGS)
 
 verify: $(VENV)/.convert ## Check every byte of STORE; against the archive with ARGS='--against RAW'
-	$(BIN)/python -m converter verify $(STORE) $(ARGS)
+	$(BIN)/ben-convert verify $(STORE) $(ARGS)
 
 data/sample-store: | data/sample
-	$(BIN)/python -m converter convert data/sample $@
+	$(BIN)/ben-convert convert data/sample $@
 
 train: $(VENV)/.all | $(filter data/sample-store,$(STORE)) ## Train on STORE (default: the sample's), into the folder RUN
-	$(BIN)/python -m trainer fit $(STORE) $(RUN) $(ARGS)
+	$(BIN)/ben-train fit $(STORE) $(RUN) $(ARGS)
 
 test: $(VENV)/.all ## Run all tests but the slow fault injections
 	$(BIN)/python -m pytest -m 'not faults' $(ARGS)
@@ -63,7 +63,7 @@ test-faults: $(VENV)/.all ## Kill, starve and deceive the converter, for real
 
 test-js: $(VENV)/.all ## Read stores from JavaScript, which needs npm's registry once; `make test` has it too
 	$(BIN)/python -m tests.js.packages
-	$(BIN)/python -m pytest tests/converter/test_javascript.py $(ARGS)
+	$(BIN)/python -m pytest tests/bigearthnet/test_javascript.py $(ARGS)
 
 fuzz: $(VENV)/.all ## Feed the readers of foreign bytes for FUZZ_SECONDS each
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)

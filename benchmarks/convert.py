@@ -37,11 +37,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from converter.bigearthnet import N_PATCHES, parse_patch_name
-from converter.convert import ConvertOptions, Summary, convert
-from converter.lists import packaged_example, read_lists
-from converter.metadata import FILES
-from converter.model import CODECS, Source, Sources
+from bigearthnet.archive.lists import packaged_example, read_lists
+from bigearthnet.archive.metadata import FILES
+from bigearthnet.archive.records import Source, Sources
+from bigearthnet.names import N_PATCHES, parse_patch_name
+from bigearthnet.store.layout import CODECS
+from converter.conversion import ConvertOptions, Summary, convert
 from converter.plan import plan_store
 from converter.sample import SampleForm, write_sample
 

@@ -17,13 +17,14 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from converter.bigearthnet import LABELS_19, N_PATCHES
+from bigearthnet.labels import LABELS_19
+from bigearthnet.names import N_PATCHES
+from bigearthnet.store.images import read_attributes
 from converter.report import write_report
 from converter.report.census import take_census
 from converter.report.footprints import count_footprints
 from converter.report.gallery import choose_gallery
 from converter.report.pixels import draw_sample
-from converter.store import read_attributes
 
 _MOVED = "(hash(patch_id, copy, {seed}) % 2000)::INTEGER / 1000 - 1"
 """Degrees, between -1 and 1."""

@@ -44,10 +44,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.convert import clone_real_patches
-from converter.lists import read_lists
+from bigearthnet.archive.lists import read_lists
 from trainer import Store, Stream, open_store
-from trainer.model import Check
-from trainer.order import order_items
+from trainer.source.arrays import Check
+from trainer.stream.order import order_items
 
 BATCH: Final = 128
 THREADS: Final = 2
@@ -368,7 +368,7 @@ def measure_fit(data: Data, rounds: int) -> dict[str, dict[str, float]]:
     """
     import keras
 
-    from trainer.keras_data import to_tf_dataset
+    from trainer.adapters.keras_data import to_tf_dataset
 
     class Clock(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # at each batch, Keras would wait for its loss

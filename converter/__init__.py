@@ -1,8 +1,6 @@
-"""Pack the raw BigEarthNet archive once into a sharded Zarr v3 store and a GeoParquet table.
+"""From the archive to the store: pack BigEarthNet once, verify, look at it and export from it.
 
-from converter.convert import ConvertOptions, convert
+from converter.conversion import ConvertOptions, convert
 
 summary = convert("/data/BigEarthNet-v1.0", "/data/ben", ConvertOptions(codec="zstd"))
 """
-
-__version__ = "0.1.0"

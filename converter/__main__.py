@@ -1,18 +1,13 @@
-"""Run the command line: `python -m converter`, or the script `ben-convert`."""
+"""Run the command line: `ben-convert`, or `python -m converter`."""
 
-import sys
 from typing import NoReturn
 
-from converter.errors import EXIT_INTERRUPTED
+from bigearthnet.commandline import run_program
 
 
 def main() -> NoReturn:
-    """Run the command line, and end quietly if it is interrupted while it is still being imported."""
-    try:
-        from converter import cli  # noqa: PLC0415 - takes a second or two
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    cli.main()
+    """Run the command line."""
+    run_program("converter.commands.cli")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from converter.archive import Archive
+from bigearthnet.archive.catalogue import Archive
 from converter.plan import Plan
 
 

@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from converter import __version__
-from converter.bigearthnet import CITATIONS, LABELS_19, LABELS_43, LICENSE, N_PATCHES, SPLITS, TITLES
-from converter.croissant import describe_dataset, hash_description, write_description
+from bigearthnet import __version__
+from bigearthnet.archive.records import Reject
+from bigearthnet.labels import LABELS_19, LABELS_43
+from bigearthnet.names import CITATIONS, LICENSE, N_PATCHES, SPLITS, TITLES
+from bigearthnet.store.croissant import describe_dataset, hash_description, write_description
+from bigearthnet.store.images import remove_other_shards, write_metadata
+from bigearthnet.store.layout import FORMAT_NAME, FORMAT_VERSION, Layout
+from bigearthnet.store.statistics import BandStatistics, merge_statistics
+from bigearthnet.store.table import Table, build_table, hash_table, publish_table, write_rejects, write_table
 from converter.interrupts import hold_interrupts
-from converter.model import Layout, Reject
 from converter.plan import Plan
 from converter.receipt import Receipt
-from converter.statistics import BandStatistics, merge_statistics
-from converter.store import FORMAT_NAME, FORMAT_VERSION, remove_other_shards, write_metadata
-from converter.table import Table, build_table, hash_table, publish_table, write_rejects, write_table
 from converter.target import release_target, seal_metadata
 
 

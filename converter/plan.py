@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from converter import __version__
-from converter.bigearthnet import SPLITS
-from converter.errors import PlanError
-from converter.model import Codec, Layout, Patch, ShardTask
+from bigearthnet import __version__
+from bigearthnet.archive.records import Patch, Source
+from bigearthnet.errors import SourceError
+from bigearthnet.names import SPLITS
+from bigearthnet.store.layout import Codec, Layout
 
 COMPRESSION_RATIO: Final[dict[Codec, float]] = {"lz4": 1.35, "zstd": 1.4, "none": 1.0}
 """Cautious ratios for projecting disk space: six real v1.0 patches of Sentinel-2 give 1.41 and 1.46."""
@@ -23,6 +24,20 @@ _CHUNK_OVERHEAD_BYTES: Final = 20
 
 WORKER_BYTES: Final = 180 * 2**20
 """Memory of an idle worker process: the interpreter, dask, numpy and the codecs (make bench: 164 MB at work)."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One unit of work: the same shard of every array, and one receipt."""
+
+    shard: int
+    """Position along the patch axis of the shard grid."""
+    sources: tuple[Source, ...]
+    """The shard's patches in store order; all but the last shard are full."""
+    n_train: int
+    """Leading patches that are recommended training rows, over which statistics are taken."""
+    digest: str
+    """Hash of everything that decides the shard's bytes except the pixels; a receipt must repeat it."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +121,14 @@ def plan_store(patches: Iterable[Patch], layout: Layout) -> Plan:
         layout: Arrays, codec and shard size.
 
     Raises:
-        PlanError: There are no patches, or one occurs twice.
+        SourceError: There are no patches, or one occurs twice.
     """
     ordered = tuple(sorted(patches, key=_store_order))
     if not ordered:
-        raise PlanError("there are no patches to convert")
+        raise SourceError("there are no patches to convert")
     n_names = len({patch.patch_id for patch in ordered})
     if n_names != len(ordered):
-        raise PlanError(f"expected every patch once, found {len(ordered):,} patches of {n_names:,} names")
+        raise SourceError(f"expected every patch once, found {len(ordered):,} patches of {n_names:,} names")
     return Plan(layout, ordered)
 
 
@@ -124,7 +139,7 @@ def leave_out(plan: Plan, patch_ids: Collection[str]) -> Plan:
     shards, and their receipts, stay what they were.
 
     Raises:
-        PlanError: No patch is left.
+        SourceError: No patch is left.
     """
     if not patch_ids:
         return plan
@@ -138,7 +153,7 @@ def leave_out(plan: Plan, patch_ids: Collection[str]) -> Plan:
         moved = iter([patch for i, patch in kept.items() if i not in new])
         rows += [kept[i] if i in kept else next(moved) for i in new]
     if not rows:
-        raise PlanError("every patch of the archive is bad, there is nothing to convert")
+        raise SourceError("every patch of the archive is bad, there is nothing to convert")
     return Plan(plan.layout, tuple(rows))
 
 

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from converter.model import PatchFacts, ShardTask
-from converter.shard import write_durably
-from converter.statistics import BandStatistics
+from bigearthnet.archive.records import PatchFacts
+from bigearthnet.files import write_durably
+from bigearthnet.store.statistics import BandStatistics
+from converter.plan import ShardTask
 
 _FACTS: Final = tuple(field.name for field in fields(PatchFacts))
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from converter.errors import PlanError, StoreError
-from converter.model import CROISSANT, IMAGES, PROGRESS, REJECTS, TABLE
-from converter.shard import flush_folder, write_durably
+from bigearthnet.errors import OutputError, StoreError
+from bigearthnet.files import flush_folder, write_durably
+from bigearthnet.store.layout import CROISSANT, IMAGES, PROGRESS, REJECTS, TABLE
 
 _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT})
 """Everything that a conversion may put into the store's folder, and so may delete."""
@@ -65,7 +65,7 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
 
     Raises:
         StoreError: The folder cannot be written, is in use, or belongs to another plan.
-        PlanError: The disk is too small.
+        OutputError: The disk is too small.
     """
     progress = store / PROGRESS
     try:
@@ -217,7 +217,7 @@ def _check_space(store: Path, projected_bytes: int) -> None:
     already = sum(path.stat().st_size for path in (store / IMAGES).rglob("*") if path.is_file())
     free = shutil.disk_usage(store).free
     if free + already < projected_bytes:
-        raise PlanError(
+        raise OutputError(
             f"{store}: the store is expected to take {projected_bytes / 1e9:,.1f} GB, the disk has {free / 1e9:,.1f} "
             "GB free; make room, or try --codec zstd"
         )

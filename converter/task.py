@@ -8,19 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.errors import PatchError, StoreError
-from converter.model import Layout, PatchFacts, Reject, ShardTask
-from converter.patch import Reader, read_patch
+from bigearthnet.archive.patch import PatchReader, read_patch
+from bigearthnet.archive.records import PatchFacts, Reject
+from bigearthnet.errors import PatchError, StoreError
+from bigearthnet.store.layout import Layout, name_shard
+from bigearthnet.store.shard import encode_chunk, hash_chunks, write_shard
+from bigearthnet.store.statistics import BandStatistics, BandSums
+from converter.plan import ShardTask
 from converter.receipt import Receipt, ShardObject, write_receipt
-from converter.shard import encode_chunk, hash_chunks, write_shard
-from converter.statistics import BandStatistics, BandSums
 
 
 @dataclass(frozen=True)
 class Job:
     """What all tasks of one conversion share."""
 
-    reader: Reader
+    reader: PatchReader
     store: str
     """The store's folder."""
     receipts: str
@@ -54,7 +56,7 @@ def convert_shard(job: Job, task: ShardTask) -> ShardOutcome:
     rejects: list[Reject] = []
     for position, source in enumerate(task.sources):
         try:
-            found = read_patch(job.reader, job.layout, source, pixels)
+            found = read_patch(job.reader, source, pixels)
         except PatchError as error:
             rejects.append(Reject(error.patch_id, error.file, error.reason))
         if rejects:
@@ -82,7 +84,7 @@ def _commit(
         objects = []
         for group in job.layout.groups:
             encoded = chunks[group.name]
-            path = group.shard_path(task.shard)
+            path = name_shard(group, task.shard)
             n_bytes = write_shard(f"{job.store}/{path}", encoded, job.layout.shard_size)
             objects.append(ShardObject(path, n_bytes, hash_chunks(encoded)))
         receipt = Receipt(

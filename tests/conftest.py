@@ -13,10 +13,11 @@ import pytest
 from distributed import LocalCluster
 from hypothesis import HealthCheck, settings
 
-from converter.cli import main
-from converter.convert import ConvertOptions, convert
-from converter.lists import packaged_example
-from tests.converter.archives import Archive, write_lists
+from bigearthnet.archive.lists import packaged_example
+from converter.__main__ import main
+from converter.conversion import ConvertOptions, convert
+from tests.archives import Archive, write_lists
+from tests.samples import Samples, make_samples
 
 pytest_plugins = ["tests.browser"]
 
@@ -152,3 +153,16 @@ def run_cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
         return Ended(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """The samples' stores in a folder `data`, made once. Read only."""
+    return make_samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture
+def in_samples(samples: Samples, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, where `data` is."""
+    monkeypatch.chdir(samples.root)
+    return samples.root

@@ -1,4 +1,4 @@
-"""The rules by which modules may import one another, walked over the syntax trees of both packages."""
+"""The rules by which modules may import one another, walked over the syntax trees of all three packages."""
 
 from __future__ import annotations
 
@@ -13,73 +13,66 @@ from pathlib import Path
 
 import pytest
 
-from converter.cli import COMMANDS
-
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("converter", "trainer")
+PACKAGES = ("bigearthnet", "converter", "trainer")
 
-CONVERTER = """
-errors interrupts quantity
-output
-model
-bigearthnet
-annotation colours footprint lists plan raster receipt scan shard statistics store tiff
-metadata
-archive croissant patch picture table target
-events finish info inspection run task
-convert query verify
-album export geopackage sheet
-preview
-report.census report.footprints report.gallery report.pixels
-report.charts
-report.page
-report
-sample.surface
-sample.encoding sample.landcover sample.mgrs sample.noise
-sample.landscape sample.order
-sample.listing sample.optics sample.radar
-sample.product
-sample.write
-sample
-display
-commands
-commands.convert commands.export commands.info
-commands.preview commands.query commands.report commands.sample commands.verify
-cli
-__main__
-"""
-"""The modules of the converter from the bottom up: each imports only what stands above it, or on its own line in
-`BESIDE`."""
-
-BESIDE = {("receipt", "shard"), ("receipt", "statistics"), ("store", "shard"), ("raster", "tiff")}
-"""Imports within a line, as (who imports, whom)."""
-
-ONLY_IMPORTERS = {
-    "rasterio": {"converter.raster", "converter.footprint"},
-    "shapely": {"converter.footprint"},
-    "zarr": {"converter.store"},
-    "pyarrow": {"converter.table", "converter.metadata", "converter.geopackage", "converter.sample.listing"},
-    "dask": {"converter.run"},
-    "distributed": {"converter.run"},
-    "click": {"converter.cli", *(f"converter.commands.{name}" for name in COMMANDS)},
-    "duckdb": {"converter.query"},
-    "tqdm": {
-        "converter.display",
-        *(f"converter.commands.{name}" for name in ("export", "preview", "report", "sample")),
-    },
-    "numcodecs": {"converter.shard"},
-    "pyogrio": {"converter.geopackage"},
-    "google_crc32c": {"converter.shard"},
-    "PIL": {"converter.sheet", "converter.report.gallery"},
-    "jinja2": {"converter.report.page"},
+HOUSE = {
+    # folder: the folders below it that it may import; its own files always, in no circle
+    "bigearthnet": "",
+    "bigearthnet.archive": "bigearthnet",
+    "bigearthnet.store": "bigearthnet bigearthnet.archive",
+    "bigearthnet.look": "bigearthnet bigearthnet.archive bigearthnet.store",
+    "converter": "bigearthnet bigearthnet.archive bigearthnet.store bigearthnet.look",
+    "converter.sample": "bigearthnet bigearthnet.archive",
+    "converter.verify": "bigearthnet bigearthnet.archive bigearthnet.store converter",
+    "converter.report": "bigearthnet bigearthnet.store bigearthnet.look",
+    "converter.export": "bigearthnet bigearthnet.archive bigearthnet.store",
+    "converter.commands": "bigearthnet.* converter.*",
+    "trainer.source": "bigearthnet bigearthnet.store",
+    "trainer.stream": "bigearthnet trainer.source",
+    "trainer.adapters": "trainer.stream",
+    "trainer": "bigearthnet trainer.source trainer.stream",
+    "trainer.run": "bigearthnet trainer.stream",
+    "trainer.model": "bigearthnet trainer.source trainer.run",
+    "trainer.score": "bigearthnet bigearthnet.archive trainer.source trainer.stream trainer.run trainer.model",
+    "trainer.training": "bigearthnet trainer.source trainer.stream trainer.run trainer.model trainer.score",
+    "trainer.report": "bigearthnet bigearthnet.look trainer.source trainer.run trainer.score",
+    "trainer.commands": "bigearthnet.* trainer.*",
 }
-"""Who may import a library, in the converter; the trainer's own rules for the same names are its own."""
+"""The rooms of the house from the bottom up; `x.*` is x and every folder in it."""
 
-DISTRIBUTIONS = {"PIL": "pillow"}
+LIBRARIES = {
+    # library: where it may be imported, a module or a folder
+    "rasterio": "bigearthnet.archive.raster bigearthnet.store.footprint",
+    "shapely": "bigearthnet.store.footprint",
+    "zarr": "bigearthnet.store.images",
+    "pyarrow": "bigearthnet.archive.metadata bigearthnet.store.table converter.export converter.sample trainer.score",
+    "duckdb": "bigearthnet.store.query",
+    "fsspec": "bigearthnet.store.objects",
+    "numcodecs": "bigearthnet.store.shard trainer.source.decode",
+    "google_crc32c": "bigearthnet.store.shard trainer.source.decode",
+    "PIL": "bigearthnet.look",
+    "jinja2": "bigearthnet.look",
+    "markupsafe": "bigearthnet.look",
+    "dask": "converter.cluster",
+    "distributed": "converter.cluster",
+    "pyogrio": "converter.export",
+    "click": "bigearthnet.commandline converter.commands trainer.commands",
+    "tqdm": "converter.commands trainer.commands",
+    "tensorstore": "trainer.source.read",
+    "keras": "trainer.adapters trainer.model trainer.training",
+    "tensorflow": "trainer.adapters trainer.model trainer.training",
+    "onnx": "trainer.model.export",
+    "sklearn": "trainer.score",
+    "matplotlib": "trainer.report trainer.training",
+}
+"""Who may import a library; numpy is everybody's."""
+
+DEFERRED = {"rasterio", "fsspec", "pyogrio", "tensorstore", "onnx"}
+"""Imported inside functions only: they take long, or an extra installs them."""
+
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit_learn"}
 """What must be declared for a library of another name."""
-
-FRAMEWORKS = {"tensorflow", "keras", "torch", "jax", "sklearn"}
-"""The converter never needs these."""
 
 
 @dataclass(frozen=True)
@@ -92,23 +85,32 @@ class Import:
     deferred: bool
     """Inside a function."""
 
+    @property
+    def library(self) -> str:
+        return self.imported.partition(".")[0]
+
 
 @cache
-def find_modules(package: str) -> dict[str, Path]:
-    """Find the modules of a package by dotted name."""
+def find_modules() -> dict[str, Path]:
+    """Find all modules by dotted name."""
     modules = {}
-    for path in sorted((ROOT / package).rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return modules
 
 
+def name_folder(module: str) -> str:
+    return ".".join(find_modules()[module].relative_to(ROOT).parent.parts)
+
+
 @cache
-def find_imports(package: str) -> tuple[Import, ...]:
-    return tuple(found for module, path in find_modules(package).items() for found in _walk(package, module, path))
+def find_imports() -> tuple[Import, ...]:
+    return tuple(found for module, path in find_modules().items() for found in _walk(module, path))
 
 
-def _walk(package: str, module: str, path: Path) -> Iterator[Import]:
+def _walk(module: str, path: Path) -> Iterator[Import]:
     tree = ast.parse(path.read_text(), str(path))
     functions = [
         node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
@@ -121,67 +123,67 @@ def _walk(package: str, module: str, path: Path) -> Iterator[Import]:
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
             assert node.module is not None
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name in find_modules(package) else node.module for name in inner]
+            names = [name if name in find_modules() else node.module for name in inner]
         else:
             continue
         for name in dict.fromkeys(names):
             yield Import(module, name, node.lineno, id(node) in deferred)
 
 
-def library_of(name: str) -> str:
-    return name.partition(".")[0]
-
-
 def test_there_is_something_to_check() -> None:
-    assert len(find_modules("converter")) > 25
-    assert len(find_imports("converter")) > 100
-    assert any(found.deferred for found in find_imports("converter"))
+    assert len(find_modules()) > 100
+    assert len(find_imports()) > 300
+    assert any(found.deferred for found in find_imports())
 
 
-@pytest.mark.parametrize(("package", "other"), [PACKAGES, PACKAGES[::-1]])
-def test_neither_package_imports_the_other(package: str, other: str) -> None:
-    assert [found for found in find_imports(package) if library_of(found.imported) == other] == []
+def test_every_folder_has_its_line_and_says_what_it_is_for() -> None:
+    assert set(HOUSE) == {name_folder(module) for module in find_modules()}
+    for folder in HOUSE:
+        docstring = ast.get_docstring(ast.parse((ROOT / folder.replace(".", "/") / "__init__.py").read_text()))
+        assert docstring, folder
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_no_package_imports_the_tests_or_the_benchmarks(package: str) -> None:
-    assert [found for found in find_imports(package) if library_of(found.imported) in {"tests", "benchmarks"}] == []
+def _allows(folder: str, other: str) -> bool:
+    def matches(allowed: str) -> bool:
+        return other == allowed or (allowed.endswith(".*") and f"{other}.".startswith(allowed[:-1]))
+
+    return folder == other or any(map(matches, HOUSE[folder].split()))
 
 
-def ranks() -> dict[str, int]:
-    lines = CONVERTER.split("\n")[1:-1]
-    return {"converter": -1} | {f"converter.{name}": rank for rank, line in enumerate(lines) for name in line.split()}
+@pytest.mark.parametrize("folder", HOUSE)
+def test_a_folder_imports_only_what_its_line_says(folder: str) -> None:
+    inner = [
+        found for found in find_imports() if name_folder(found.importer) == folder and found.imported in find_modules()
+    ]
+    assert [found for found in inner if not _allows(folder, name_folder(found.imported))] == []
 
 
-def test_every_module_of_the_converter_has_its_place() -> None:
-    assert set(ranks()) == set(find_modules("converter"))
+def test_every_permission_is_used_and_points_downwards() -> None:
+    used = {
+        (name_folder(found.importer), name_folder(found.imported))
+        for found in find_imports()
+        if found.imported in find_modules()
+    }
+    folders = list(HOUSE)
+    for folder, line in HOUSE.items():
+        for allowed in line.split():
+            if not allowed.endswith(".*"):
+                assert (folder, allowed) in used
+                assert folders.index(allowed) < folders.index(folder)
 
 
-def test_a_module_imports_only_what_stands_above_it() -> None:
-    rank_of = ranks()
-    wrong = []
-    for found in find_imports("converter"):
-        if library_of(found.imported) != "converter":
-            continue
-        importer, imported = found.importer.removeprefix("converter."), found.imported.removeprefix("converter.")
-        above = rank_of[found.imported] < rank_of[found.importer]
-        if not above and (importer, imported) not in BESIDE:
-            wrong.append(found)
-    assert wrong == []
+def test_converter_and_trainer_never_import_each_other() -> None:
+    for found in find_imports():
+        assert {found.importer.partition(".")[0], found.library} != {"converter", "trainer"}
 
 
-def test_every_exception_to_the_order_is_used() -> None:
-    rank_of = ranks()
-    used = {(found.importer, found.imported) for found in find_imports("converter")}
-    for importer, imported in BESIDE:
-        assert (f"converter.{importer}", f"converter.{imported}") in used
-        assert rank_of[f"converter.{importer}"] == rank_of[f"converter.{imported}"]
+def test_no_package_imports_the_tests_or_the_benchmarks() -> None:
+    assert [found for found in find_imports() if found.library in {"tests", "benchmarks"}] == []
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
-    left = {module: set[str]() for module in find_modules(package)}
-    for found in find_imports(package):
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    left = {module: set[str]() for module in find_modules()}
+    for found in find_imports():
         if found.imported in left and found.imported != found.importer and not found.deferred:
             left[found.importer].add(found.imported)
     while ready := {module for module, needs in left.items() if not needs & left.keys()}:
@@ -189,51 +191,35 @@ def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
     assert left == {}
 
 
-@pytest.mark.parametrize("library", ONLY_IMPORTERS)
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_is_imported_only_where_it_may_be(library: str) -> None:
-    importers = {found.importer for found in find_imports("converter") if library_of(found.imported) == library}
-    allowed = {module for module in ONLY_IMPORTERS[library] if library_of(module) == "converter"}
-    assert importers <= allowed
-    if library != "dask":  # `distributed` is all that is needed of it today
-        assert importers == allowed
+    found = [found for found in find_imports() if found.library == library]
+    allowed = tuple(LIBRARIES[library].split())
+    assert [one for one in found if not one.importer.startswith(allowed)] == []
+    if library in DEFERRED:
+        assert [one for one in found if not one.deferred] == []
 
 
-def test_rasterio_is_imported_only_when_it_is_needed() -> None:
-    """It takes a third of a second in each worker, and plain archives never need it."""
-    found = [found for found in find_imports("converter") if library_of(found.imported) == "rasterio"]
-    assert len(found) >= 2
-    assert all(one.deferred for one in found)
-
-
-def test_the_trainer_opens_rasters_in_one_module_and_only_when_needed() -> None:
-    found = [found for found in find_imports("trainer") if library_of(found.imported) == "rasterio"]
-    assert {one.importer for one in found} == {"trainer.raw"}
-    assert all(one.deferred for one in found)
-
-
-def test_what_only_an_extra_installs_is_imported_only_when_it_is_needed() -> None:
-    found = [found for found in find_imports("converter") if library_of(found.imported) == "pyogrio"]
-    assert found
-    assert all(one.deferred for one in found)
-
-
-def test_the_converter_needs_no_framework() -> None:
-    assert [found for found in find_imports("converter") if library_of(found.imported) in FRAMEWORKS] == []
-
-
-def test_whoever_may_import_a_library_alone_says_so() -> None:
-    for module, library in {"store": "zarr", "footprint": "shapely", "run": "dask"}.items():
-        docstring = ast.get_docstring(ast.parse(find_modules("converter")[f"converter.{module}"].read_text())) or ""
-        assert f"nly importer of {library}" in " ".join(docstring.split())
-
-
-def test_everything_that_is_imported_is_declared() -> None:
+def test_every_library_has_its_line_and_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = [*project["dependencies"], *project["optional-dependencies"]["geo"]]
-    declared = {name.replace("-", "_").lower() for name in map(_name_of, requirements)}
-    used = {DISTRIBUTIONS.get(name, name) for name in map(library_of, {x.imported for x in find_imports("converter")})}
-    assert used - set(sys.stdlib_module_names) - {"converter"} <= declared
+    extras = project["optional-dependencies"]
+    declared = {
+        package: {
+            _name_of(one) for one in [*project["dependencies"], *(one for extra in names for one in extras[extra])]
+        }
+        for package, names in {
+            "bigearthnet": ["geo", "remote"],
+            "converter": ["geo"],
+            "trainer": ["train", "onnx"],
+        }.items()
+    }
+    for found in find_imports():
+        if found.library in sys.stdlib_module_names or found.library in PACKAGES:
+            continue
+        assert found.library in LIBRARIES or found.library == "numpy", found
+        distribution = DISTRIBUTIONS.get(found.library, found.library).lower()
+        assert distribution in declared[found.importer.partition(".")[0]], found
 
 
 def _name_of(requirement: str) -> str:
-    return re.split(r"[>=\[]", requirement, maxsplit=1)[0].strip()
+    return re.split(r"[>=\[]", requirement, maxsplit=1)[0].strip().replace("-", "_").lower()

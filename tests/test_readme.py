@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 import pytest
 
-from converter.cli import cli as converter_cli
-from converter.convert import ConvertOptions, convert
-from converter.display import suggest_commands
+from converter.commands.cli import cli as converter_cli
+from converter.commands.display import suggest_commands
+from converter.conversion import ConvertOptions, convert
 from converter.sample import write_sample
 
 ROOT = Path(__file__).parents[1]

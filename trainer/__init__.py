@@ -1,25 +1,26 @@
 """Train from a packed BigEarthNet store.
 
-Importing this package imports no deep-learning framework; see `trainer.keras_data` for Keras and tf.data.
+Importing this package imports no deep-learning framework; see `trainer.adapters.keras_data` for Keras and tf.data.
 """
 
-from trainer.errors import (
+from bigearthnet.errors import (
+    BigEarthNetError,
     OptionError,
     ReadError,
     RemoteError,
     RunError,
     SelectionError,
     StateError,
-    StoreFormatError,
-    TrainerError,
+    StoreError,
 )
-from trainer.options import StreamOptions
-from trainer.state import State
-from trainer.store import Selection, Store, open_store
-from trainer.stream import Batch, Stream
+from trainer.source.store import Selection, Store, open_store
+from trainer.stream.options import StreamOptions
+from trainer.stream.state import State
+from trainer.stream.stream import Batch, Stream
 
 __all__ = [
     "Batch",
+    "BigEarthNetError",
     "OptionError",
     "ReadError",
     "RemoteError",
@@ -29,9 +30,8 @@ __all__ = [
     "State",
     "StateError",
     "Store",
-    "StoreFormatError",
+    "StoreError",
     "Stream",
     "StreamOptions",
-    "TrainerError",
     "open_store",
 ]

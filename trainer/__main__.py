@@ -1,5 +1,14 @@
-"""Run as `python -m trainer`."""
+"""Run the command line: `ben-train`, or `python -m trainer`."""
 
-from trainer.cli import main
+from typing import NoReturn
 
-main()
+from bigearthnet.commandline import run_program
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    run_program("trainer.commands.cli")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""`converter convert`: pack an archive into a store."""
+"""`ben-convert convert`: pack an archive into a store."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from converter.convert import ConvertOptions, convert, plan_conversion
-from converter.display import ProgressDisplay, describe_plan, describe_summary
-from converter.model import CODECS, Sources
+from bigearthnet.archive.records import Sources
+from bigearthnet.store.layout import CODECS
+from converter.commands.display import ProgressDisplay, describe_plan, describe_summary
+from converter.conversion import ConvertOptions, convert, plan_conversion
 
 
 @click.command()
@@ -112,13 +113,13 @@ def command(
 
     \b
     Examples:
-      python -m converter convert /data/BigEarthNet-v1.0 /data/ben
-      python -m converter convert /data/BigEarthNet-v1.0 /data/ben --dry-run
-      python -m converter convert /data/BigEarthNet-v1.0 /data/ben-rgb --bands rgb
-      python -m converter convert /data/BigEarthNet-v1.0 /data/ben --s1 /data/BigEarthNet-S1-v1.0
-      python -m converter convert /data/BigEarthNet-S2 /data/ben2 --s1 /data/BigEarthNet-S1
+      ben-convert convert /data/BigEarthNet-v1.0 /data/ben
+      ben-convert convert /data/BigEarthNet-v1.0 /data/ben --dry-run
+      ben-convert convert /data/BigEarthNet-v1.0 /data/ben-rgb --bands rgb
+      ben-convert convert /data/BigEarthNet-v1.0 /data/ben --s1 /data/BigEarthNet-S1-v1.0
+      ben-convert convert /data/BigEarthNet-S2 /data/ben2 --s1 /data/BigEarthNet-S1
           --reference-maps /data/Reference_Maps
-      python -m converter convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler tcp://head:8786
+      ben-convert convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler tcp://head:8786
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if len(paths) > 2 or (len(paths) == 1 and s1 is None):
         msg = f"expected RAW and STORE, or STORE alone with --s1; found {len(paths)} path(s)"

@@ -1,4 +1,4 @@
-"""`converter export`: take patches out of a store."""
+"""`ben-convert export`: take patches out of a store."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Literal
 import click
 from tqdm import tqdm
 
-from converter.bigearthnet import parse_patch_name
-from converter.export import export_rasters
-from converter.geopackage import export_footprints
-from converter.quantity import format_count
-from converter.query import select_patches
+from bigearthnet.look.quantity import format_count
+from bigearthnet.names import parse_patch_name
+from bigearthnet.store.query import select_patches
+from converter.export.geopackage import export_footprints
+from converter.export.geotiffs import export_rasters
 
 
 @click.command()
@@ -44,12 +44,12 @@ def command(
 
     \b
     Examples:
-      python -m converter export STORE S2A_MSIL2A_20170617T113321_36_85 patches
+      ben-convert export STORE S2A_MSIL2A_20170617T113321_36_85 patches
         -> patches/S2A_MSIL2A_20170617T113321_36_85/S2A_MSIL2A_20170617T113321_36_85_B04.tif, ...
-      python -m converter export STORE S2A_MSIL2A_20170617T113321_36_85 stacks --stack
+      ben-convert export STORE S2A_MSIL2A_20170617T113321_36_85 stacks --stack
         -> stacks/S2A_MSIL2A_20170617T113321_36_85/S2A_MSIL2A_20170617T113321_36_85_s2_10m.tif, ...
-      python -m converter export STORE snow --where "country = 'Finland' and contains_seasonal_snow"
-      python -m converter export STORE footprints.gpkg
+      ben-convert export STORE snow --where "country = 'Finland' and contains_seasonal_snow"
+      ben-convert export STORE footprints.gpkg
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     kind = kind or ("gpkg" if out.suffix.lower() == ".gpkg" else "tif")
     if kind == "gpkg" and stack:

@@ -1,4 +1,4 @@
-"""`converter info`: say what a finished store holds."""
+"""`ben-convert info`: say what a finished store holds."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from converter.display import describe_info
-from converter.info import describe_store
+from bigearthnet.store.summary import describe_store
+from converter.commands.display import describe_info
 
 
 @click.command()

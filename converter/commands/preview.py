@@ -1,4 +1,4 @@
-"""`converter preview`: draw patches."""
+"""`ben-convert preview`: draw patches."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from converter.album import Choice, open_album
-from converter.picture import PICTURES, STRETCHES, Stretch
-from converter.preview import PreviewOptions, write_pictures, write_sheet
-from converter.quantity import format_count
+from bigearthnet.look.album import Choice, open_album
+from bigearthnet.look.picture import PICTURES, STRETCHES, Stretch
+from bigearthnet.look.preview import PreviewOptions, write_pictures, write_sheet
+from bigearthnet.look.quantity import format_count
 
 _N_DRAWN = 20
 """Patches of a whole store or archive that are drawn if nothing is said."""
@@ -80,12 +80,12 @@ def command(
 
     \b
     Examples:
-      python -m converter preview STORE --sheet look.png
-      python -m converter preview STORE S2A_MSIL2A_20170617T113321_36_85 --out pictures
-      python -m converter preview STORE --where "country = 'Finland' and contains_seasonal_snow"
+      ben-convert preview STORE --sheet look.png
+      ben-convert preview STORE S2A_MSIL2A_20170617T113321_36_85 --out pictures
+      ben-convert preview STORE --where "country = 'Finland' and contains_seasonal_snow"
           --random 12 --what rgb --what false-colour --sheet snow.png
-      python -m converter preview BigEarthNet-v1.0 --random 50 --seed 1 --out pictures
-      python -m converter preview BigEarthNet-v1.0/S2A_MSIL2A_20170617T113321_36_85 --what B11 --out pictures
+      ben-convert preview BigEarthNet-v1.0 --random 50 --seed 1 --out pictures
+      ben-convert preview BigEarthNet-v1.0/S2A_MSIL2A_20170617T113321_36_85 --what B11 --out pictures
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if (sheet is None) == (out is None):
         raise click.UsageError("expected either --sheet FILE.png or --out DIR")

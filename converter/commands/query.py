@@ -1,4 +1,4 @@
-"""`converter query`: ask the table in SQL."""
+"""`ben-convert query`: ask the table in SQL."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from converter.quantity import format_count
-from converter.query import show_answer, write_answer
+from bigearthnet.look.quantity import format_count
+from bigearthnet.store.query import show_answer, write_answer
 
 
 @click.command()
@@ -28,10 +28,10 @@ def command(store: Path, sql: str, *, out: Path | None, rows: int) -> None:
 
     \b
     Examples:
-      python -m converter query STORE "DESCRIBE patches"
-      python -m converter query STORE "SELECT country, count(*) FROM patches GROUP BY 1 ORDER BY 2 DESC"
-      python -m converter query STORE "SELECT unnest(labels_19) AS class, count(*) FROM patches GROUP BY 1"
-      python -m converter query STORE "SELECT patch_id FROM patches WHERE contains_seasonal_snow" --out snow.csv
+      ben-convert query STORE "DESCRIBE patches"
+      ben-convert query STORE "SELECT country, count(*) FROM patches GROUP BY 1 ORDER BY 2 DESC"
+      ben-convert query STORE "SELECT unnest(labels_19) AS class, count(*) FROM patches GROUP BY 1"
+      ben-convert query STORE "SELECT patch_id FROM patches WHERE contains_seasonal_snow" --out snow.csv
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if out is None:
         click.echo(show_answer(store, sql, rows))

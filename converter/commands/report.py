@@ -1,4 +1,4 @@
-"""`converter report`: show a finished store on one page."""
+"""`ben-convert report`: show a finished store on one page."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def command(store: Path, *, out: Path | None, sample: int, seed: int, overwrite:
 
     \b
     Examples:
-      python -m converter report /data/ben
-      python -m converter report /data/ben --out ben.html --sample 1000
+      ben-convert report /data/ben
+      ben-convert report /data/ben --out ben.html --sample 1000
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     path = out or name_report(store)
     with tqdm(unit=" patches", desc="Reading pixels", disable=None, leave=False) as bar:

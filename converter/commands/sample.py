@@ -1,4 +1,4 @@
-"""`converter sample`: write a small archive to try things out with."""
+"""`ben-convert sample`: write a small archive to try things out with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from converter.model import Dataset
-from converter.quantity import format_bytes
+from bigearthnet.look.quantity import format_bytes
+from bigearthnet.names import Dataset
 from converter.sample import SampleForm, write_sample
 
 
@@ -41,12 +41,12 @@ def command(out: Path, *, patches: int, seed: int, s1: bool, dataset: Dataset, w
 
     \b
     Examples:
-      python -m converter sample data/sample
-      python -m converter sample data/sample-pairs --s1
-      python -m converter convert data/sample-pairs/BigEarthNet-v1.0 data/pairs-store
+      ben-convert sample data/sample
+      ben-convert sample data/sample-pairs --s1
+      ben-convert convert data/sample-pairs/BigEarthNet-v1.0 data/pairs-store
           --s1 data/sample-pairs/BigEarthNet-S1-v1.0
-      python -m converter sample data/sample-v2 --dataset v2
-      python -m converter convert data/sample-v2/BigEarthNet-S2 data/v2-store
+      ben-convert sample data/sample-v2 --dataset v2
+      ben-convert convert data/sample-v2/BigEarthNet-S2 data/v2-store
           --s1 data/sample-v2/BigEarthNet-S1 --reference-maps data/sample-v2/Reference_Maps
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     form = SampleForm(dataset, with_s1=s1 or dataset == "v2")

@@ -1,4 +1,4 @@
-"""`converter verify`: check a finished store."""
+"""`ben-convert verify`: check a finished store."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from converter.display import ProgressDisplay, describe_verification
-from converter.errors import VerificationError
-from converter.model import Sources
-from converter.quantity import format_count
-from converter.verify import VerifyOptions, verify
+from bigearthnet.archive.records import Sources
+from bigearthnet.errors import VerificationError
+from bigearthnet.look.quantity import format_count
+from converter.commands.display import ProgressDisplay, describe_verification
+from converter.verify.verification import VerifyOptions, verify
 
 
 @click.command()
@@ -52,9 +52,9 @@ def command(
 
     \b
     Examples:
-      python -m converter verify /data/ben
-      python -m converter verify /data/ben --against /data/BigEarthNet-v1.0
-      python -m converter verify /data/ben --against /data/BigEarthNet-v1.0 --sample 1000 --reader rasterio
+      ben-convert verify /data/ben
+      ben-convert verify /data/ben --against /data/BigEarthNet-v1.0
+      ben-convert verify /data/ben --against /data/BigEarthNet-v1.0 --sample 1000 --reader rasterio
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     sources = Sources(against, s1, reference_maps) if against or s1 else None
     with closing(ProgressDisplay("Verifying", "faults")) as display:

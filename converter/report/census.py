@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from converter.bigearthnet import SPLITS
-from converter.model import REJECTS
-from converter.query import open_table
+from bigearthnet.names import SPLITS
+from bigearthnet.store.layout import REJECTS
+from bigearthnet.store.query import open_table
 
 LAG_BIN_H: Final = 12
 """Hours that a bar of the time lags spans."""

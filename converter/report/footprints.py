@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.query import open_table
+from bigearthnet.store.query import open_table
 
 Points = NDArray[np.float64]
 """Shape (point, 2): east and north, or right and down."""

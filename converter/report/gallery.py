@@ -12,10 +12,10 @@ from typing import Any, Final
 from numpy.typing import NDArray
 from PIL import Image
 
-from converter.model import Layout
-from converter.picture import FALSE_COLOUR, MAP, RGB, S1, Picture, find_picture, name_planes, render_picture
-from converter.query import open_table
-from converter.store import read_pixels
+from bigearthnet.look.picture import FALSE_COLOUR, MAP, RGB, S1, Picture, find_picture, name_planes, render_picture
+from bigearthnet.store.images import read_pixels
+from bigearthnet.store.layout import Layout
+from bigearthnet.store.query import open_table
 
 N_PAIRS: Final = 4
 """Snowy, and cloudy, patches that are shown."""

@@ -11,18 +11,19 @@ from typing import Final
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from converter import __version__
-from converter.bigearthnet import CORINE_CODES, LABEL_19_OF_43, SPLITS
-from converter.colours import CORINE_COLOURS
-from converter.errors import PlanError
-from converter.info import describe_parts
-from converter.output import write_new
+from bigearthnet import __version__
+from bigearthnet.errors import OptionError, OutputError
+from bigearthnet.files import write_new
+from bigearthnet.labels import CORINE_CODES, LABEL_19_OF_43
+from bigearthnet.look.colours import CORINE_COLOURS
+from bigearthnet.names import SPLITS
+from bigearthnet.store.images import read_layout
+from bigearthnet.store.summary import describe_parts
 from converter.report.census import LAG_BIN_H, Census, Lags, Nomenclature, take_census
 from converter.report.charts import ColumnChart, draw_columns, draw_ridge
 from converter.report.footprints import count_footprints, draw_map
 from converter.report.gallery import Studio, choose_gallery
 from converter.report.pixels import OnAdvance, draw_sample, survey_pixels
-from converter.store import read_layout
 
 SEASONS: Final = ("Spring", "Summer", "Fall", "Winter")
 """In the order of the year; the lists of BigEarthNet write them so."""
@@ -41,7 +42,7 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         if self.sample < 1:
-            raise PlanError(f"expected a sample of at least one patch, found {self.sample}")
+            raise OptionError(f"expected a sample of at least one patch, found {self.sample}")
 
 
 def name_report(store: Path) -> Path:
@@ -62,11 +63,11 @@ def write_report(
 
     Raises:
         StoreError: There is no finished store, or a part of it is damaged.
-        PlanError: The page is already there and may not be replaced, or it cannot be written.
+        OutputError: The page is already there and may not be replaced, or it cannot be written.
     """
     options = options or ReportOptions()
     if path.exists() and not options.overwrite:
-        raise PlanError(f"{path}: it is already there; replace it with --overwrite, or name another with --out")
+        raise OutputError(f"{path}: it is already there; replace it with --overwrite, or name another with --out")
     page = render_report(store, options, advance)
     with write_new(path, overwrite=options.overwrite) as temporary:
         temporary.write_text(page, "utf-8")

@@ -11,10 +11,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.bigearthnet import CORINE_CODES
-from converter.model import BandGroup, Layout
-from converter.query import open_table
-from converter.store import read_pixels
+from bigearthnet.bands import BandGroup
+from bigearthnet.labels import CORINE_CODES
+from bigearthnet.store.images import read_pixels
+from bigearthnet.store.layout import Layout
+from bigearthnet.store.query import open_table
 
 OnAdvance = Callable[[int, int], None]
 """Called with the number of patches that are read, and with how many there are to read."""

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.bigearthnet import PATCH_M
-from converter.model import Annotation
+from bigearthnet.archive.records import Annotation
+from bigearthnet.bands import PATCH_M
 
 _SHORT: Final = 3
 _LONG: Final = 4

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Final
 
-from converter.bigearthnet import LABEL_19_OF_43, LABELS_43
+from bigearthnet.labels import LABEL_19_OF_43, LABELS_43
 
 COUNTRIES: Final = (
     *("Austria", "Belgium", "Finland", "Ireland", "Kosovo"),

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.bigearthnet import CORINE_CODES
+from bigearthnet.labels import CORINE_CODES
 from converter.sample.noise import (
     SIZE,
     Floats,

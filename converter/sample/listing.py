@@ -9,8 +9,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from converter.bigearthnet import to_labels_19
-from converter.metadata import FILES
+from bigearthnet.archive.metadata import FILES
+from bigearthnet.labels import to_labels_19
 from converter.sample.order import Order
 
 _SCHEMA: Final = pa.schema(

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from converter.bigearthnet import PATCH_M
-from converter.errors import SourceError
+from bigearthnet.bands import PATCH_M
+from bigearthnet.errors import SourceError
 
 _TILE: Final = re.compile(r"(?P<zone>[1-9]|[0-5]\d|60)(?P<band>[N-X])(?P<column>[A-Z])(?P<row>[A-V])")
 _BANDS: Final = "NPQRSTUVWX"

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.bigearthnet import S2_10M
+from bigearthnet.bands import S2_10M
 
 Floats = NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.bigearthnet import S2_GROUPS
+from bigearthnet.bands import S2_GROUPS
 from converter.sample.landscape import Land, Scene
 from converter.sample.noise import SIZE, Floats, draw_rough, draw_white
 from converter.sample.surface import BANDS, SPECTRA

@@ -10,10 +10,9 @@ from heapq import nsmallest
 from random import Random
 from typing import Final
 
-from converter.bigearthnet import PatchName, parse_patch_name
-from converter.errors import PlanError, SourceError
-from converter.lists import OfficialLists
-from converter.model import Dataset
+from bigearthnet.archive.lists import OfficialLists
+from bigearthnet.errors import OptionError, SourceError
+from bigearthnet.names import Dataset, PatchName, parse_patch_name
 from converter.sample.landcover import draw_labels
 
 _ORBIT_EPOCH: Final = datetime(2017, 1, 1)
@@ -117,13 +116,13 @@ def choose_orders(
         seed: Decides which.
 
     Raises:
-        PlanError: There are not so many.
+        OptionError: There are not so many.
     """
     left_out = {*real, *(lists.no_19 if dataset == "v2" else ())}
     free = [name for name in lists.pairing_of if name not in left_out]
     n_real = len(real) if dataset == "v1" else 0
     if n_patches > len(free) + n_real:
-        raise PlanError(f"a sample can have at most the {len(free) + n_real:,} listed patches, not {n_patches:,}")
+        raise OptionError(f"a sample can have at most the {len(free) + n_real:,} listed patches, not {n_patches:,}")
     chosen = nsmallest(n_patches - n_real, free, key=lambda name: hash_text(seed, "choice", name))
     return [_order(name, lists, seed) for name in chosen]
 

@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from converter.bigearthnet import REFERENCE_MAP, S1_10M, S2_GROUPS, annotation_file, band_file
-from converter.model import Annotation, Dataset
+from bigearthnet.archive.records import Annotation
+from bigearthnet.bands import REFERENCE_MAP, S1_10M, S2_GROUPS
+from bigearthnet.names import Dataset, annotation_file, band_file
 from converter.sample import encoding
 from converter.sample.encoding import encode_annotation, encode_geotiff
 from converter.sample.landscape import Scene, shape_land

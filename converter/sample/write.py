@@ -9,7 +9,6 @@ ships the official metadata, and only the v1.0 name, the Sentinel-1 name, the co
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,9 +18,10 @@ from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from converter.bigearthnet import annotation_file
-from converter.errors import PlanError, SourceError
-from converter.lists import packaged_example, read_lists
+from bigearthnet.archive.lists import packaged_example, read_lists
+from bigearthnet.errors import OptionError, SourceError
+from bigearthnet.machine import count_cores
+from bigearthnet.names import annotation_file
 from converter.sample.listing import write_listing
 from converter.sample.order import Order, choose_orders
 from converter.sample.product import Files, SampleForm, make_patch
@@ -67,13 +67,13 @@ def write_sample(
         form: What to write; Sentinel-2 of v1.0 if None.
 
     Raises:
-        PlanError: `n_patches` or `workers` is out of range.
+        OptionError: `n_patches` or `workers` is out of range.
         SourceError: `out` holds something already or cannot be written, or a worker died.
     """
     if n_patches < 1:
-        raise PlanError(f"a sample must have at least 1 patch, not {n_patches:,}")
+        raise OptionError(f"a sample must have at least 1 patch, not {n_patches:,}")
     if workers is not None and workers < 1:
-        raise PlanError(f"a sample must be written by at least 1 worker, not {workers:,}")
+        raise OptionError(f"a sample must be written by at least 1 worker, not {workers:,}")
     form = form or SampleForm()
     real = _read_real(form)
     orders = choose_orders(read_lists(), form.dataset, real.keys(), n_patches, seed)
@@ -86,7 +86,7 @@ def write_sample(
         if progress:
             progress(done, n_patches)
     batches = [orders[start : start + _BATCH] for start in range(0, len(orders), _BATCH)]
-    for n_new, n_new_bytes in _run(out, batches, form, min(workers or os.cpu_count() or 1, len(batches) // 2)):
+    for n_new, n_new_bytes in _run(out, batches, form, min(workers or count_cores(), len(batches) // 2)):
         done += n_new
         n_bytes += n_new_bytes
         if progress:

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from converter import __version__
-from converter.cli import cli
+from bigearthnet import __version__
+from converter.commands.cli import cli
+from tests.archives import Archive, read_files, write_lists
 from tests.conftest import RunCli, SmallArchive
-from tests.converter.archives import Archive, read_files, write_lists
 from tests.terminal import show_on_terminal
 
 COMMAND = [sys.executable, "-m", "converter"]
@@ -342,7 +342,7 @@ def test_a_sample_is_written_and_says_what_is_synthetic(tmp_path: Path, run_cli:
 
 def test_the_version_is_that_of_the_package(run_cli: RunCli) -> None:
     ended = run_cli("--version")
-    assert (ended.code, ended.out) == (0, f"converter, version {__version__}\n")
+    assert (ended.code, ended.out) == (0, f"ben-convert, version {__version__}\n")
 
 
 def test_every_command_and_option_has_a_help_text() -> None:
@@ -457,7 +457,7 @@ def test_a_conversion_draws_a_bar_on_a_terminal(
 
 
 def _main() -> Any:
-    from converter.cli import main
+    from converter.__main__ import main
 
     main()
 

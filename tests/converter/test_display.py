@@ -13,18 +13,12 @@ from typing import Any
 
 import pytest
 
-from converter.convert import Summary, plan_conversion
-from converter.display import (
-    ProgressDisplay,
-    describe_info,
-    describe_plan,
-    describe_summary,
-    suggest_commands,
-)
+from bigearthnet.archive.records import Sources
+from bigearthnet.look.quantity import format_bytes, format_seconds
+from bigearthnet.store.summary import describe_store
+from converter.commands.display import ProgressDisplay, describe_info, describe_plan, describe_summary, suggest_commands
+from converter.conversion import Summary, plan_conversion
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
-from converter.info import describe_store
-from converter.model import Sources
-from converter.quantity import format_bytes, format_seconds
 from tests.conftest import SmallArchive
 from tests.terminal import show_on_terminal
 

@@ -14,14 +14,14 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from converter.errors import PlanError
-from converter.export import export_rasters
-from converter.geopackage import export_footprints
-from converter.model import Sources
-from converter.query import select_patches
+from bigearthnet.archive.records import Sources
+from bigearthnet.errors import MissingPackageError, OutputError
+from bigearthnet.store.query import select_patches
+from converter.export.geopackage import export_footprints
+from converter.export.geotiffs import export_rasters
+from tests.archives import ARRAYS
 from tests.conftest import RunCli, SmallArchive
-from tests.converter.archives import ARRAYS
-from tests.converter.forms import (
+from tests.forms import (
     ARRAYS_V2,
     Pairs,
     V2Archive,
@@ -160,13 +160,13 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(
     rows = select_patches(store, small.train[:3])
     there = tmp_path / small.train[2]
     there.mkdir()
-    with pytest.raises(PlanError, match=f"{small.train[2]}: it is already there, and is not overwritten"):
+    with pytest.raises(OutputError, match=f"{small.train[2]}: it is already there, and is not overwritten"):
         export_rasters(store, rows, tmp_path)
-    with pytest.raises(PlanError, match="it is already there"):
+    with pytest.raises(OutputError, match="it is already there"):
         export_footprints(store, [0], there)
     there.rmdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(PlanError, match=r"cannot be written .*File exists"):
+    with pytest.raises(OutputError, match=r"cannot be written .*File exists"):
         export_rasters(store, rows, tmp_path / "file")
     assert list_files(tmp_path) == {"file"}
 
@@ -200,7 +200,7 @@ def test_without_pyogrio_the_error_says_what_to_install(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyogrio", None)
-    with pytest.raises(PlanError, match="pip install pyogrio"):
+    with pytest.raises(MissingPackageError, match="pip install pyogrio"):
         export_footprints(store, [0], tmp_path / "patches.gpkg")
 
 

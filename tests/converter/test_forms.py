@@ -17,14 +17,14 @@ import zarr
 from numpy.typing import NDArray
 from rasterio import Affine
 
-from converter.bigearthnet import to_labels_19
-from converter.convert import ConvertOptions, convert, plan_conversion
-from converter.display import describe_plan
-from converter.errors import PlanError, SourceError
-from converter.model import Sources
+from bigearthnet.archive.records import Sources
+from bigearthnet.errors import SourceError
+from bigearthnet.labels import to_labels_19
+from converter.commands.display import describe_plan
+from converter.conversion import ConvertOptions, convert, plan_conversion
+from tests.archives import read_files
 from tests.conftest import RunCli
-from tests.converter.archives import read_files
-from tests.converter.forms import (
+from tests.forms import (
     ARRAYS_V2,
     FLAGGED_METADATA,
     METADATA,
@@ -163,7 +163,7 @@ def test_the_store_names_its_dataset_and_what_was_published(store: Path) -> None
 def test_plain_files_take_the_fast_path_and_only_maps_go_to_rasterio(
     archive: V2Archive, options: Options, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from converter import raster
+    from bigearthnet.archive import raster
 
     slow = []
     read = raster._read_with_rasterio
@@ -363,7 +363,7 @@ def test_a_row_without_a_folder_is_counted_as_missing(raw: V2Archive, options: O
 
 def test_folders_and_rows_that_have_nothing_in_common_are_refused(raw: V2Archive, options: Options) -> None:
     write_v2_metadata(raw.root, [row | {"patch_id": f"{row['patch_id'][:-2]}00"} for row in raw.rows])
-    with pytest.raises(PlanError, match="no patches to convert"):
+    with pytest.raises(SourceError, match="no patches to convert"):
         plan_conversion(raw.sources, options())
 
 
@@ -521,7 +521,7 @@ def test_a_missing_partner_rejects_its_patch_or_is_filled(raw: V2Archive, option
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converter.convert.open_cluster", open_here)
+    monkeypatch.setattr("converter.conversion.open_cluster", open_here)
 
 
 @pytest.mark.usefixtures("here")

@@ -17,14 +17,14 @@ import pytest
 import xarray as xr
 import zarr
 
-from converter.convert import ConvertOptions, plan_conversion
-from converter.display import describe_info
-from converter.errors import PlanError, SourceError, StoreError
-from converter.info import describe_store
-from converter.model import Sources
+from bigearthnet.archive.records import Sources
+from bigearthnet.errors import OptionError, SourceError, StoreError
+from bigearthnet.store.summary import describe_store
+from converter.commands.display import describe_info
+from converter.conversion import ConvertOptions, plan_conversion
+from tests.archives import read_files
 from tests.conftest import RunCli
-from tests.converter.archives import read_files
-from tests.converter.forms import (
+from tests.forms import (
     ARRAYS_V2,
     SIZES,
     Pairs,
@@ -174,7 +174,7 @@ def test_partners_that_are_not_needed_may_be_missing(
 
 @pytest.mark.parametrize(("chosen", "named"), [(("B10",), "B10"), (("rgb", "nir"), "nir"), (("",), "''"), ((), "none")])
 def test_unknown_or_no_bands_are_refused_before_anything_is_read(chosen: tuple[str, ...], named: str) -> None:
-    with pytest.raises(PlanError, match=rf"expected .*found .*{named}") as raised:
+    with pytest.raises(OptionError, match=rf"expected .*found .*{named}") as raised:
         ConvertOptions(bands=chosen)
     if chosen:
         assert "rgbn" in str(raised.value)
@@ -182,7 +182,7 @@ def test_unknown_or_no_bands_are_refused_before_anything_is_read(chosen: tuple[s
 
 
 def test_bands_of_a_sensor_that_is_not_given_are_refused(archive: V2Archive, options: Options) -> None:
-    with pytest.raises(PlanError, match="no archive was given that has the bands s1"):
+    with pytest.raises(OptionError, match="no archive was given that has the bands s1"):
         plan_conversion(Sources(archive.s2), options(bands=("s1",)))
 
 
@@ -211,7 +211,7 @@ def test_an_unfinished_store_of_other_bands_is_not_continued(
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converter.convert.open_cluster", open_here)
+    monkeypatch.setattr("converter.conversion.open_cluster", open_here)
 
 
 @pytest.mark.usefixtures("here")

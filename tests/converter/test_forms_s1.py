@@ -15,13 +15,13 @@ import zarr
 from numpy.typing import NDArray
 from rasterio import Affine
 
-from converter.convert import convert, plan_conversion
-from converter.errors import PlanError, SourceError, StoreError
-from converter.model import Sources
-from converter.raster import read_band
+from bigearthnet.archive.raster import read_band
+from bigearthnet.archive.records import Sources
+from bigearthnet.errors import OptionError, SourceError, StoreError
+from converter.conversion import convert, plan_conversion
+from tests.archives import ARRAYS, Archive, read_files, write_lists
 from tests.conftest import RunCli
-from tests.converter.archives import ARRAYS, Archive, read_files, write_lists
-from tests.converter.forms import Pairs, convert_here, extract_pairs, open_here
+from tests.forms import Pairs, convert_here, extract_pairs, open_here
 
 SKIP: dict[str, Any] = {"on_bad": "skip", "max_bad": 1.0}
 
@@ -98,7 +98,9 @@ def test_s1_is_taken_by_the_fast_path_and_gives_the_bytes_of_the_slow_one(
 ) -> None:
     convert_here(pairs.sources, tmp_path / "slow", pairs.options(reader="rasterio"))
     assert read_files(tmp_path / "slow") == read_files(store)
-    monkeypatch.setattr("converter.raster._read_with_rasterio", lambda *_: pytest.fail("a plain file is left to GDAL"))
+    monkeypatch.setattr(
+        "bigearthnet.archive.raster._read_with_rasterio", lambda *_: pytest.fail("a plain file is left to GDAL")
+    )
     convert_here(pairs.sources, tmp_path / "fast", pairs.options())
     assert read_files(tmp_path / "fast") == read_files(store)
 
@@ -354,7 +356,7 @@ def test_s1_in_no_list_is_one_rejected_patch(pairs: Pairs, tmp_path: Path) -> No
 
 
 def test_no_archive_at_all_is_refused() -> None:
-    with pytest.raises(PlanError, match="expected an archive of Sentinel-2 or Sentinel-1 patches"):
+    with pytest.raises(OptionError, match="expected an archive of Sentinel-2 or Sentinel-1 patches"):
         Sources()
 
 
@@ -377,7 +379,7 @@ def test_a_folder_of_both_sensors_is_refused(raw: Pairs) -> None:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converter.convert.open_cluster", open_here)
+    monkeypatch.setattr("converter.conversion.open_cluster", open_here)
 
 
 @pytest.mark.usefixtures("here")

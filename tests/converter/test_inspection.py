@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from converter.bigearthnet import choose_groups
-from converter.inspection import COMPARED, Fault, Inspector, ShardInspection, inspect_shard
-from converter.model import Layout, Source
-from converter.patch import Reader
-from converter.table import read_rows
+from bigearthnet.archive.patch import PatchReader
+from bigearthnet.archive.records import Source
+from bigearthnet.bands import choose_groups
+from bigearthnet.store.layout import Layout
+from bigearthnet.store.table import read_rows
+from converter.verify.inspection import COMPARED, Fault, Inspector, ShardInspection, inspect_shard
 from tests.conftest import SHARD_SIZE, SmallArchive
 
 LAYOUT = Layout("v1", choose_groups(["s2"]), "lz4", SHARD_SIZE)
@@ -38,7 +39,7 @@ def copy(store: Path, tmp_path: Path) -> Path:
 
 
 def inspector(store: Path, small: SmallArchive | None = None) -> Inspector:
-    reader = None if small is None else Reader({"s2": str(small.archive.root)})
+    reader = None if small is None else PatchReader({"s2": str(small.archive.root)}, LAYOUT.dataset, LAYOUT.groups)
     return Inspector(str(store), LAYOUT, reader)
 
 

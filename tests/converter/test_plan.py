@@ -10,9 +10,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from converter.bigearthnet import S2_GROUPS
-from converter.errors import PlanError
-from converter.model import Layout, Patch, Source
+from bigearthnet.archive.records import Patch, Source
+from bigearthnet.bands import S2_GROUPS
+from bigearthnet.errors import SourceError
+from bigearthnet.store.layout import Layout
 from converter.plan import Plan, leave_out, plan_store
 
 SPLITS = ("train", "validation", "test")
@@ -107,7 +108,7 @@ def test_the_order_is_pinned() -> None:
 
 @pytest.mark.parametrize("n_patches", [0, 2])
 def test_no_patch_and_one_patch_twice_are_refused(n_patches: int) -> None:
-    with pytest.raises(PlanError, match="no patches to convert" if not n_patches else "found 2 patches of 1 names"):
+    with pytest.raises(SourceError, match="no patches to convert" if not n_patches else "found 2 patches of 1 names"):
         plan_store([make_patch(1)] * n_patches, make_layout())
 
 
@@ -212,7 +213,7 @@ def test_leaving_one_of_many_out_changes_few_shards() -> None:
 
 def test_leaving_everything_out_is_refused() -> None:
     plan = plan_store([make_patch(1), make_patch(2)], make_layout())
-    with pytest.raises(PlanError, match="every patch of the archive is bad"):
+    with pytest.raises(SourceError, match="every patch of the archive is bad"):
         leave_out(plan, {patch.patch_id for patch in plan.patches})
 
 

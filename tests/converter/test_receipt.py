@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.model import PatchFacts, ShardTask, Source
+from bigearthnet.archive.records import PatchFacts, Source
+from bigearthnet.store.statistics import BandStatistics
+from converter.plan import ShardTask
 from converter.receipt import Receipt, ShardObject, read_receipt, receipt_path, write_receipt
-from converter.statistics import BandStatistics
 
 NAMES = ("S2A_MSIL2A_20170613T101031_87_48", "S2A_MSIL2A_20170617T113321_4_55")
 TASK = ShardTask(3, tuple(Source(name, s2=name) for name in NAMES), 1, "digest of the task")

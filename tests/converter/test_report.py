@@ -22,21 +22,22 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from converter.bigearthnet import CORINE_CODES, LABELS_19, LABELS_43, SPLITS
-from converter.errors import PlanError, StoreError
-from converter.info import describe_store
-from converter.model import Sources
-from converter.picture import render_picture
+from bigearthnet.archive.records import Sources
+from bigearthnet.errors import OptionError, OutputError, StoreError
+from bigearthnet.labels import CORINE_CODES, LABELS_19, LABELS_43
+from bigearthnet.look.picture import render_picture
+from bigearthnet.names import SPLITS
+from bigearthnet.store.images import read_layout
+from bigearthnet.store.summary import describe_store
 from converter.report import ReportOptions, name_report, write_report
 from converter.report.charts import draw_columns, draw_ridge
 from converter.report.footprints import WIDTH, count_footprints, draw_map
 from converter.report.gallery import choose_gallery
 from converter.report.pixels import BandHistogram, draw_sample, survey_pixels
-from converter.store import read_layout
+from tests.archives import write_lists
 from tests.browser import DESKTOP, PHONE, Visitor
 from tests.conftest import RunCli, SmallArchive
-from tests.converter.archives import write_lists
-from tests.converter.forms import ARRAYS_V2, convert_here, extract_pairs, write_v2, write_v2_lists
+from tests.forms import ARRAYS_V2, convert_here, extract_pairs, write_v2, write_v2_lists
 
 FORMS: Final = ("v1", "rgb", "s1", "v2")
 HOSTILE: Final = "<script>alert('&')</script>"
@@ -512,9 +513,9 @@ def test_what_is_no_store_or_no_place_for_a_page_is_a_clear_error(stores: dict[s
     with pytest.raises(StoreError, match="expected a finished store"):
         write_report(tmp_path, tmp_path / "page.html")
     (tmp_path / "file").touch()
-    with pytest.raises(PlanError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_report(stores["s1"], tmp_path / "file" / "page.html", ReportOptions(sample=1))
-    with pytest.raises(PlanError, match="sample of at least one"):
+    with pytest.raises(OptionError, match="sample of at least one"):
         ReportOptions(sample=0)
 
 

@@ -16,18 +16,12 @@ import rasterio.warp
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
-from converter.bigearthnet import (
-    LABEL_19_OF_43,
-    LABELS_19,
-    LABELS_43,
-    S2_GROUPS,
-    annotation_file,
-    band_file,
-    to_labels_19,
-)
-from converter.errors import PlanError, SourceError
-from converter.lists import OfficialLists, packaged_example
-from converter.model import Annotation
+from bigearthnet.archive.lists import OfficialLists, packaged_example
+from bigearthnet.archive.records import Annotation
+from bigearthnet.bands import S2_GROUPS
+from bigearthnet.errors import OptionError, SourceError
+from bigearthnet.labels import LABEL_19_OF_43, LABELS_19, LABELS_43, to_labels_19
+from bigearthnet.names import annotation_file, band_file
 from converter.sample import SampleSummary, write_sample
 from converter.sample import write as sample
 from converter.sample.encoding import S2_V1, encode_annotation, encode_geotiff
@@ -36,7 +30,7 @@ from converter.sample.landscape import Scene, shape_land
 from converter.sample.mgrs import locate_patch
 from converter.sample.optics import sense_reflectance
 from converter.sample.surface import BANDS, DORMANT, SPECTRA, SURFACES
-from tests.converter.forms import official_lists
+from tests.forms import official_lists
 
 Files = dict[str, bytes]
 
@@ -301,7 +295,7 @@ def test_a_full_folder_is_refused(tmp_path: Path) -> None:
 def test_a_sample_of_no_or_too_many_patches_or_workers_is_refused(
     tmp_path: Path, n_patches: int, workers: int | None
 ) -> None:
-    with pytest.raises(PlanError, match="590,327" if n_patches > 1 else "at least 1"):
+    with pytest.raises(OptionError, match="590,327" if n_patches > 1 else "at least 1"):
         write_sample(tmp_path / "archive", n_patches, workers=workers)
     assert not (tmp_path / "archive").exists()
 

@@ -17,19 +17,13 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 
-from converter.bigearthnet import (
-    CORINE_CODES,
-    LABELS_43,
-    S2_GROUPS,
-    annotation_file,
-    band_file,
-    parse_patch_name,
-    to_labels_19,
-)
-from converter.convert import ConvertOptions
-from converter.errors import PlanError
-from converter.lists import OfficialLists, packaged_example
-from converter.model import Annotation, Sources
+from bigearthnet.archive.lists import OfficialLists, packaged_example
+from bigearthnet.archive.records import Annotation, Sources
+from bigearthnet.bands import S2_GROUPS
+from bigearthnet.errors import OptionError
+from bigearthnet.labels import CORINE_CODES, LABELS_43, to_labels_19
+from bigearthnet.names import annotation_file, band_file, parse_patch_name
+from converter.conversion import ConvertOptions
 from converter.sample import SampleForm, SampleSummary, encoding, write_sample
 from converter.sample import write as sample
 from converter.sample.encoding import encode_annotation, encode_geotiff
@@ -40,9 +34,9 @@ from converter.sample.order import Order, choose_orders
 from converter.sample.product import _name_s1_product
 from converter.sample.radar import CLASS_ECHOES, ECHOES, sense_backscatter
 from converter.sample.surface import SPECTRA
+from tests.archives import read_files
 from tests.conftest import RunCli
-from tests.converter.archives import read_files
-from tests.converter.forms import FLAGGED_METADATA, METADATA, SCHEMA, convert_here, official_lists
+from tests.forms import FLAGGED_METADATA, METADATA, SCHEMA, convert_here, official_lists
 
 Files = dict[str, bytes]
 
@@ -58,7 +52,7 @@ def lists() -> OfficialLists:
 @pytest.fixture(autouse=True)
 def lists_read_once(lists: OfficialLists, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample, "read_lists", lambda: lists)
-    monkeypatch.setattr("converter.archive.read_lists", lambda _: lists)
+    monkeypatch.setattr("bigearthnet.archive.catalogue.read_lists", lambda _: lists)
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +351,7 @@ def test_names_of_v2_are_unique_and_splits_keep_neighbours_together(lists: Offic
 
 
 def test_no_patch_of_v2_is_real_or_without_a_19_class_label(lists: OfficialLists, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="a sample can have at most the 590,263 listed patches, not 590,264"):
+    with pytest.raises(OptionError, match="a sample can have at most the 590,263 listed patches, not 590,264"):
         write_sample(tmp_path / "archive", 590_264, form=V2)
     summary = write_sample(tmp_path / "archive", 3, form=V2)
     assert (summary.n_real, summary.n_synthetic) == (0, 3)

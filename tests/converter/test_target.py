@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from converter.errors import PlanError, StoreError
+from bigearthnet.errors import OutputError, StoreError
 from converter.target import check_target, claim_target, release_target
-from tests.converter.archives import read_files
+from tests.archives import read_files
 
 PLAN = {"codec": "lz4", "shard size": 256, "arrays": ["s2_10m"]}
 
@@ -165,7 +165,7 @@ def test_too_small_a_disk_is_refused_with_both_sizes(tmp_path: Path, monkeypatch
     free = shutil.disk_usage(tmp_path)._replace(free=50 * 10**9)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     with (
-        pytest.raises(PlanError, match=r"expected to take 67\.5 GB, the disk has 50\.0 GB free; make room, or try"),
+        pytest.raises(OutputError, match=r"expected to take 67\.5 GB, the disk has 50\.0 GB free; make room, or try"),
         claim(tmp_path, n_bytes=67_500_000_000),
     ):
         pass
@@ -177,7 +177,7 @@ def test_room_that_the_unfinished_store_already_takes_counts(tmp_path: Path, mon
     free = shutil.disk_usage(tmp_path)._replace(free=500)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     (tmp_path / ".progress").mkdir()
-    with pytest.raises(PlanError), claim(tmp_path, n_bytes=1_501):
+    with pytest.raises(OutputError), claim(tmp_path, n_bytes=1_501):
         pass
     with claim(tmp_path, n_bytes=1_500):
         pass

@@ -10,18 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converter.bigearthnet import S2_GROUPS
-from converter.errors import StoreError
-from converter.model import Layout, ShardTask, Source
-from converter.patch import Reader
+from bigearthnet.archive.patch import PatchReader
+from bigearthnet.archive.records import Source
+from bigearthnet.bands import S2_GROUPS
+from bigearthnet.errors import StoreError
+from bigearthnet.store.layout import Layout
+from converter.plan import ShardTask
 from converter.receipt import Receipt, read_receipt
 from converter.task import Job, convert_shard
-from tests.converter.archives import ARRAYS, Archive, read_files
+from tests.archives import ARRAYS, Archive, read_files
 
 
 def make_job(archive: Archive, store: Path, **reader: Any) -> Job:
     layout = Layout("v1", S2_GROUPS, "none", 4)
-    return Job(Reader({"s2": str(archive.root)}, **reader), str(store), str(store / "receipts"), layout)
+    return Job(
+        PatchReader({"s2": str(archive.root)}, layout.dataset, layout.groups, **reader),
+        str(store),
+        str(store / "receipts"),
+        layout,
+    )
 
 
 def make_task(names: list[str], n_train: int = 2, shard: int = 3) -> ShardTask:
@@ -194,7 +201,7 @@ def test_only_the_bands_asked_for_are_opened(raw: Archive, tmp_path: Path) -> No
             raw.tif(name, band).unlink()
     job = make_job(raw, tmp_path / "store")
     groups = (S2_GROUPS[0], replace(S2_GROUPS[1], bands=("B06", "B11")))
-    job = replace(job, layout=replace(job.layout, groups=groups))
+    job = replace(job, layout=replace(job.layout, groups=groups), reader=replace(job.reader, groups=groups))
     assert convert_shard(job, make_task(raw.names)).rejects == ()
     content = (tmp_path / "store/images.zarr/s2_20m/c/3/0/0/0").read_bytes()
     expected = np.stack([raw.read_band(raw.names[0], band) for band in ("B06", "B11")])

@@ -11,16 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from converter import table
-from converter.errors import PlanError, SourceError, StoreError
+from bigearthnet.archive.records import Sources
+from bigearthnet.errors import OptionError, SourceError, StoreError
+from bigearthnet.store import table
+from bigearthnet.store.table import is_intact, read_rows
 from converter.events import Advanced, Event, Started
-from converter.inspection import Fault
-from converter.model import Sources
-from converter.table import is_intact, read_rows
 from converter.target import hash_file
-from converter.verify import Verification, VerifyOptions, verify
+from converter.verify.inspection import Fault
+from converter.verify.verification import Verification, VerifyOptions, verify
+from tests.archives import Archive, read_files
 from tests.conftest import RunCli, SmallArchive
-from tests.converter.archives import Archive, read_files
 
 
 @pytest.fixture
@@ -311,9 +311,9 @@ def test_what_is_no_finished_store_is_an_error(kind: str, store: Path, tmp_path:
 
 
 def test_options_that_cannot_be_are_refused() -> None:
-    with pytest.raises(PlanError, match="a sample of at least one patch, not 0"):
+    with pytest.raises(OptionError, match="a sample of at least one patch, not 0"):
         VerifyOptions(against=Sources(Path("raw")), sample=0)
-    with pytest.raises(PlanError, match="a sample is compared with an archive"):
+    with pytest.raises(OptionError, match="a sample is compared with an archive"):
         VerifyOptions(sample=5)
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from converter.convert import convert
+from converter.conversion import convert
+from tests.archives import read_files
 from tests.conftest import SmallArchive
-from tests.converter.archives import read_files
 
 N_PATCHES = 22
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
+from bigearthnet.archive.records import Sources
+from bigearthnet.errors import SourceError, StoreError
 from converter import plan
-from converter.convert import convert
-from converter.errors import SourceError, StoreError
+from converter.conversion import convert
 from converter.events import Advanced, Event, Planned
-from converter.model import Sources
-from converter.verify import VerifyOptions, verify
+from converter.verify.verification import VerifyOptions, verify
+from tests.archives import Archive, read_files
 from tests.conftest import SmallArchive
-from tests.converter.archives import Archive, read_files
 from tests.faults.conftest import find_finished_shards, find_receipts
 
 
@@ -112,7 +112,7 @@ def test_another_version_of_the_converter_does_not_go_on(
     small: SmallArchive, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(small, small.archive.root, tmp_path / "store", scheduler)
-    monkeypatch.setattr("converter.convert.__version__", "99.0")
+    monkeypatch.setattr("converter.conversion.__version__", "99.0")
     monkeypatch.setattr(plan, "__version__", "99.0")
     before = read_files(tmp_path / "store")
     with pytest.raises(StoreError, match=r"another plan is there \(converter version was .*, is 99\.0; .*--overwrite"):
@@ -243,7 +243,7 @@ def test_everything_is_flushed_before_the_table_appears(
 
 
 def test_a_shard_and_the_name_of_it_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from converter.shard import write_durably
+    from bigearthnet.files import write_durably
 
     steps: list[str] = []
     real_fsync, real_replace = os.fsync, os.replace

@@ -13,10 +13,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from converter.model import Sources
-from converter.verify import VerifyOptions, verify
+from bigearthnet.archive.records import Sources
+from converter.verify.verification import VerifyOptions, verify
+from tests.archives import Archive, read_files
 from tests.conftest import SmallArchive
-from tests.converter.archives import Archive, read_files
 from tests.faults.conftest import N_PATCHES, Start, find_finished_shards, find_receipts
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]

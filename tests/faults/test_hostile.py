@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from converter.bigearthnet import S2_60M
-from converter.convert import convert
-from converter.errors import PatchError
-from converter.model import Sources
-from converter.raster import read_band
-from converter.verify import VerifyOptions, verify
+from bigearthnet.archive.raster import read_band
+from bigearthnet.archive.records import Sources
+from bigearthnet.bands import S2_60M
+from bigearthnet.errors import PatchError
+from converter.conversion import convert
+from converter.verify.verification import VerifyOptions, verify
+from tests.archives import Archive
 from tests.conftest import SmallArchive
-from tests.converter.archives import Archive
 
 SHORT, LONG, DOUBLE = 3, 4, 12
 
@@ -123,10 +123,10 @@ PROBE = """
 import json, os, resource, sys, time
 from pathlib import Path
 import numpy as np
-from converter.annotation import read_annotation
-from converter.bigearthnet import S2_10M
-from converter.errors import PatchError
-from converter.raster import read_band
+from bigearthnet.archive.annotation import read_annotation
+from bigearthnet.bands import S2_10M
+from bigearthnet.errors import PatchError
+from bigearthnet.archive.raster import read_band
 folder, out = sys.argv[1], np.empty((120, 120), np.uint16)
 def measure(name, read):
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from converter.convert import convert
-from converter.errors import StoreError
+from bigearthnet.errors import StoreError
+from converter.conversion import convert
+from tests.archives import read_files
 from tests.conftest import SmallArchive
-from tests.converter.archives import read_files
 from tests.faults.conftest import N_PATCHES, Running, Start, find_finished_shards, find_receipts
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
@@ -85,7 +85,7 @@ def count(event, args):
         n_steps += 1
         if n_steps == last:
             os.kill(os.getpid(), signal.SIGKILL)
-from converter.cli import main
+from converter.commands.cli import main
 sys.argv[0] = "converter"
 sys.addaudithook(count)
 try:

@@ -27,7 +27,7 @@ class Target:
 
 def read_example() -> dict[str, bytes]:
     """Return the files of the six real patches."""
-    from converter.lists import packaged_example
+    from bigearthnet.archive.lists import packaged_example
 
     with tarfile.open(packaged_example("S2")) as archive:
         return {
@@ -49,7 +49,7 @@ def make_seeds(target: str) -> list[bytes]:
 
 
 def make_tiff() -> Callable[[bytes], None]:
-    from converter.tiff import NotPlainError, parse_plain_header
+    from bigearthnet.archive.tiff import NotPlainError, parse_plain_header
 
     def run(content: bytes) -> None:
         try:
@@ -66,10 +66,9 @@ def make_band() -> Callable[[bytes], None]:
     """Whatever the fast reader takes, rasterio must read alike; whatever both refuse is a rejected patch."""
     import numpy as np
 
-    from converter.bigearthnet import S2_60M
-    from converter.errors import PatchError
-    from converter.model import BandGroup
-    from converter.raster import Georeference, read_band
+    from bigearthnet.archive.raster import Georeference, read_band
+    from bigearthnet.bands import S2_60M, BandGroup
+    from bigearthnet.errors import PatchError
 
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
@@ -94,9 +93,9 @@ def make_band() -> Callable[[bytes], None]:
 
 
 def make_annotation() -> Callable[[bytes], None]:
-    from converter.annotation import read_annotation
-    from converter.bigearthnet import LABELS_43
-    from converter.errors import PatchError
+    from bigearthnet.archive.annotation import read_annotation
+    from bigearthnet.errors import PatchError
+    from bigearthnet.labels import LABELS_43
 
     folder = tempfile.mkdtemp(prefix="fuzz-")
 
@@ -114,7 +113,8 @@ def make_annotation() -> Callable[[bytes], None]:
 
 
 def make_receipt() -> Callable[[bytes], None]:
-    from converter.model import ShardTask, Source
+    from bigearthnet.archive.records import Source
+    from converter.plan import ShardTask
     from converter.receipt import read_receipt, receipt_path
 
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -128,8 +128,8 @@ def make_receipt() -> Callable[[bytes], None]:
 
 
 TARGETS: Final = {
-    "tiff": Target(("converter.tiff",), make_tiff),
-    "band": Target(("converter.tiff", "converter.raster"), make_band),
-    "annotation": Target(("converter.annotation",), make_annotation),
+    "tiff": Target(("bigearthnet.archive.tiff",), make_tiff),
+    "band": Target(("bigearthnet.archive.tiff", "bigearthnet.archive.raster"), make_band),
+    "annotation": Target(("bigearthnet.archive.annotation",), make_annotation),
     "receipt": Target(("converter.receipt",), make_receipt),
 }

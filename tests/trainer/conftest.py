@@ -11,9 +11,9 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from converter.convert import ConvertOptions, convert
-from converter.model import CODECS
-from tests.converter.archives import Archive, write_lists
+from bigearthnet.store.layout import CODECS
+from converter.conversion import ConvertOptions, convert
+from tests.archives import Archive, write_lists
 from trainer import Selection, Store, open_store
 
 N_PATCHES = 120

@@ -16,8 +16,8 @@ import pytest
 
 from tests.trainer.trainings import OWN_WARNINGS
 from trainer import open_store
-from trainer.evaluate import evaluate
-from trainer.networks import load_model
+from trainer.model.networks import load_model
+from trainer.score.evaluate import evaluate
 
 pytestmark = [OWN_WARNINGS, pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")]
 

@@ -11,11 +11,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from trainer.bench import measure_stream
-from trainer.cli import cli
-from trainer.errors import OptionError
-from trainer.options import StreamOptions
-from trainer.store import open_store
+from bigearthnet.errors import OptionError
+from trainer.commands.cli import cli
+from trainer.source.store import open_store
+from trainer.stream.options import StreamOptions
+from trainer.stream.speed import measure_stream
 
 
 def _run(*args: str | Path) -> Result:

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE
 from trainer import OptionError, RunError, Store, open_store
-from trainer.cli import cli
-from trainer.compare import METRICS, Member, compare, judge
-from trainer.fit import FitOptions
-from trainer.progress import Started
+from trainer.commands.cli import cli
+from trainer.training.compare import METRICS, Member, compare, judge
+from trainer.training.fit import FitOptions
+from trainer.training.progress import Started
 
 pytestmark = OWN_WARNINGS
 

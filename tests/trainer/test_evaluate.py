@@ -17,10 +17,10 @@ from sklearn import metrics as oracle
 
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
 from trainer import RunError, SelectionError, Store, open_store
-from trainer.cli import cli
-from trainer.evaluate import evaluate, measure_predictions
-from trainer.metrics import tune_thresholds
-from trainer.run import locate_evaluation
+from trainer.commands.cli import cli
+from trainer.run.folder import locate_evaluation
+from trainer.score.evaluate import evaluate, measure_predictions
+from trainer.score.metrics import tune_thresholds
 
 pytestmark = OWN_WARNINGS
 

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from tests.trainer.trainings import OWN_WARNINGS, keras
 from trainer import OptionError, RunError, Store, open_store
-from trainer.cli import cli
-from trainer.export import export_model
-from trainer.networks import build_model, load_model, save_model
-from trainer.recipe import Recipe
+from trainer.commands.cli import cli
+from trainer.model.export import export_model
+from trainer.model.networks import build_model, load_model, save_model
+from trainer.run.recipe import Recipe
 
 pytestmark = [
     OWN_WARNINGS,
@@ -125,7 +125,7 @@ def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path, monkeypat
     def refuse(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr("trainer.export.import_module", refuse)
+    monkeypatch.setattr("trainer.model.export.import_module", refuse)
     with pytest.raises(OptionError, match=r"ONNX needs onnx and tf2onnx: pip install 'bigearthnet-store\[onnx\]'"):
         export_model(run / "best.keras", tmp_path / "a.onnx")
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")

@@ -20,13 +20,13 @@ from click.testing import CliRunner
 
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import OptionError, RunError, SelectionError, Store, open_store
-from trainer.cli import cli
-from trainer.fit import FitOptions, fit
-from trainer.metrics import macro_average_precision
-from trainer.networks import describe_model, load_model
-from trainer.predict import predict_selection
-from trainer.progress import EpochEnded, Started, Stepped
-from trainer.run import RunFolder
+from trainer.commands.cli import cli
+from trainer.model.networks import describe_model, load_model
+from trainer.run.folder import RunFolder
+from trainer.score.metrics import macro_average_precision
+from trainer.score.predict import predict_selection
+from trainer.training.fit import FitOptions, fit
+from trainer.training.progress import EpochEnded, Started, Stepped
 
 pytestmark = OWN_WARNINGS
 
@@ -277,5 +277,5 @@ def test_the_command_says_what_came_out(stores: dict[str, Path], tmp_path: Path)
 
 
 def test_help_needs_no_tensorflow() -> None:
-    code = "import sys, trainer.cli; sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    code = "import sys, trainer.commands.cli; sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

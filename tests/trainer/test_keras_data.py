@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     keras = pytest.importorskip("keras")
     tf = pytest.importorskip("tensorflow")
     torch = pytest.importorskip("torch")
-    from trainer.keras_data import KerasBatches, to_tf_dataset
+    from trainer.adapters.keras_data import KerasBatches, to_tf_dataset
 
 
 def _with_index(batch: Batch) -> tuple[Any, ...]:

@@ -10,11 +10,11 @@ import pytest
 
 from tests.trainer.trainings import OWN_WARNINGS, keras
 from trainer import OptionError, RunError
-from trainer.layers import ClassLogits, DropFeatures, RandomSymmetry, StandardizeBands, WeightedCrossEntropy
-from trainer.model import ArrayInfo
-from trainer.networks import build_model, describe_model, list_networks, load_model, save_model
-from trainer.recipe import Recipe
-from trainer.turns import turn_patch
+from trainer.model.layers import ClassLogits, DropFeatures, RandomSymmetry, StandardizeBands, WeightedCrossEntropy
+from trainer.model.networks import build_model, describe_model, list_networks, load_model, save_model
+from trainer.run.recipe import Recipe
+from trainer.source.arrays import ArrayInfo
+from trainer.source.turns import turn_patch
 
 pytestmark = OWN_WARNINGS
 
@@ -135,7 +135,7 @@ def test_what_is_no_model_of_ours_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "text.keras")
     other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     other.save(tmp_path / "other.keras")
-    with pytest.raises(RunError, match=r"other\.keras: the model was not made by `trainer fit`"):
+    with pytest.raises(RunError, match=r"other\.keras: the model was not made by `ben-train fit`"):
         load_model(tmp_path / "other.keras")
 
 

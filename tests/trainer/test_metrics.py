@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from trainer.metrics import (
+from trainer.score.metrics import (
     area_under_roc,
     average_precision,
     baseline_average_precision,

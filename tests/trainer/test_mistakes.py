@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as oracle
 
-from trainer.predictions import PredictionTable
 from trainer.report.mistakes import count_mistakes, rank_patches
 from trainer.report.sections import list_baselines
+from trainer.score.predictions import PredictionTable
 
 
 @pytest.fixture

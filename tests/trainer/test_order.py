@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.order import ORDERS, Order, draw_turns, hash_positions, order_items, slice_host
+from trainer.stream.order import ORDERS, Order, draw_turns, hash_positions, order_items, slice_host
 
 
 def _shards(n_items: int, shard_size: int = 4) -> np.ndarray:
@@ -30,7 +30,7 @@ def test_random_turns_are_pinned() -> None:
 
 def test_the_hash_is_splitmix64() -> None:
     """First outputs of the reference implementation for state 1234567 (https://prng.di.unimi.it/splitmix64.c)."""
-    from trainer.order import _GOLDEN, _mix
+    from trainer.stream.order import _GOLDEN, _mix
 
     states = (np.arange(1, 4, dtype=np.uint64) * np.uint64(_GOLDEN)) + np.uint64(1234567)
     assert _mix(states).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
 from trainer import OptionError, RunError, Store, open_store
-from trainer.cli import cli
-from trainer.networks import load_model
-from trainer.predict import predict_store
+from trainer.commands.cli import cli
+from trainer.model.networks import load_model
+from trainer.score.predict import predict_store
 
 pytestmark = OWN_WARNINGS
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from trainer import RunError, Store
-from trainer.predictions import Predictions, read_predictions, write_predictions
+from trainer.score.predictions import Predictions, read_predictions, write_predictions
 
 
 def _predict(store: Store, *, with_truth: bool = True) -> Predictions:

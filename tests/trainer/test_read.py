@@ -19,9 +19,9 @@ from zarr.codecs import BytesCodec, GzipCodec
 
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
-from trainer.model import CHECKS
-from trainer.read import Reader, ShardReader, TensorStoreReader
-from trainer.shards import BloscDecoder, DamageError, Shard
+from trainer.source.arrays import CHECKS
+from trainer.source.decode import BloscDecoder, DamageError, Shard
+from trainer.source.read import ArrayReader, ShardReader, TensorStoreReader
 
 
 def _write_empty(path: Path) -> None:
@@ -43,7 +43,7 @@ def test_both_paths_give_the_same_pixels(
     names = info.bands if bands is None else [info.bands[place] for place in bands]
     ours = any_store.open_reader("s2_10m", names)
     assert isinstance(ours, ShardReader)
-    theirs: Reader = TensorStoreReader(info, any_store.objects, bands)
+    theirs: ArrayReader = TensorStoreReader(info, any_store.objects, bands)
     found = [np.zeros((len(ROWS), len(names), 120, 120), np.uint16) for _ in range(2)]
     ours.read(ROWS, found[0], symmetries)
     theirs.read(ROWS, found[1], symmetries)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trainer.errors import OptionError
-from trainer.recipe import Recipe
+from bigearthnet.errors import OptionError
+from trainer.run.recipe import Recipe
 
 
 def test_the_full_training_split_gets_the_numbers_of_the_paper() -> None:

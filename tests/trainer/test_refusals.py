@@ -16,9 +16,9 @@ import pytest
 
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import open_store
-from trainer.cli import main
-from trainer.fit import FitOptions, fit
-from trainer.progress import Stepped
+from trainer.__main__ import main
+from trainer.training.fit import FitOptions, fit
+from trainer.training.progress import Stepped
 
 pytestmark = OWN_WARNINGS
 
@@ -99,7 +99,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "other store": (("evaluate", "{finished}", "--store", "{no-43}", "--split", "tset"), "no split 'tset'"),
     "no model": (("predict", "{empty}", "{store}"), "there is no model"),
     "no model at all": (("predict", "{text.keras}", "{store}"), "cannot be loaded as a model"),
-    "foreign model": (("predict", "{other.keras}", "{store}"), "the model was not made by `trainer fit`"),
+    "foreign model": (("predict", "{other.keras}", "{store}"), "the model was not made by `ben-train fit`"),
     "no patch": (("predict", "{finished}", "{empty}"), "no patch; expected folders <patch>"),
     "no place": (("export", "{finished}", "{empty}"), "exists; choose another name"),
 }

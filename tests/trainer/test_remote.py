@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trainer import OptionError, ReadError, RemoteError, Store, StoreFormatError, Stream, open_store
-from trainer.objects import RemoteObjects
+from bigearthnet.store.objects import RemoteObjects
+from trainer import OptionError, ReadError, RemoteError, Store, StoreError, Stream, open_store
 
 pytest.importorskip("aiohttp")
 fsspec = pytest.importorskip("fsspec")
@@ -175,11 +175,11 @@ def test_what_is_not_a_store_on_a_server_is_refused(
     serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
 ) -> None:
     url, _ = serve(tmp_path)
-    with pytest.raises(StoreFormatError, match="finished store"):
+    with pytest.raises(StoreError, match="finished store"):
         open_store(url, cache_dir=tmp_path)
     with pytest.raises(RemoteError, match="cannot be fetched"):
         open_store("http://127.0.0.1:1/store", cache_dir=tmp_path)
-    with pytest.raises(StoreFormatError, match="nothing-known"):
+    with pytest.raises(StoreError, match="nothing-known"):
         open_store("nothing-known://store", cache_dir=tmp_path)
     with pytest.raises(OptionError, match="cache_bytes must be positive"):
         open_store(url, cache_dir=tmp_path, cache_bytes=0)
@@ -278,5 +278,5 @@ def test_s3_gives_the_batches_of_the_local_store(stores: dict[str, Path], s3: di
             time.sleep(0.5)
     store = open_store("s3://bucket/store", cache_dir=tmp_path / "cache", storage_options=s3)
     _assert_same_batches(store, open_store(stores["lz4"]), order="window", window=2)
-    with pytest.raises(StoreFormatError, match="finished store"):
+    with pytest.raises(StoreError, match="finished store"):
         open_store("s3://bucket/nothing", cache_dir=tmp_path / "cache", storage_options=s3)

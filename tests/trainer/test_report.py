@@ -19,15 +19,15 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from bigearthnet.errors import RunError
 from tests.browser import DESKTOP, PHONE, Visitor
 from tests.trainer.conftest import Pixels
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
 from trainer import Store, open_store
-from trainer.cli import cli
-from trainer.errors import RunError
-from trainer.evaluate import evaluate
+from trainer.commands.cli import cli
 from trainer.report import write_report
-from trainer.run import RunFolder, locate_evaluation
+from trainer.run.folder import RunFolder, locate_evaluation
+from trainer.score.evaluate import evaluate
 
 pytestmark = OWN_WARNINGS
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from tests.trainer.conftest import Pixels
 from trainer import Batch, OptionError, ReadError, Selection, StateError, Store, Stream, StreamOptions, open_store
-from trainer.options import Augment
-from trainer.order import ORDERS, Order
+from trainer.stream.options import Augment
+from trainer.stream.order import ORDERS, Order
 
 
 def indices(batches: Iterable[Batch]) -> list[int]:

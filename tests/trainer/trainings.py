@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from trainer import Store
-from trainer.recipe import Recipe
+from trainer.run.recipe import Recipe
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # TensorFlow's own, on import
     keras = pytest.importorskip("keras")
-    from trainer.fit import FitOptions, fit
+    from trainer.training.fit import FitOptions, fit
 
 OWN_WARNINGS = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 """TensorFlow's own, when NumPy looks at a variable."""

@@ -1,4 +1,4 @@
-"""`trainer compare`."""
+"""`ben-train compare`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from trainer.commands.backend import quieten_backend
 from trainer.commands.display import FitDisplay
 from trainer.commands.invocation import quote_command
 from trainer.commands.recipe import add_devices, add_recipe
-from trainer.recipe import Recipe
-from trainer.store import open_store
+from trainer.run.recipe import Recipe
+from trainer.source.store import open_store
 
 
 @click.command()
@@ -31,7 +31,7 @@ from trainer.store import open_store
 @add_devices
 @click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
-def compare(
+def command(
     store: str,
     out: Path,
     *,
@@ -49,12 +49,12 @@ def compare(
 
     \b
     Example:
-      python -m trainer compare STORE OUT --bands rgb --bands s2 --bands s2+s1 --seeds 3
+      ben-train compare STORE OUT --bands rgb --bands s2 --bands s2+s1 --seeds 3
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     opened, chosen = open_store(store), Recipe(labels=int(labels), **recipe)
     quieten_backend()
-    from trainer.compare import compare  # noqa: PLC0415
-    from trainer.fit import FitOptions  # noqa: PLC0415
+    from trainer.training.compare import compare  # noqa: PLC0415
+    from trainer.training.fit import FitOptions  # noqa: PLC0415
 
     options = FitOptions(threads=threads, devices=devices, command=quote_command())
     with FitDisplay() as display:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import click
 from tqdm import tqdm
 
-from trainer.progress import EpochEnded, Started, Stepped
+from trainer.training.progress import EpochEnded, Started, Stepped
 
 
 class FitDisplay:

@@ -1,4 +1,4 @@
-"""`trainer evaluate`."""
+"""`ben-train evaluate`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import click
 from tqdm import tqdm
 
 from trainer.commands.backend import quieten_backend
-from trainer.run import RunFolder, locate_evaluation
-from trainer.store import open_store
+from trainer.run.folder import RunFolder, locate_evaluation
+from trainer.source.store import open_store
 
 
 @click.command()
@@ -21,7 +21,7 @@ from trainer.store import open_store
 @click.option("--store", help="Where the store is now.  [default: where it was]")
 @click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")
-def evaluate(run: Path, *, split: str, store: str | None, threads: int | None, as_json: bool) -> None:
+def command(run: Path, *, split: str, store: str | None, threads: int | None, as_json: bool) -> None:
     """Measure the best model of a training on a whole split.
 
     Writes all metrics to RUN/evaluation/SPLIT.json and every patch's probabilities to RUN/evaluation/SPLIT.parquet.
@@ -30,12 +30,12 @@ def evaluate(run: Path, *, split: str, store: str | None, threads: int | None, a
 
     \b
     Example:
-      python -m trainer evaluate RUN --split test
+      ben-train evaluate RUN --split test
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     opened = open_store(store or RunFolder(run).read_record().store)
     quieten_backend()
-    from trainer.evaluate import evaluate  # noqa: PLC0415
     from trainer.report import write_report  # noqa: PLC0415
+    from trainer.score.evaluate import evaluate  # noqa: PLC0415
 
     with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
         found = evaluate(opened, run, split, threads=threads, report=bar.update)

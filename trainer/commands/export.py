@@ -1,4 +1,4 @@
-"""`trainer export`."""
+"""`ben-train export`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from trainer.commands.backend import quieten_backend
-from trainer.run import RunFolder
+from trainer.run.folder import RunFolder
 
 
 @click.command()
@@ -22,7 +22,7 @@ from trainer.run import RunFolder
     help="A folder for TensorFlow and what serves its models, or a file for ONNX.  [default: as the name of OUT says]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print what the model takes and gives as JSON.")
-def export(model: Path, out: Path, *, form: Any, as_json: bool) -> None:
+def command(model: Path, out: Path, *, form: Any, as_json: bool) -> None:
     """Export MODEL, a .keras file or a RUN, to OUT, in a form that needs neither Keras nor this package.
 
     It takes stored pixels, as the model itself does, and gives logits. Bands, classes and statistics go with it:
@@ -30,11 +30,11 @@ def export(model: Path, out: Path, *, form: Any, as_json: bool) -> None:
 
     \b
     Examples:
-      python -m trainer export RUN classifier
-      python -m trainer export RUN classifier.onnx
+      ben-train export RUN classifier
+      ben-train export RUN classifier.onnx
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     quieten_backend()
-    from trainer.export import export_model  # noqa: PLC0415
+    from trainer.model.export import export_model  # noqa: PLC0415
 
     card = export_model(RunFolder(model).model_path if model.is_dir() else model, out, form)
     if as_json:

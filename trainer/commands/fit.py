@@ -1,4 +1,4 @@
-"""`trainer fit`."""
+"""`ben-train fit`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trainer.commands.backend import quieten_backend
 from trainer.commands.display import FitDisplay
 from trainer.commands.invocation import quote_command
 from trainer.commands.recipe import add_devices, add_recipe
-from trainer.recipe import Recipe
-from trainer.store import open_store
+from trainer.run.recipe import Recipe
+from trainer.source.store import open_store
 
 
 @click.command()
@@ -27,7 +27,7 @@ from trainer.store import open_store
 )
 @click.option("--tensorboard/--no-tensorboard", default=True, show_default=True, help="Write RUN/tensorboard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def fit(
+def command(
     store: str,
     run: Path,
     *,
@@ -46,11 +46,11 @@ def fit(
 
     \b
     Example:
-      python -m trainer fit STORE RUN --network ResNet50 --bands 10m,20m,s1
+      ben-train fit STORE RUN --network ResNet50 --bands 10m,20m,s1
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     opened, chosen = open_store(store), Recipe(labels=int(labels), **recipe)
     quieten_backend()
-    from trainer.fit import FitOptions, fit  # noqa: PLC0415
+    from trainer.training.fit import FitOptions, fit  # noqa: PLC0415
 
     options = FitOptions(
         threads=threads,

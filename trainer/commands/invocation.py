@@ -8,4 +8,4 @@ import sys
 
 def quote_command() -> str:
     """Repeat what was typed, so that it can be typed again."""
-    return f"python -m trainer {shlex.join(sys.argv[1:])}"
+    return f"ben-train {shlex.join(sys.argv[1:])}"

@@ -1,4 +1,4 @@
-"""`trainer predict`."""
+"""`ben-train predict`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from click.core import ParameterSource
 from tqdm import tqdm
 
 from trainer.commands.backend import quieten_backend
-from trainer.layout import IMAGES
-from trainer.predictions import Predictions, Scores, describe_patches
-from trainer.raw import ON_BAD, OnBad
-from trainer.run import RunFolder
-from trainer.store import open_store
+from trainer.run.folder import RunFolder
+from trainer.score.predictions import Predictions, Scores, describe_patches
+from trainer.score.raw import ON_BAD, OnBad
+from trainer.source.layout import IMAGES
+from trainer.source.store import open_store
 
 _OF_STORES = ("split", "where", "recommended")
 _OF_FOLDERS = ("on_bad",)
@@ -42,7 +42,7 @@ _OF_FOLDERS = ("on_bad",)
 )
 @click.option("--threads", type=int, help="Threads that read.  [default: one a core, up to 8]")
 @click.pass_context
-def predict(
+def command(
     context: click.Context,
     model: Path,
     paths: tuple[str, ...],
@@ -64,9 +64,9 @@ def predict(
 
     \b
     Examples:
-      python -m trainer predict RUN BigEarthNet-v1.0/S2A_MSIL2A_20170613T101031_87_48
-      python -m trainer predict RUN BigEarthNet-S2 --out predictions.parquet --on-bad skip
-      python -m trainer predict RUN STORE --out predictions.parquet --where "country = 'Finland'"
+      ben-train predict RUN BigEarthNet-v1.0/S2A_MSIL2A_20170613T101031_87_48
+      ben-train predict RUN BigEarthNet-S2 --out predictions.parquet --on-bad skip
+      ben-train predict RUN STORE --out predictions.parquet --where "country = 'Finland'"
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     stores = [path for path in paths if _is_store(path)]
     if stores and len(paths) > 1:
@@ -74,7 +74,7 @@ def predict(
     _check_options(context, _OF_FOLDERS if stores else _OF_STORES, "patch folders" if stores else "a store")
     opened = open_store(stores[0]) if stores else None
     quieten_backend()
-    from trainer.predict import predict_raw, predict_store  # noqa: PLC0415
+    from trainer.score.predict import predict_raw, predict_store  # noqa: PLC0415
 
     path = RunFolder(model).model_path if model.is_dir() else model
     found: Scores

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from trainer.order import ORDERS
-from trainer.recipe import AUGMENTS, LOSSES, PRECISIONS, RESIZES, Recipe
+from trainer.run.recipe import AUGMENTS, LOSSES, PRECISIONS, RESIZES, Recipe
+from trainer.stream.order import ORDERS
 
 _DEFAULTS = Recipe()
 _RECIPE_OPTIONS = {

@@ -1,4 +1,4 @@
-"""`trainer report`."""
+"""`ben-train report`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from trainer.store import open_store
+from trainer.source.store import open_store
 
 
 @click.command()
@@ -15,16 +15,16 @@ from trainer.store import open_store
     "--split", help="The split to show in detail.  [default: test if it was measured, else validation, else train]"
 )
 @click.option("--store", help="Where the store is now, which the pictures come from.  [default: where it was]")
-def report(run: Path, *, split: str | None, store: str | None) -> None:
+def command(run: Path, *, split: str | None, store: str | None) -> None:
     """Show a training on one page, RUN/report.html, which needs nothing else and may be mailed or printed.
 
     Learning curves; scores by class, country and season; precision and recall; which classes are mistaken for which;
-    the best and the worst patches; and what the training was. `trainer evaluate` writes it too; after `trainer fit`
+    the best and the worst patches; and what the training was. `ben-train evaluate` writes it too; after `ben-train fit`
     alone it has the learning curves, and says what is missing.
 
     \b
     Example:
-      python -m trainer report RUN --split validation
+      ben-train report RUN --split validation
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     from trainer.report import write_report  # noqa: PLC0415 - takes a second, and needs what only training needs
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.metrics import patch_cross_entropy
+from trainer.score.metrics import patch_cross_entropy
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from trainer.recipe import Recipe
 from trainer.report.sections import (
     describe_threshold,
     draw_learning,
@@ -22,8 +21,9 @@ from trainer.report.sections import (
     list_patches,
 )
 from trainer.report.sources import Sources, read_sources
-from trainer.run import RunFolder
-from trainer.store import Store
+from trainer.run.folder import RunFolder
+from trainer.run.recipe import Recipe
+from trainer.source.store import Store
 
 
 @dataclass(frozen=True)

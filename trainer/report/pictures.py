@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trainer.store import Store
+from trainer.source.store import Store
 
 _BRIGHTEST: Final = 1600
 """Stored value (reflectance x 10,000) that is drawn white: land is dark, and clouds may burn out."""

@@ -9,12 +9,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.metrics import THRESHOLD, baseline_average_precision, trace_precision
-from trainer.predictions import PredictionTable
 from trainer.report.charts import Box, Chart, Series, draw_chart
 from trainer.report.mistakes import MixUp, count_mistakes, rank_patches
 from trainer.report.pictures import draw_patches
 from trainer.report.sources import Sources
+from trainer.score.metrics import THRESHOLD, baseline_average_precision, trace_precision
+from trainer.score.predictions import PredictionTable
 
 N_PATCHES: Final = 6
 """Best patches shown, and worst ones."""

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from trainer.errors import RunError, TrainerError
-from trainer.metrics import macro_average_precision
-from trainer.predictions import PredictionTable, read_predictions
-from trainer.run import RunFolder, RunRecord, locate_evaluation
-from trainer.store import Store, open_store
+from bigearthnet.errors import BigEarthNetError, RunError
+from trainer.run.folder import RunFolder, RunRecord, locate_evaluation
+from trainer.score.metrics import macro_average_precision
+from trainer.score.predictions import PredictionTable, read_predictions
+from trainer.source.store import Store, open_store
 
 SPLITS: Final = ("test", "validation", "train")
 """In the order in which a report prefers them."""
@@ -67,7 +67,7 @@ def read_sources(folder: RunFolder, store: Store | None, split: str | None) -> S
     if store is None:
         try:
             store = _check_store(open_store(record.store), record)
-        except TrainerError as error:
+        except BigEarthNetError as error:
             notes.append(f"No pictures: {error}. If the store is elsewhere, give --store.")
     else:
         _check_store(store, record)
@@ -158,7 +158,7 @@ def _describe_progress(
 
 def _name_command(folder: RunFolder) -> str:
     """Name the command that measures a training."""
-    return f"python -m trainer evaluate {shlex.quote(str(folder.path))}"
+    return f"ben-train evaluate {shlex.quote(str(folder.path))}"
 
 
 def _describe_data(record: RunRecord) -> list[str]:

@@ -1,0 +1,1 @@
+"""Read and check what was published: files, folders, lists and metadata."""

@@ -1,0 +1,169 @@
+"""Read one band of one patch from its GeoTIFF, bit-identical to rasterio, and check that it is what it must be.
+
+Write one, too. Imports rasterio only to write, and to read a file that is not of the plain form
+(`bigearthnet.archive.tiff`).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigearthnet.archive.tiff import MAX_HEADER_BYTES, NotPlainError, parse_plain_header
+from bigearthnet.bands import BandGroup
+from bigearthnet.errors import PatchError
+
+
+@dataclass(frozen=True, slots=True)
+class Georeference:
+    """Where the upper-left corner of a raster lies, and how large its square, north-up pixels are."""
+
+    epsg: int
+    x_ul: float
+    y_ul: float
+    pixel_m: float
+    nodata: float | None
+    """Value declared to mean that there is no measurement; such pixels are stored like all others."""
+
+
+def read_band(
+    patch_id: str, folder: str, file: str, group: BandGroup, out: NDArray[np.generic], *, plain: bool = True
+) -> Georeference:
+    """Read a band into its place.
+
+    Args:
+        patch_id: Name of the patch, for the error.
+        folder: The patch folder.
+        file: Name of the GeoTIFF in it.
+        group: The group the band belongs to, which says what size and dtype it must have.
+        out: Contiguous (row, col) array of the group's size and dtype; filled.
+        plain: Take the fast path where the file allows it; False sends every file through rasterio.
+
+    Raises:
+        PatchError: The file is missing, damaged, or not of the expected size, dtype and pixel size.
+    """
+    path = f"{folder}/{file}"
+    try:
+        data = _read_head(path, group.plane_bytes + MAX_HEADER_BYTES)
+        if plain and (found := _take_plain(data, group, out)):
+            return found
+        return _read_with_rasterio(path, group, out)
+    except FileNotFoundError as error:
+        raise PatchError(patch_id, file, "the file is missing") from error
+    except OSError as error:
+        raise PatchError(patch_id, file, f"cannot be read: {error.strerror or error}") from error
+    except _UnexpectedRasterError as error:
+        raise PatchError(patch_id, file, str(error)) from error.__cause__
+
+
+class _UnexpectedRasterError(Exception):
+    """The raster is not what the band must be."""
+
+
+def _read_head(path: str, n_bytes: int) -> bytes:
+    """Read a file up to `n_bytes`, which is all of a plain one."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # non-blocking: a FIFO must not hang the run
+    try:
+        return os.read(descriptor, n_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Georeference | None:
+    """Copy the pixels out of a plain file that is exactly what the band must be; None for any other."""
+    offset = len(data) - group.plane_bytes
+    if offset <= 0:
+        return None
+    try:
+        header = parse_plain_header(data[:offset])
+    except NotPlainError:
+        return None
+    if (header.width, header.height, header.dtype, header.pixel_m, header.data_offset) != (
+        group.size,
+        group.size,
+        group.dtype,
+        group.pixel_m,
+        offset,
+    ):
+        return None
+    out[...] = np.frombuffer(data, group.dtype, offset=offset).reshape(out.shape)
+    return Georeference(header.epsg, header.x_ul, header.y_ul, header.pixel_m, header.nodata)
+
+
+def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic]) -> Georeference:
+    import rasterio  # noqa: PLC0415 - takes 0.3 s a worker, and plain archives never need it
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415
+
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise _UnexpectedRasterError("expected a regular file")
+    expected = f"a GeoTIFF of {group.size} x {group.size} {group.dtype} pixels of {group.pixel_m} m"
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+            rasterio.open(path, driver="GTiff") as source,
+        ):
+            shape = (source.count, source.height, source.width, *source.dtypes)
+            if shape != (1, group.size, group.size, group.dtype):
+                raise _UnexpectedRasterError(
+                    f"expected {expected}, found {source.count} band(s) of {source.width} x {source.height} "
+                    f"{'/'.join(dict.fromkeys(source.dtypes))}"
+                )
+            # Blocks are decoded whole: a small image may declare blocks of gigabytes.
+            if max(map(max, source.block_shapes)) > 4_096:
+                raise _UnexpectedRasterError(f"expected {expected}, found blocks of {source.block_shapes[0]}")
+            transform = source.transform
+            if (transform.a, transform.b, transform.d, transform.e) != (group.pixel_m, 0, 0, -group.pixel_m):
+                raise _UnexpectedRasterError(f"expected {expected}, north up; found the transform {transform[:6]}")
+            epsg = source.crs.to_epsg() if source.crs else None
+            if epsg is None:
+                raise _UnexpectedRasterError(f"expected {expected} in a CRS with an EPSG code, found {source.crs}")
+            source.read(1, out=out)
+            return Georeference(epsg, transform.c, transform.f, transform.a, source.nodata)
+    except (RasterioError, ValueError, ArithmeticError, MemoryError) as error:  # it passes on what it trips over
+        raise _UnexpectedRasterError(
+            f"expected {expected}, found {found.st_size:,} bytes that cannot be read as one ({error}); "
+            "the file may be truncated, extract it again"
+        ) from error
+
+
+def write_raster(path: Path, pixels: NDArray[np.generic], place: Georeference, names: Sequence[str] = ()) -> None:
+    """Write a GeoTIFF, uncompressed, as the bands of BigEarthNet are.
+
+    Args:
+        path: A new file.
+        pixels: Stored pixels, shape (band, row, col); they are not cast.
+        place: Where they lie.
+        names: Description of each band, for files of several.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    import rasterio  # noqa: PLC0415 - as above
+
+    n_bands, height, width = pixels.shape
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        count=n_bands,
+        height=height,
+        width=width,
+        dtype=pixels.dtype,
+        crs=rasterio.CRS.from_epsg(place.epsg),
+        transform=rasterio.Affine(place.pixel_m, 0, place.x_ul, 0, -place.pixel_m, place.y_ul),
+        nodata=place.nodata,
+        interleave="band",
+        photometric="MINISBLACK",
+    ) as target:
+        target.write(pixels)
+        for number, name in enumerate(names, 1):
+            target.set_band_description(number, name)

@@ -1,0 +1,130 @@
+"""Find the patch folders of a raw archive, without opening or listing any of them: names determine the files."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from bigearthnet.errors import SourceError
+from bigearthnet.names import Dataset, parse_patch_name
+
+_MAX_DEPTH: Final = 2
+"""Folders that may stand around a patch: one per scene (v2.0), and one that the archive was extracted into."""
+
+_PROGRESS_EVERY: Final = 10_000
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The patch folders below a folder, and what else lay between them."""
+
+    root: Path
+    folder_of: dict[str, str]
+    """Folder of each patch, relative to the root, by patch name."""
+    n_stray: int
+    """Entries that are neither hidden, nor a patch folder, nor a folder that holds some."""
+
+    @cached_property
+    def dataset(self) -> Dataset | None:
+        """The version of BigEarthNet whose names these are; None for Sentinel-1, whose names are the same in both.
+
+        Raises:
+            SourceError: The folder mixes both versions, or both sensors.
+        """
+        kinds = Counter((name.sensor, name.dataset) for name in map(parse_patch_name, self.folder_of) if name)
+        if len(kinds) > 1:
+            found = " and ".join(
+                f"{n:,} of {sensor.upper()} {version or ''}".strip()
+                for sensor, version, n in sorted((sensor, version or "", n) for (sensor, version), n in kinds.items())
+            )
+            raise SourceError(
+                f"{self.root}: expected patches of one kind, found {found}; give each a folder of its own"
+            )
+        return next(iter(kinds))[1]
+
+
+def scan_folder(root: Path, progress: Callable[[int], None] = lambda _: None) -> Scan:
+    """Find the patch folders in a folder, and up to two levels further down.
+
+    Hidden entries are ignored, others that hold no patch are counted. A folder that is reached twice through links is
+    taken once, so a loop of them is harmless.
+
+    Args:
+        root: An extracted archive, such as `BigEarthNet-v1.0` or `BigEarthNet-S2`, or the folder around it.
+        progress: Called now and then with the number of patch folders found so far.
+
+    Raises:
+        SourceError: The folder cannot be read, holds no patches, or holds one twice.
+    """
+    folder_of: dict[str, str] = {}
+    walk = _Walk(root)
+    for patch_id, folder in walk.find_patches():
+        if (other := folder_of.setdefault(patch_id, folder)) != folder:
+            raise SourceError(f"{root}: the patch {patch_id} is there twice, as {other} and {folder}; remove one")
+        if len(folder_of) % _PROGRESS_EVERY == 0:
+            progress(len(folder_of))
+    if not folder_of:
+        raise SourceError(
+            f"{root}: expected patch folders such as S2A_MSIL2A_20170613T101031_87_48, here or up to two levels down; "
+            f"found {walk.n_stray:,} other entries and no patch. Give the folder that BigEarthNet was extracted to"
+        )
+    progress(len(folder_of))
+    return Scan(root, folder_of, walk.n_stray)
+
+
+class _Walk:
+    """One walk over a tree of folders, which counts what it passes by."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._seen: set[tuple[int, int]] = set()
+        self.n_stray = 0
+
+    def find_patches(self, below: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
+        """Yield the name of each patch below a folder, and its folder relative to the root."""
+        here = self._root / below
+        with suppress(OSError):  # listing it tells what is wrong
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in self._seen:
+                return
+            self._seen.add((status.st_dev, status.st_ino))
+        for name, is_folder in _list_folder(here):
+            path = f"{below}/{name}" if below else name
+            if is_folder and parse_patch_name(name):
+                yield name, path
+            elif is_folder and depth < _MAX_DEPTH:
+                n_found = 0
+                for found in self.find_patches(path, depth + 1):
+                    n_found += 1
+                    yield found
+                self.n_stray += depth == 0 and not n_found
+            elif depth == 0:
+                self.n_stray += 1
+
+
+def _list_folder(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the name of each visible entry, and whether it is a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith("."):
+                    yield entry.name, _is_folder(entry)
+    except FileNotFoundError as error:
+        raise SourceError(f"{folder}: expected the extracted archive, found no such folder") from error
+    except NotADirectoryError as error:
+        raise SourceError(f"{folder}: expected a folder, found a file; extract the archive first") from error
+    except OSError as error:
+        raise SourceError(f"{folder}: cannot be listed: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

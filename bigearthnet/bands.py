@@ -1,0 +1,127 @@
+"""The bands of BigEarthNet: names, sets of names, pixel sizes, and the arrays that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Final, Literal
+
+from bigearthnet.errors import OptionError
+
+Sensor = Literal["s2", "s1", "map"]
+"""What a file was made from: Sentinel-2, Sentinel-1, or the CORINE reference map."""
+
+
+@dataclass(frozen=True)
+class BandGroup:
+    """The bands of one sensor that share a pixel size: one array of the store."""
+
+    name: str
+    """Name of the array."""
+    sensor: Sensor
+    bands: tuple[str, ...]
+    """Band names, in the order of the array's band axis."""
+    size: int
+    """Rows, and columns, of one patch."""
+    pixel_m: int
+    """Side of a pixel in metres."""
+    dtype: str
+    """NumPy name of the stored type; pixels are never cast."""
+    axes: str
+    """Suffix of the dimension names `y_*` and `x_*`."""
+    band_axis: str | None
+    """Name of the band dimension; None for a single band without one."""
+
+    @property
+    def patch_shape(self) -> tuple[int, int, int]:
+        """Shape of one patch in memory, (band, row, col)."""
+        return (len(self.bands), self.size, self.size)
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the array's dimensions after `patch`."""
+        plane = (f"y_{self.axes}", f"x_{self.axes}")
+        return plane if self.band_axis is None else (self.band_axis, *plane)
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Lengths of the array's dimensions after `patch`."""
+        return self.patch_shape[-len(self.dimensions) :]
+
+    @cached_property
+    def itemsize(self) -> int:
+        """Bytes of one pixel of one band."""
+        return {"uint16": 2, "float32": 4}[self.dtype]
+
+    @cached_property
+    def plane_bytes(self) -> int:
+        """Bytes of one band of one patch."""
+        return self.size * self.size * self.itemsize
+
+    @cached_property
+    def patch_bytes(self) -> int:
+        """Bytes of one patch before compression."""
+        return len(self.bands) * self.plane_bytes
+
+    def has_statistics(self, *, has_s1: bool) -> bool:
+        """Tell whether a training patch counts in the statistics: class codes and missing Sentinel-1 pixels do not."""
+        return self.sensor == "s2" or (self.sensor == "s1" and has_s1)
+
+
+S2_10M: Final = BandGroup("s2_10m", "s2", ("B02", "B03", "B04", "B08"), 120, 10, "uint16", "10m", "band_10m")
+S2_20M: Final = BandGroup(
+    "s2_20m", "s2", ("B05", "B06", "B07", "B8A", "B11", "B12"), 60, 20, "uint16", "20m", "band_20m"
+)
+S2_60M: Final = BandGroup("s2_60m", "s2", ("B01", "B09"), 20, 60, "uint16", "60m", "band_60m")
+S2_GROUPS: Final = (S2_10M, S2_20M, S2_60M)
+"""Sentinel-2 L2A. B10 does not exist in these products."""
+
+S1_10M: Final = BandGroup("s1_10m", "s1", ("VV", "VH"), 120, 10, "float32", "10m", "band_s1")
+REFERENCE_MAP: Final = BandGroup("reference_map", "map", ("reference_map",), 120, 10, "uint16", "10m", None)
+
+GROUPS: Final = (*S2_GROUPS, S1_10M, REFERENCE_MAP)
+"""Everything BigEarthNet publishes, at its native resolutions."""
+
+BAND_SETS: Final = {
+    "rgb": ("B04", "B03", "B02"),
+    "rgbn": ("B04", "B03", "B02", "B08"),
+    "10m": S2_10M.bands,
+    "20m": S2_20M.bands,
+    "60m": S2_60M.bands,
+    "s2": (*S2_10M.bands, *S2_20M.bands, *S2_60M.bands),
+    "s1": S1_10M.bands,
+    "all": (*S2_10M.bands, *S2_20M.bands, *S2_60M.bands, *S1_10M.bands),
+}
+"""Names for sets of bands."""
+
+QUANTIFICATION_VALUE: Final = 10_000
+"""Surface reflectance = stored integer / 10,000 (Sentinel-2 Products Specification, L2A)."""
+
+PATCH_M: Final = 1_200
+"""Side of a patch in metres: 120 pixels of 10 m."""
+
+
+def choose_groups(bands: Iterable[str], *, reference_map: bool = False) -> tuple[BandGroup, ...]:
+    """Choose what to store.
+
+    Args:
+        bands: Names of bands and of `BAND_SETS`, in any order; the order inside an array is always the native one.
+        reference_map: Store the reference map too.
+
+    Raises:
+        OptionError: A name is unknown, or there are none.
+    """
+    wanted = {REFERENCE_MAP.name} if reference_map else set()
+    for name in bands:
+        chosen = BAND_SETS.get(name.lower(), (name.upper(),))
+        if not set(chosen) <= set(BAND_SETS["all"]):
+            raise OptionError(
+                f"expected bands of {', '.join(BAND_SETS['all'])} or sets of {', '.join(BAND_SETS)}, found {name!r}"
+            )
+        wanted.update(chosen)
+    kept = ((group, tuple(band for band in group.bands if band in wanted)) for group in GROUPS)
+    groups = tuple(replace(group, bands=stored) for group, stored in kept if stored)
+    if not groups:
+        raise OptionError("expected at least one band, found none")
+    return groups

@@ -1,0 +1,66 @@
+"""What the command lines of both programs share: commands imported when asked for, one message an error, exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final, NoReturn
+
+import click
+
+from bigearthnet.errors import EXIT_INTERRUPTED, BigEarthNetError
+
+SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Commands(click.Group):
+    """Imports a command when it is asked for, since dask takes a second; an expected error is one message.
+
+    Args:
+        package: Holds a module for each command, whose function is called `command`.
+        names: The modules, in the order in which the help lists them.
+    """
+
+    def __init__(self, *arguments: Any, package: str, names: Sequence[str], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._package, self._names = package, tuple(names)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """List the names of all commands."""
+        return list(self._names)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command."""
+        if cmd_name not in self._names:
+            return None
+        command: click.Command = import_module(f"{self._package}.{cmd_name}").command
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except BigEarthNetError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def run_program(program: str) -> NoReturn:
+    """Run a command line and end the process.
+
+    It exits with 0 on success, 1 if the work failed (one message says what and what to do), 2 on wrong usage and 130
+    if it was interrupted, even while it is still being imported.
+
+    Args:
+        program: The module whose `cli` is the command line.
+    """
+    try:
+        status = import_module(program).cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt) as interrupt:
+        # click turns what interrupts a command into its own Abort.
+        click.echo(f"\n{str(interrupt.__cause__ or interrupt) or 'Interrupted.'}", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    sys.exit(status)

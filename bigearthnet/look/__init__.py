@@ -1,0 +1,1 @@
+"""Show patches and quantities to people: pictures, sheets and what pages are made of."""

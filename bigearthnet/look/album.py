@@ -1,0 +1,196 @@
+"""Open patches to look at, those of a store or of raw folders, and read some of their bands.
+
+Raw patches are read by `bigearthnet.archive.patch`, as a conversion reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigearthnet.archive.annotation import read_annotation
+from bigearthnet.archive.metadata import find_metadata, find_rows
+from bigearthnet.archive.patch import PatchReader, read_patch
+from bigearthnet.archive.records import Source
+from bigearthnet.archive.scan import Scan, scan_folder
+from bigearthnet.bands import BAND_SETS, REFERENCE_MAP, Sensor, choose_groups
+from bigearthnet.errors import OptionError, SelectionError, SourceError
+from bigearthnet.look.picture import name_planes
+from bigearthnet.names import annotation_file, band_file, parse_patch_name
+from bigearthnet.store.images import read_attributes, read_layout, read_pixels
+from bigearthnet.store.layout import IMAGES, PROGRESS, TABLE, Layout
+from bigearthnet.store.query import select_patches
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which patches to look at; all if nothing is said."""
+
+    patch_ids: tuple[str, ...] = ()
+    where: str | None = None
+    """A condition in SQL over the table of a store."""
+    n: int | None = None
+    """So many of them at most, drawn at random."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class View:
+    """Some bands of a patch, and what is known of it."""
+
+    name: str
+    """Name of the patch, or of its folder."""
+    planes: dict[str, NDArray[Any]]
+    """Stored pixels by name of band, each of shape (row, col)."""
+    labels: tuple[str, ...]
+    """As the source gives them; empty where raw folders come without their metadata."""
+    country: str | None
+    split: str | None
+    day_of: dict[Sensor, str]
+    """When each sensor saw it, `YYYY-MM-DD`, as far as that is known."""
+
+
+class Album(Protocol):
+    """Chosen patches, in an order."""
+
+    bands: tuple[str, ...]
+    """Every band that they have."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What the patches are called."""
+
+    def read(self, position: int, bands: Collection[str]) -> View:
+        """Read bands of one of the patches.
+
+        Raises:
+            BigEarthNetError: It cannot be read.
+        """
+
+
+def open_album(path: Path, choice: Choice) -> Album:
+    """Open a finished store, an archive of one sensor or of reference maps, or a single patch folder.
+
+    Raises:
+        StoreError: The store is not finished.
+        SourceError: There is none of these.
+        SelectionError: No patch is what the choice asks for.
+        OptionError: The choice asks what only a store can tell.
+    """
+    if any((path / part).exists() for part in (IMAGES, TABLE, PROGRESS)):
+        return _StoreAlbum(path, choice)
+    if not path.is_dir():
+        found = "a file" if path.exists() else "no such folder"
+        raise SourceError(f"{path}: expected a store, an archive or a patch folder, found {found}")
+    return _RawAlbum(path, choice)
+
+
+class _StoreAlbum:
+    def __init__(self, store: Path, choice: Choice) -> None:
+        layout = read_layout(store, read_attributes(store))
+        self.bands = layout.bands
+        self._store, self._groups = store, layout.groups
+        self._rows = select_patches(store, choice.patch_ids, where=choice.where, n=choice.n, seed=choice.seed)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [row["patch_id"] for row in self._rows]
+
+    def read(self, position: int, bands: Collection[str]) -> View:
+        row = self._rows[position]
+        planes: dict[str, NDArray[Any]] = {}
+        for group in self._groups:
+            if not set(bands).isdisjoint(group.bands):
+                planes |= name_planes(group, read_pixels(self._store, group, row["index"]))
+        return View(
+            row["patch_id"],
+            planes,
+            tuple(row["labels"]),
+            row["country"],
+            row["split"],
+            _find_days(row["s2_time"], row["s1_time"]),
+        )
+
+
+class _RawAlbum:
+    def __init__(self, root: Path, choice: Choice) -> None:
+        if choice.where is not None:
+            raise OptionError(
+                f"{root}: a condition asks the table of a store, and these are raw folders; name the patches, or "
+                "convert them first"
+            )
+        root = Path(os.path.abspath(root))  # not resolved: a link may have another name
+        if parse_patch_name(root.name):
+            self._scan = Scan(root.parent, {root.name: root.name}, 0)
+        else:
+            self._scan = scan_folder(root)
+        self._scan.dataset  # noqa: B018 - raises if the folder mixes kinds
+        self.names: Sequence[str] = _choose(self._scan, choice)
+        first = self._scan.root / self._scan.folder_of[self.names[0]]
+        known = (*BAND_SETS["all"], *REFERENCE_MAP.bands)
+        self.bands = tuple(band for band in known if (first / band_file(first.name, band)).exists())
+        folders = (root, root.parent, root.parent.parent)
+        files = next(filter(None, map(find_metadata, folders)), ())
+        self._row_of = find_rows(files, self.names)
+
+    def read(self, position: int, bands: Collection[str]) -> View:
+        name = self.names[position]
+        source, layout = self._locate(name, bands)
+        pixels: dict[str, NDArray[Any]] = {
+            group.name: np.empty(group.patch_shape, group.dtype) for group in layout.groups
+        }
+        root = str(self._scan.root)
+        facts = read_patch(
+            PatchReader(dict.fromkeys(layout.sensors, root), layout.dataset, layout.groups), source, pixels
+        )
+        row = self._row_of.get(name, {})
+        planes = [name_planes(group, pixels[group.name]) for group in layout.groups]
+        return View(
+            name,
+            {band: plane for group in planes for band, plane in group.items()},
+            facts.labels or tuple(row.get("labels", ())),
+            row.get("country"),
+            row.get("split"),
+            _find_days(facts.s2_time, facts.s1_time),
+        )
+
+    def _locate(self, name: str, bands: Collection[str]) -> tuple[Source, Layout]:
+        """Say where a patch lies and what to read of it; its own JSON, if it has one, makes it one of v1.0."""
+        folder = self._scan.folder_of[name]
+        note = annotation_file(name)
+        has_note = (self._scan.root / folder / note).exists()
+        groups = choose_groups(
+            (band for band in bands if band not in REFERENCE_MAP.bands), reference_map=REFERENCE_MAP.name in bands
+        )
+        layout = Layout("v1" if has_note else "v2", groups, "none", 1)
+        if "s1" not in layout.sensors:
+            return Source(name, s2=folder, map=folder), layout
+        partner = read_annotation(name, str(self._scan.root / folder), note).partner if has_note else None
+        return Source(partner or name, s1_name=name, s1=folder), layout
+
+
+def _choose(scan: Scan, choice: Choice) -> list[str]:
+    """Choose patches of raw folders, by the same draw as from a store."""
+    if unknown := [name for name in choice.patch_ids if name not in scan.folder_of]:
+        raise SelectionError(f"{scan.root}: expected names of its patches, found {', '.join(unknown[:3])}")
+    names = list(dict.fromkeys(choice.patch_ids)) or sorted(scan.folder_of)
+    if choice.n is None or choice.n >= len(names):
+        return names
+    drawn = set(sorted(names, key=lambda name: _hash(name, choice.seed))[: choice.n])
+    return [name for name in names if name in drawn]
+
+
+def _hash(name: str, seed: int) -> str:
+    return hashlib.md5(f"{name}{seed}".encode(), usedforsecurity=False).hexdigest()
+
+
+def _find_days(s2_time: Any, s1_time: Any) -> dict[Sensor, str]:
+    times: dict[Sensor, Any] = {"s2": s2_time, "s1": s1_time}
+    return {sensor: str(time)[:10] for sensor, time in times.items() if time is not None}

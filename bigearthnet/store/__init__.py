@@ -1,0 +1,1 @@
+"""The format of a packed store, written by one side and read by the other."""

@@ -1,0 +1,269 @@
+"""A description of a store in Croissant, which catalogues, search engines and data loaders read.
+
+It names the table by its checksum, and the table seals every other file by theirs. So the table seals the description
+as it is before it names the table: with zeros for the checksum, and no size.
+
+Source: Croissant 1.0 (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.0.html).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bigearthnet.bands import BandGroup
+from bigearthnet.files import flush_folder
+from bigearthnet.names import TITLES
+from bigearthnet.store.layout import CROISSANT, IMAGES, PROGRESS, REJECTS, TABLE, Layout
+
+_NO_SHA256: Final = "0" * 64
+_NO_SIZE: Final = "0 B"
+_UNNAMED: Final = (json.dumps(_NO_SHA256), json.dumps(_NO_SIZE))
+"""Stand for what the description says of the table, while the table is not yet written."""
+
+_URL: Final = "https://bigearth.net"
+_LICENSE_URL: Final = "https://cdla.dev/permissive-1-0/"
+_CREATORS: Final = (
+    "Remote Sensing Image Analysis (RSiM) Group, Technische Universität Berlin",
+    "Database Systems and Information Management (DIMA) Group, Technische Universität Berlin",
+)
+_VERSIONS: Final = {"v1": "1.0.0", "v2": "2.0.0"}
+_PUBLISHED: Final = {"v1": "2019", "v2": "2024"}
+"""Years of the papers that `CITATIONS` names."""
+_KEYWORDS: Final = (
+    *("BigEarthNet", "remote sensing", "Earth observation", "land cover", "multi-label classification"),
+    *("CORINE Land Cover", "Zarr", "GeoParquet"),
+)
+_SENSORS: Final = {"s2": "Sentinel-2", "s1": "Sentinel-1", "map": "reference maps"}
+
+_CONTEXT: Final[dict[str, Any]] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    **{
+        name: f"cr:{name}"
+        for name in (
+            *("citeAs", "column", "equivalentProperty", "extract", "field", "fileObject", "fileProperty", "fileSet"),
+            *("format", "includes", "isLiveDataset", "jsonPath", "key", "md5", "parentField", "path", "recordSet"),
+            *("references", "regex", "repeated", "replace", "samplingRate", "separator", "source", "subField"),
+            "transform",
+        )
+    },
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "sc": "https://schema.org/",
+}
+"""What the names of the properties mean, as the specification prescribes."""
+
+_COLUMNS: Final = {
+    "index": ("cr:Int32", "Position in every array of the images; equals the row number."),
+    "patch_id": ("sc:Text", "Name of the Sentinel-2 patch."),
+    "labels": ("sc:Text", "Classes of the patch, as the source gives them: of 43 in v1.0, of 19 in v2.0."),
+    "labels_19": ("sc:Text", "Classes of the patch in the 19-class nomenclature; may be none."),
+    "split": ("sc:Text", "Official split; none where no list names the patch."),
+    "recommended": ("sc:Boolean", "In a split, free of snow, cloud and shadow, with a 19-class label."),
+    "country": ("sc:Text", "Country of the patch."),
+    "season": ("sc:Text", "Season in which the patch was sensed."),
+    "contains_seasonal_snow": ("sc:Boolean", "Covered by seasonal snow, by the official list."),
+    "contains_cloud_or_shadow": ("sc:Boolean", "Under cloud or its shadow, by the official list."),
+    "s1_name": ("sc:Text", "Name of the paired Sentinel-1 patch."),
+    "s2v1_name": ("sc:Text", "Name of the same patch in BigEarthNet v1.0; none in v1.0 itself."),
+    "has_s1": ("sc:Boolean", "The images hold Sentinel-1 pixels of the patch."),
+    "s2_time": ("sc:DateTime", "Start of Sentinel-2 sensing, UTC."),
+    "s1_time": ("sc:DateTime", "Start of Sentinel-1 sensing, UTC; none without Sentinel-1."),
+    "satellite": ("sc:Text", "Sentinel-2 satellite."),
+    "tile": ("sc:Text", "MGRS tile."),
+    "column": ("cr:Int16", "Position in the tile, in patches from the west."),
+    "row": ("cr:Int16", "Position in the tile, in patches from the north."),
+    "epsg": ("cr:Int32", "EPSG code of the projected coordinate system."),
+    "x_ul": ("cr:Float64", "Easting of the upper-left corner in metres."),
+    "y_ul": ("cr:Float64", "Northing of the upper-left corner in metres."),
+    "zero_pixels": ("cr:Int32", "Zeros in the stored 10 m bands of Sentinel-2, over all bands."),
+}
+"""Columns of the table with their Croissant types. Bounds are described apart; for WKB there is no type."""
+
+_LISTS: Final = frozenset({"labels", "labels_19"})
+
+
+def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any]) -> str:
+    """Describe a store whose table is not yet written.
+
+    Args:
+        store: The store's folder; the list of rejected patches is described if it is there.
+        layout: The store's arrays.
+        attributes: Root attributes of the images.
+
+    Returns:
+        JSON-LD, the same for the same store.
+    """
+    sensors = ", ".join(name for sensor, name in _SENSORS.items() if sensor in layout.sensors)
+    counts = attributes["counts"]
+    described = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": TITLES[layout.dataset],
+        "description": (
+            f"{counts['converted']:,} of the {counts['expected']:,} patches of {TITLES[layout.dataset]} ({sensors}, "
+            "1,200 m x 1,200 m, Europe) with land-cover classes, as a store that "
+            f"bigearthnet-store {attributes['converter_version']} made: pixels at native resolution in {IMAGES}, "
+            f"everything else in {TABLE}. Row i of the table is index i of every array."
+        ),
+        "identifier": attributes["fingerprint"],
+        "url": _URL,
+        "version": _VERSIONS[layout.dataset],
+        "datePublished": _PUBLISHED[layout.dataset],
+        "license": _LICENSE_URL,
+        "citeAs": attributes["citation"],
+        "creator": [{"@type": "sc:Organization", "name": name} for name in _CREATORS],
+        "keywords": [*_KEYWORDS, *(name for sensor, name in _SENSORS.items() if sensor in layout.sensors)],
+        "distribution": [*_describe_files(store), _describe_images(layout.groups)],
+        "recordSet": [_describe_splits(), _describe_table()],
+    }
+    return json.dumps(described, indent=1, ensure_ascii=False) + "\n"
+
+
+def _describe_files(store: Path) -> list[dict[str, Any]]:
+    files = [(TABLE, "One row a patch (GeoParquet 1.1).", _NO_SHA256, _NO_SIZE)]
+    if (rejected := store / REJECTS).is_file():
+        facts = _identify(rejected.read_bytes())
+        files.append((REJECTS, "Patches that could not be converted, and why.", *facts))
+    return [
+        {
+            "@type": "cr:FileObject",
+            "@id": name,
+            "name": name,
+            "description": description,
+            "contentUrl": name,
+            "contentSize": size,
+            "encodingFormat": "application/x-parquet",
+            "sha256": sha256,
+        }
+        for name, description, sha256, size in files
+    ]
+
+
+def _identify(content: bytes) -> tuple[str, str]:
+    """Return SHA-256 and size of a file."""
+    return hashlib.sha256(content).hexdigest(), f"{len(content)} B"
+
+
+def _describe_images(groups: Sequence[BandGroup]) -> dict[str, Any]:
+    arrays = "; ".join(
+        f"{group.name} (patch, {', '.join(group.dimensions)}) {group.dtype}: {' '.join(group.bands)}"
+        for group in groups
+    )
+    return {
+        "@type": "cr:FileSet",
+        "@id": IMAGES,
+        "name": IMAGES,
+        "description": f"One sharded Zarr v3 group with the arrays {arrays}.",
+        "encodingFormat": "https://zarr-specs.readthedocs.io/en/latest/v3/core/",
+        "includes": f"{IMAGES}/**",
+    }
+
+
+def _describe_splits() -> dict[str, Any]:
+    roles = {"train": "cr:TrainingSplit", "validation": "cr:ValidationSplit", "test": "cr:TestSplit"}
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "splits",
+        "name": "splits",
+        "description": "The official splits.",
+        "dataType": "cr:Split",
+        "key": {"@id": "splits/name"},
+        "field": [
+            _describe_field("splits", "name", "sc:Text", "Name of the split."),
+            _describe_field("splits", "url", "sc:URL", "What it is for.") | {"equivalentProperty": "sc:url"},
+        ],
+        "data": [{"splits/name": name, "splits/url": role} for name, role in roles.items()],
+    }
+
+
+def _describe_table() -> dict[str, Any]:
+    fields = []
+    for name, (kind, description) in _COLUMNS.items():
+        field = _describe_field("patches", name, kind, description) | _extract(name)
+        if name in _LISTS:
+            field["repeated"] = True
+        if name == "split":
+            field["references"] = {"field": {"@id": "splits/name"}}
+        fields.append(field)
+    corners = [
+        _describe_field("patches/bbox", corner, "cr:Float64", f"{corner} of the bounds.") | _extract("bbox", corner)
+        for corner in ("xmin", "ymin", "xmax", "ymax")
+    ]
+    bounds = _describe_field("patches", "bbox", None, "Bounds of the footprint in longitude and latitude.")
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "patches",
+        "name": "patches",
+        "description": "The patches, in the order of the arrays. The footprints (`geometry`, WKB) are not described.",
+        "key": {"@id": "patches/patch_id"},
+        "field": [*fields, bounds | {"subField": corners}],
+    }
+
+
+def _describe_field(parent: str, name: str, kind: str | None, description: str) -> dict[str, Any]:
+    described = {"@type": "cr:Field", "@id": f"{parent}/{name}", "name": name, "description": description}
+    return described if kind is None else described | {"dataType": kind}
+
+
+def _extract(column: str, member: str | None = None) -> dict[str, Any]:
+    source: dict[str, Any] = {"fileObject": {"@id": TABLE}, "extract": {"column": column}}
+    if member is not None:
+        source["transform"] = {"jsonPath": member}
+    return {"source": source}
+
+
+def hash_description(text: str) -> str:
+    """Hash a description that does not name its table yet."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def write_description(store: Path, text: str, table: Path) -> None:
+    """Write `croissant.json`, flushed to disk.
+
+    Args:
+        store: The store's folder.
+        text: From `describe_dataset`.
+        table: The table that will be the store's, which it names.
+    """
+    for placeholder, value in zip(_UNNAMED, _name_table(table), strict=True):
+        text = text.replace(placeholder, value, 1)  # the table is the first file
+    temporary = store / PROGRESS / CROISSANT
+    with open(temporary, "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, store / CROISSANT)
+    flush_folder(store)
+
+
+def is_description_intact(store: Path, checksum: str) -> bool:
+    """Tell whether `croissant.json` is the one that was written and names the table that is there.
+
+    Args:
+        store: The store's folder.
+        checksum: From `hash_description`, as the table has it.
+    """
+    text = (store / CROISSANT).read_bytes().decode(errors="replace")
+    for placeholder, value in zip(_UNNAMED, _name_table(store / TABLE), strict=True):
+        if value not in text:
+            return False
+        text = text.replace(value, placeholder, 1)
+    return hash_description(text) == checksum
+
+
+def _name_table(path: Path) -> tuple[str, str]:
+    """Return the two JSON values by which a description names its table."""
+    sha256, size = _identify(path.read_bytes())
+    return json.dumps(sha256), json.dumps(size)

@@ -1,0 +1,241 @@
+"""The Zarr side of a store: describe the shards, read what it says of itself. The only importer of zarr.
+
+The pixels themselves are written by `bigearthnet.store.shard`, one object at a time.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
+from zarr.core.common import JSON
+from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
+
+from bigearthnet.bands import QUANTIFICATION_VALUE, BandGroup, choose_groups
+from bigearthnet.errors import OptionError, StoreError
+from bigearthnet.names import TITLES
+from bigearthnet.store.layout import FORMAT_NAME, FORMAT_VERSION, IMAGES, TABLE, Layout
+from bigearthnet.store.shard import CLEVEL
+
+_COORDINATES: Final = "patch_id epsg x_ul y_ul"
+"""Per-patch coordinates, in the attribute by which xarray and CF find them."""
+
+
+def write_metadata(
+    store: Path,
+    layout: Layout,
+    coordinates: Mapping[str, NDArray[Any]],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Describe the shards that lie in a store, which makes them a Zarr group.
+
+    It is done when they are all there, so that no reader takes an unfinished store for a whole one.
+
+    Args:
+        store: The store's folder.
+        layout: Its arrays.
+        coordinates: `patch_id` (str), `epsg`, `x_ul` and `y_ul`, each of shape (patch,).
+        attributes: Root attributes, JSON values.
+    """
+    n_patches = len(coordinates["patch_id"])
+    with warnings.catch_warnings():
+        # Zarr's string dtype and consolidated metadata await ratification; both are what every reader expects today.
+        warnings.simplefilter("ignore", UnstableSpecificationWarning)
+        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
+        group = zarr.open_group(store / IMAGES, mode="a", zarr_format=3, use_consolidated=False)
+        for bands in layout.groups:
+            _describe_group(group, bands, layout, n_patches)
+        for name, values in coordinates.items():
+            _write_coordinate(group, name, values, "patch", _COORDINATE_ATTRIBUTES[name])
+        group.update_attributes(dict(attributes))
+        zarr.consolidate_metadata(group.store)
+
+
+def _describe_group(group: zarr.Group, bands: BandGroup, layout: Layout, n_patches: int) -> None:
+    group.create_array(
+        bands.name,
+        shape=(n_patches, *bands.stored_shape),
+        shards=(layout.shard_size, *bands.stored_shape),
+        chunks=(1, *bands.stored_shape),
+        dtype=bands.dtype,
+        serializer=BytesCodec(endian="little"),
+        compressors=_bytes_codecs(bands, layout),
+        fill_value=float("nan") if bands.dtype == "float32" else 0,
+        dimension_names=("patch", *bands.dimensions),
+        attributes={
+            **_describe_pixels(bands),
+            "bands": list(bands.bands),
+            "pixel_size_m": bands.pixel_m,
+            "coordinates": _COORDINATES,
+        },
+    )
+    centres = (np.arange(bands.size, dtype=np.float32) + np.float32(0.5)) * np.float32(bands.pixel_m)
+    for name, direction in zip(bands.dimensions[-2:], ("south", "east"), strict=True):
+        text = f"distance of the pixel centre from the upper-left corner of the patch, towards {direction}"
+        _write_coordinate(group, name, centres, name, {"long_name": text, "units": "m"})
+    if bands.band_axis is not None:
+        names = np.array(bands.bands, dtype=object)
+        _write_coordinate(group, bands.band_axis, names, bands.band_axis, {"long_name": "band"})
+
+
+def _describe_pixels(bands: BandGroup) -> dict[str, JSON]:
+    match bands.sensor:
+        case "s2":
+            return {
+                "long_name": f"Sentinel-2 L2A surface reflectance, bands of {bands.pixel_m} m",
+                "units": "1",
+                "quantification_value": QUANTIFICATION_VALUE,
+            }
+        case "s1":
+            return {"long_name": "Sentinel-1 GRD backscatter, IW mode", "units": "dB"}
+        case "map":
+            return {"long_name": "CORINE Land Cover 2018 class code", "units": "1"}
+
+
+def _bytes_codecs(bands: BandGroup, layout: Layout) -> list[BloscCodec | Crc32cCodec]:
+    if layout.codec == "none":
+        return [Crc32cCodec()]
+    blosc = BloscCodec(
+        typesize=bands.itemsize,
+        cname=layout.codec,
+        clevel=CLEVEL[layout.codec],
+        shuffle="bitshuffle",
+        blocksize=bands.plane_bytes,
+    )
+    return [blosc, Crc32cCodec()]
+
+
+_COORDINATE_ATTRIBUTES: Final[dict[str, dict[str, str]]] = {
+    "patch_id": {"long_name": "name of the patch"},
+    "epsg": {"long_name": "EPSG code of the projected coordinate system of the patch"},
+    "x_ul": {"long_name": "easting of the upper-left corner", "units": "m"},
+    "y_ul": {"long_name": "northing of the upper-left corner", "units": "m"},
+}
+
+
+def _write_coordinate(
+    group: zarr.Group, name: str, values: NDArray[Any], dimension: str, attributes: Mapping[str, str]
+) -> None:
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        chunks=values.shape,
+        dtype=str if values.dtype == object else values.dtype,
+        dimension_names=(dimension,),
+        attributes={**attributes},
+        overwrite=True,
+    )
+    array[:] = values
+
+
+def remove_other_shards(store: Path, keep: Collection[str]) -> None:
+    """Remove what lies in the images' folder and is not one of these objects, given relative to the store."""
+    for path in (store / IMAGES).rglob("*"):
+        if path.is_file() and path.relative_to(store).as_posix() not in keep:
+            path.unlink()
+
+
+def is_finished(path: Path) -> bool:
+    """Tell whether a folder holds a complete store: its table is written last."""
+    return (path / IMAGES / "zarr.json").is_file() and (path / TABLE).is_file()
+
+
+def read_attributes(store: Path) -> dict[str, Any]:
+    """Read the root attributes of a finished store.
+
+    Raises:
+        StoreError: There is no finished store of a format that this version reads.
+    """
+    if not is_finished(store):
+        found = "an unfinished one" if (store / IMAGES).exists() else "none" if store.exists() else "no such folder"
+        raise StoreError(
+            f"{store}: expected a finished store ({IMAGES} and {TABLE}), found {found}; "
+            "give the folder that `convert` wrote, or run `convert` again to finish it"
+        )
+    try:
+        attributes = dict(zarr.open_group(store / IMAGES, mode="r").attrs)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{store / IMAGES}: the metadata is damaged ({error}); `verify` names the files") from error
+    name, version = attributes.get("format"), attributes.get("format_version")
+    if (name, version) != (FORMAT_NAME, FORMAT_VERSION):
+        raise StoreError(
+            f"{store}: expected format {FORMAT_NAME} {FORMAT_VERSION}, found {name} {version}; "
+            "use a version of this tool that reads it"
+        )
+    return attributes
+
+
+def read_layout(store: Path, attributes: Mapping[str, Any]) -> Layout:
+    """Read the layout of a finished store from its root attributes.
+
+    Raises:
+        StoreError: The attributes do not describe a store.
+    """
+    try:
+        dataset = next(version for version, title in TITLES.items() if title == attributes["dataset"])
+        options = attributes["options"]
+        bands = [band for band in options["bands"] if band != "reference_map"]
+        groups = choose_groups(bands, reference_map="reference_map" in options["bands"])
+        return Layout(dataset, groups, options["codec"], options["shard_size"])
+    except (KeyError, StopIteration, OptionError) as error:
+        raise StoreError(f"{store / IMAGES}: the root attributes do not describe a store ({error!r})") from error
+
+
+def read_pixels(store: Path, group: BandGroup, index: int) -> NDArray[Any]:
+    """Read a patch from one array of a finished store.
+
+    Args:
+        store: The store's folder.
+        group: The array.
+        index: Position of the patch.
+
+    Returns:
+        Stored pixels, shape (band, row, col).
+
+    Raises:
+        StoreError: The chunk is damaged.
+    """
+    try:
+        array = zarr.open_array(store / IMAGES / group.name, mode="r")
+        return np.asarray(array[index]).reshape(group.patch_shape)
+    except (ValueError, RuntimeError, OSError) as error:
+        raise StoreError(f"{store / IMAGES / group.name}: cannot read patch {index} ({error}); see `verify`") from error
+
+
+def read_coordinates(store: Path) -> dict[str, list[Any]]:
+    """Read the per-patch coordinates of a finished store."""
+    with warnings.catch_warnings(action="ignore", category=UnstableSpecificationWarning):
+        group = zarr.open_group(store / IMAGES, mode="r")
+        arrays = {name: array for name, array in group.arrays() if name in _COORDINATE_ATTRIBUTES}
+        return {name: np.asarray(array[:]).tolist() for name, array in arrays.items()}
+
+
+def describe_arrays(store: Path) -> list[dict[str, Any]]:
+    """Describe each data array of a finished store.
+
+    Returns:
+        JSON values: `name`, `dimensions`, `shape`, `dtype`, `bands`, `raw_bytes` and `stored_bytes`.
+    """
+    found = []
+    for name, array in sorted(zarr.open_group(store / IMAGES, mode="r").arrays()):
+        described: dict[str, Any] = array.metadata.to_dict()
+        if "bands" in described["attributes"]:
+            objects = (path for path in (store / IMAGES / name / "c").rglob("*") if path.is_file())
+            found.append(
+                {
+                    "name": name,
+                    "dimensions": list(described["dimension_names"]),
+                    "shape": list(array.shape),
+                    "dtype": str(array.dtype),
+                    "bands": described["attributes"]["bands"],
+                    "raw_bytes": array.nbytes,
+                    "stored_bytes": sum(path.stat().st_size for path in objects),
+                }
+            )
+    return found

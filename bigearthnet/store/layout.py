@@ -1,0 +1,66 @@
+"""What a store consists of: the names of its parts, its arrays, how they are cut into shards and compressed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from bigearthnet.bands import BandGroup, Sensor
+from bigearthnet.errors import OptionError
+from bigearthnet.names import Dataset
+
+FORMAT_NAME: Final = "bigearthnet-store"
+FORMAT_VERSION: Final = 1
+
+Codec = Literal["lz4", "zstd", "none"]
+"""How the pixels inside a shard are compressed; every choice is lossless."""
+
+IMAGES: Final = "images.zarr"
+"""The Zarr group inside a store."""
+TABLE: Final = "patches.parquet"
+"""The GeoParquet table inside a store; a store is finished if and only if it is there."""
+REJECTS: Final = "rejected.parquet"
+"""The list of patches left out of a store, if any were."""
+CROISSANT: Final = "croissant.json"
+"""The description of a store for catalogues and data loaders."""
+PROGRESS: Final = ".progress"
+"""Folder inside an unfinished store that holds lock, plan and receipts; removed at the end."""
+
+CODECS: Final[tuple[Codec, ...]] = get_args(Codec)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What every shard of one store has in common."""
+
+    dataset: Dataset
+    groups: tuple[BandGroup, ...]
+    codec: Codec
+    shard_size: int
+    """Patches in a full shard."""
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise OptionError(f"codec must be one of {', '.join(CODECS)}, not {self.codec!r}")
+        if not 1 <= self.shard_size <= 65_536:
+            raise OptionError(f"shard size must be between 1 and 65,536 patches, not {self.shard_size:,}")
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of one patch over all arrays, before compression."""
+        return sum(group.patch_bytes for group in self.groups)
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Every band that is stored, in the order of the arrays."""
+        return tuple(band for group in self.groups for band in group.bands)
+
+    @property
+    def sensors(self) -> frozenset[Sensor]:
+        """Sensors of which anything is stored."""
+        return frozenset(group.sensor for group in self.groups)
+
+
+def name_shard(group: BandGroup, shard: int) -> str:
+    """Name the object of a shard, relative to the store: Zarr's default chunk key."""
+    return f"{IMAGES}/{group.name}/c/{shard}{'/0' * len(group.dimensions)}"

@@ -1,0 +1,220 @@
+"""Where the objects of a store are: a folder, or a server whose objects are kept in a local folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from bigearthnet.errors import OptionError, RemoteError, StoreError
+
+_N_FETCHERS: Final = 4
+"""Objects fetched ahead at a time; shards are tens of megabytes, so more would only share the same line."""
+
+_ABANDONED_S: Final = 3_600
+"""A file under a temporary name that has not grown for so long was left by a process that died; others are not touched,
+since another process is fetching them."""
+
+_OPENINGS: Final = 10
+"""Attempts to open what was just fetched, before other processes remove it again."""
+
+
+class Objects(Protocol):
+    """The objects of a store, by their names relative to it."""
+
+    name: str
+    """The store as the user gave it."""
+    max_bytes: int | None
+    """Bytes of objects that may be kept open; None if there is no limit."""
+
+    def read(self, key: str) -> bytes:
+        """Read a whole small object; FileNotFoundError if there is none."""
+        ...
+
+    def path(self, key: str) -> str:
+        """Return a local file with the content of an object; FileNotFoundError if there is none."""
+        ...
+
+    def open(self, key: str) -> int:
+        """Open an object for reading and return the descriptor; FileNotFoundError if there is none."""
+        ...
+
+    def fetch_ahead(self, keys: Iterable[str]) -> None:
+        """Start to bring objects near that will be asked for soon."""
+        ...
+
+
+class LocalObjects:
+    """A store in a folder."""
+
+    max_bytes: int | None = None
+
+    def __init__(self, folder: Path) -> None:
+        self.name = str(folder)
+        self._folder = folder
+
+    def read(self, key: str) -> bytes:
+        """Read an object."""
+        return (self._folder / key).read_bytes()
+
+    def path(self, key: str) -> str:
+        """Name the file of an object, which may not exist."""
+        return f"{self._folder}/{key}"
+
+    def open(self, key: str) -> int:
+        """Open the file of an object."""
+        return os.open(self.path(key), os.O_RDONLY)
+
+    def fetch_ahead(self, keys: Iterable[str]) -> None:
+        """Do nothing: the objects are here."""
+
+
+class RemoteObjects:
+    """A store behind a URL that fsspec understands, whose objects are kept whole in a folder.
+
+    Several processes may share the folder: an object appears there under its name only when whole, and one that
+    another process removes while this one reads it stays readable, since it is mapped.
+
+    Args:
+        url: Such as `s3://bucket/store` or `https://host/store`.
+        cache: Folder to keep objects in.
+        max_bytes: When objects take more than this, those used longest ago are removed.
+        storage_options: What fsspec needs for this server: keys, endpoint and so on.
+    """
+
+    def __init__(self, url: str, cache: Path, max_bytes: int, storage_options: Mapping[str, Any]) -> None:
+        try:
+            import fsspec  # noqa: PLC0415 - an optional dependency
+
+            self._files, root = fsspec.core.url_to_fs(url, **storage_options)
+        except ImportError as error:
+            raise OptionError(f"{url}: {error}; install bigearthnet-store[remote]") from error
+        except ValueError as error:
+            raise StoreError(f"{url}: {error}") from error
+        self.name = url
+        self.max_bytes: int | None = max_bytes
+        self._limit = max_bytes
+        self._root = root.rstrip("/")
+        self._cache = cache
+        self._locks: dict[str, threading.Lock] = {}
+        self._guard = threading.Lock()
+        self._asked: set[str] = set()
+        self._fetchers: ThreadPoolExecutor | None = None
+
+    def bind(self, fingerprint: str) -> None:
+        """Name the content that the URL leads to, so that a store written anew never meets its old objects."""
+        self._cache /= fingerprint
+
+    def read(self, key: str) -> bytes:
+        """Read an object from the server."""
+        try:
+            return bytes(self._files.cat_file(f"{self._root}/{key}"))
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # fsspec promises nothing about what its backends raise
+            raise RemoteError(f"{self.name}/{key}: cannot be fetched: {_describe(error)}") from error
+
+    def path(self, key: str) -> str:
+        """Return the kept copy of an object, fetched now if need be."""
+        kept = self._cache / key
+        with self._lock(key):
+            if not kept.exists():
+                self._fetch(key, kept)
+            with contextlib.suppress(FileNotFoundError):  # another process may just have removed it
+                os.utime(kept)
+        return str(kept)
+
+    def open(self, key: str) -> int:
+        """Open the kept copy of an object, fetched now if need be."""
+        for _ in range(_OPENINGS):
+            path = self.path(key)
+            try:
+                return os.open(path, os.O_RDONLY)
+            except FileNotFoundError:
+                continue  # another process has just made room
+        raise RemoteError(
+            f"{self.name}/{key}: removed from {self._cache} as soon as fetched; "
+            "give the processes that share it more cache_bytes"
+        )
+
+    def fetch_ahead(self, keys: Iterable[str]) -> None:
+        """Fetch objects on threads of their own; a fault is left to whoever asks for the object."""
+        with self._guard:
+            wanted = [key for key in keys if key not in self._asked]
+            self._asked.update(wanted)
+            if wanted and self._fetchers is None:
+                self._fetchers = ThreadPoolExecutor(_N_FETCHERS, thread_name_prefix="trainer-fetch")
+        for key in wanted:
+            assert self._fetchers is not None
+            self._fetchers.submit(self._try_fetch, key)
+
+    def _try_fetch(self, key: str) -> None:
+        try:
+            self.path(key)
+        except (FileNotFoundError, RemoteError, OSError):
+            pass
+        finally:
+            with self._guard:
+                self._asked.discard(key)
+
+    def _lock(self, key: str) -> threading.Lock:
+        with self._guard:
+            return self._locks.setdefault(key, threading.Lock())
+
+    def _fetch(self, key: str, kept: Path) -> None:
+        """Fetch an object under a name of its own, then give it the name it is known by."""
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_name(f".{kept.name}.{uuid.uuid4().hex}")
+        try:
+            self._files.get_file(f"{self._root}/{key}", str(temporary))
+            temporary.replace(kept)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # see `read`
+            raise RemoteError(f"{self.name}/{key}: cannot be fetched: {_describe(error)}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._make_room(kept)
+
+    def _make_room(self, newest: Path) -> None:
+        """Remove the objects used longest ago until the rest fits; small ones that are no shards stay."""
+        found = []
+        for path in self._cache.glob("**/c/**/*"):
+            with contextlib.suppress(FileNotFoundError):  # another process makes room too
+                status = path.stat()
+                fetching = path.name.startswith(".") and time.time() - status.st_mtime < _ABANDONED_S
+                if stat.S_ISREG(status.st_mode) and not fetching:
+                    found.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in sorted(found):
+            if total <= self._limit:
+                return
+            if path != newest:
+                path.unlink(missing_ok=True)
+                total -= size
+
+
+def _describe(error: Exception) -> str:
+    """Name the error too, since some say nothing else."""
+    return f"{type(error).__name__}: {error}"
+
+
+def locate_objects(
+    location: str | Path, cache_dir: Path, cache_bytes: int, storage_options: Mapping[str, Any]
+) -> LocalObjects | RemoteObjects:
+    """Tell a folder from a URL."""
+    text = str(location)
+    if "://" not in text:
+        return LocalObjects(Path(text))
+    if text.startswith("file://"):
+        return LocalObjects(Path(text.removeprefix("file://")))
+    if cache_bytes <= 0:
+        raise OptionError(f"cache_bytes must be positive, not {cache_bytes:,}")
+    return RemoteObjects(text, cache_dir, cache_bytes, storage_options)

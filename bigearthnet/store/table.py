@@ -1,0 +1,281 @@
+"""The GeoParquet table of patches: build it, write it, summarise it.
+
+pyarrow is given open files, never paths, since it takes none that is not UTF-8.
+
+Source: GeoParquet 1.1 (https://geoparquet.org/releases/v1.1.0/). `crs` is left out, which means OGC:CRS84.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from bigearthnet.archive.records import Patch, PatchFacts, Reject
+from bigearthnet.errors import StoreError
+from bigearthnet.labels import to_labels_19
+from bigearthnet.names import parse_patch_name
+from bigearthnet.store.footprint import outline_patches
+from bigearthnet.store.layout import PROGRESS, REJECTS, TABLE
+
+_SCHEMA: Final = pa.schema(
+    [
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("patch_id", pa.string(), nullable=False),
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("labels_19", pa.list_(pa.string()), nullable=False),
+        pa.field("split", pa.string()),
+        pa.field("recommended", pa.bool_(), nullable=False),
+        pa.field("country", pa.string()),
+        pa.field("season", pa.string()),
+        pa.field("contains_seasonal_snow", pa.bool_(), nullable=False),
+        pa.field("contains_cloud_or_shadow", pa.bool_(), nullable=False),
+        pa.field("s1_name", pa.string()),
+        pa.field("s2v1_name", pa.string()),
+        pa.field("has_s1", pa.bool_(), nullable=False),
+        pa.field("s2_time", pa.timestamp("ms", tz="UTC")),
+        pa.field("s1_time", pa.timestamp("ms", tz="UTC")),
+        pa.field("satellite", pa.string(), nullable=False),
+        pa.field("tile", pa.string()),
+        pa.field("column", pa.int16(), nullable=False),
+        pa.field("row", pa.int16(), nullable=False),
+        pa.field("epsg", pa.int32(), nullable=False),
+        pa.field("x_ul", pa.float64(), nullable=False),
+        pa.field("y_ul", pa.float64(), nullable=False),
+        pa.field("zero_pixels", pa.int32()),
+        pa.field("geometry", pa.binary(), nullable=False),
+        pa.field(
+            "bbox",
+            pa.struct([pa.field(name, pa.float64(), nullable=False) for name in ("xmin", "ymin", "xmax", "ymax")]),
+            nullable=False,
+        ),
+    ]
+)
+
+_DICTIONARY_COLUMNS: Final = [
+    *("labels.list.element", "labels_19.list.element", "split", "country", "season", "satellite", "tile", "epsg"),
+]
+PATCH_COLUMNS: Final = (
+    *("patch_id", "split", "recommended", "country", "season", "contains_seasonal_snow", "contains_cloud_or_shadow"),
+    "s2v1_name",
+)
+"""Columns that are fields of a `Patch`."""
+
+_ROW_GROUP_ROWS: Final = 50_000
+
+_GEO: Final = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {
+        "geometry": {
+            "encoding": "WKB",
+            "geometry_types": ["Polygon"],
+            "covering": {"bbox": {corner: ["bbox", corner] for corner in ("xmin", "ymin", "xmax", "ymax")}},
+        }
+    },
+}
+
+Table = pa.Table
+"""The type of a table, for those who may not import pyarrow."""
+
+_METADATA_PREFIX: Final = "bigearthnet-store:"
+_CHECKSUM_KEY: Final = _METADATA_PREFIX + "checksum"
+_NO_CHECKSUM: Final = "0" * 32
+"""Stands for the checksum of the file while the file is hashed."""
+
+
+def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Table:
+    """Join what the lists know of each patch with what reading it taught.
+
+    Args:
+        patches: Patches in store order.
+        facts: The facts of the same patches in the same order.
+    """
+    names = [parse_patch_name(patch.patch_id) for patch in patches]
+    labels = [patch.labels or found.labels or () for patch, found in zip(patches, facts, strict=True)]
+    epsg = np.array([found.epsg for found in facts], dtype=np.int32)
+    x_ul = np.array([found.x_ul for found in facts])
+    y_ul = np.array([found.y_ul for found in facts])
+    outlines, bounds = outline_patches(epsg, x_ul, y_ul)
+    columns: dict[str, Any] = {
+        **{name: [getattr(patch, name) for patch in patches] for name in PATCH_COLUMNS},
+        **{name: [getattr(found, name) for found in facts] for name in ("tile", "zero_pixels", "has_s1")},
+        **{name: [getattr(part, name) for part in names if part] for name in ("satellite", "column", "row")},
+        "index": np.arange(len(patches), dtype=np.int32),
+        "labels": labels,
+        "labels_19": [to_labels_19(found) for found in labels],
+        "s1_name": [patch.source.s1_name for patch in patches],
+        "s2_time": np.array([found.s2_time for found in facts], dtype="datetime64[ms]"),
+        "s1_time": np.array([found.s1_time for found in facts], dtype="datetime64[ms]"),
+        "epsg": epsg,
+        "x_ul": x_ul,
+        "y_ul": y_ul,
+        "geometry": outlines,
+        "bbox": pa.StructArray.from_arrays(
+            [pa.array(np.ascontiguousarray(side)) for side in bounds.T], fields=list(_SCHEMA.field("bbox").type)
+        ),
+    }
+    return pa.table({name: pa.array(columns[name], _SCHEMA.field(name).type) for name in _SCHEMA.names}, schema=_SCHEMA)
+
+
+def write_table(store: Path, table: pa.Table, metadata: dict[str, str]) -> Path:
+    """Write the table in full, but not yet to its place.
+
+    Args:
+        store: The store's folder.
+        table: From `build_table`.
+        metadata: Facts that the table repeats from the images; stored under keys that begin `bigearthnet-store:`.
+
+    Returns:
+        The file, flushed to disk, which `publish_table` puts into its place.
+    """
+    temporary = store / PROGRESS / TABLE
+    with (
+        open(temporary, "wb") as file,
+        pq.ParquetWriter(
+            file,
+            table.schema,
+            compression="zstd",
+            use_dictionary=_DICTIONARY_COLUMNS,
+            store_schema=False,
+            write_page_index=True,
+        ) as writer,
+    ):
+        writer.add_key_value_metadata({"geo": json.dumps(_GEO)})
+        writer.add_key_value_metadata({_METADATA_PREFIX + key: value for key, value in metadata.items()})
+        writer.add_key_value_metadata({_CHECKSUM_KEY: _NO_CHECKSUM})
+        writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
+    with open(temporary, "rb+") as written:
+        checksum, position = _hash_file(written.read())
+        written.seek(position)
+        written.write(checksum)
+        written.flush()
+        os.fsync(written.fileno())
+    return temporary
+
+
+def publish_table(store: Path) -> None:
+    """Put the table that `write_table` wrote into its place by atomic rename, which declares the store complete."""
+    os.replace(store / PROGRESS / TABLE, store / TABLE)
+
+
+def is_intact(store: Path) -> bool:
+    """Tell whether every byte of the table is the one that was written."""
+    content = (store / TABLE).read_bytes()
+    checksum, position = _hash_file(content)
+    return content[position : position + len(checksum)] == checksum
+
+
+def _hash_file(content: bytes) -> tuple[bytes, int]:
+    """Hash a table as if it held no checksum of itself; returns the hash, and where it stands or must stand."""
+    key = content.rfind(_CHECKSUM_KEY.encode())
+    position = key + len(_CHECKSUM_KEY) + 2  # Thrift: field header and length of the value
+    rest = content[:position] + _NO_CHECKSUM.encode() + content[position + len(_NO_CHECKSUM) :]
+    return hashlib.blake2b(rest, digest_size=16).hexdigest().encode(), position
+
+
+def hash_table(table: pa.Table) -> str:
+    """Hash the values of a table, column by column, whatever chunks or dictionaries hold them."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        column = table[name].cast(pa.int64()) if pa.types.is_timestamp(kind) else table[name]
+        digest.update(f"{name}={column.to_pylist()!r}".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _open_parquet(path: Path) -> Iterator[BinaryIO]:
+    """Open a table of the store; whatever is wrong with it becomes one error that names it."""
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"{path}: expected a Parquet table of a store, cannot be read as one ({error}); copy the store again, or "
+            "convert again with --overwrite"
+        ) from error
+
+
+def read_table(store: Path) -> pa.Table:
+    """Read the table of a finished store, in the schema that `build_table` gives it."""
+    with _open_parquet(store / TABLE) as file:
+        return pq.read_table(file, schema=_SCHEMA)
+
+
+def read_rows(store: Path) -> list[dict[str, Any]]:
+    """Read the table without its geometry as one record a patch: labels as tuples, times as they stand in the source.
+
+    Raises:
+        StoreError: The file is not the table of a store.
+    """
+    table = read_table(store).drop_columns(["geometry", "bbox"])
+    for name in ("s2_time", "s1_time"):
+        text = pc.strftime(table[name], "%Y-%m-%d %H:%M:%S")
+        column = pc.utf8_slice_codeunits(text, 0, len("2017-06-13 10:10:31"))
+        table = table.set_column(table.column_names.index(name), name, column)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return [{**row, "labels": tuple(row["labels"]), "labels_19": tuple(row["labels_19"])} for row in rows]
+
+
+def count_rejects(store: Path) -> int:
+    """Count the patches that were left out."""
+    path = store / REJECTS
+    if not path.is_file():
+        return 0
+    with _open_parquet(path) as file:
+        return int(pq.read_metadata(file).num_rows)
+
+
+def write_rejects(store: Path, rejects: Sequence[Reject]) -> None:
+    """Write the list of patches that could not be converted, if there are any: `patch_id`, `file`, `reason`."""
+    path = store / REJECTS
+    path.unlink(missing_ok=True)
+    if rejects:
+        rows = [asdict(reject) for reject in sorted(rejects, key=lambda reject: reject.patch_id)]
+        with open(path, "wb") as file:
+            pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd")
+
+
+def read_table_metadata(store: Path) -> dict[str, str]:
+    """Read the facts that `write_table` put beside the table."""
+    with _open_parquet(store / TABLE) as file:
+        found = pq.read_metadata(file).metadata or {}
+    return {
+        key.decode().removeprefix(_METADATA_PREFIX): value.decode()
+        for key, value in found.items()
+        if key.decode().startswith(_METADATA_PREFIX)
+    }
+
+
+def count_values(store: Path) -> dict[str, dict[str, int]]:
+    """Count the patches of a store per split, country, season and class.
+
+    Returns:
+        For each column, the number of patches of each value; list columns count every class of a patch.
+    """
+    columns = ["split", "recommended", "country", "season", "contains_seasonal_snow", "contains_cloud_or_shadow"]
+    with _open_parquet(store / TABLE) as file:
+        table = pq.read_table(file, columns=[*columns, "labels", "labels_19"])
+    counts = {name: _count(table[name]) for name in columns}
+    counts["recommended_split"] = _count(table.filter(table["recommended"])["split"])
+    return counts | {name: _count(pc.list_flatten(table[name])) for name in ("labels", "labels_19")}
+
+
+def _count(column: pa.ChunkedArray) -> dict[str, int]:
+    counted = pc.value_counts(column.combine_chunks()).to_pylist()
+    found = {_name_value(item["values"]): item["counts"] for item in counted}
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _name_value(value: str | bool | None) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,33 @@
+"""The command line of the converter. Results go to stdout, progress and errors to stderr."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+from bigearthnet import __version__
+from bigearthnet.commandline import SETTINGS, Commands
+
+COMMANDS: Final = ("convert", "verify", "info", "query", "preview", "export", "report", "sample")
+"""Modules of `converter.commands`, in the order in which the help lists them."""
+
+
+@click.group(cls=Commands, package=__package__, names=COMMANDS, context_settings=SETTINGS)
+@click.version_option(__version__, prog_name="ben-convert")
+def cli() -> None:
+    """Pack the raw BigEarthNet archive once into a store that trains fast.
+
+    \b
+    A store is a folder:
+      images.zarr       sharded Zarr v3, native resolution, bit-identical pixels
+      patches.parquet   GeoParquet: labels, splits, times, footprints; row i = index i of every array
+
+    \b
+    Try it without the archive:
+      ben-convert sample data/sample
+      ben-convert convert data/sample data/sample-store
+      ben-convert info data/sample-store
+
+    Exit codes: 0 success, 1 failed work (one message says what and what to do), 2 wrong usage, 130 interrupted.
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped

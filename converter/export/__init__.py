@@ -1,0 +1,1 @@
+"""Write patches of a store as files that other programs open."""

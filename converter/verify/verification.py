@@ -1,0 +1,287 @@
+"""Verify a finished store: against itself, and against the archive it was made from."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bigearthnet.archive.catalogue import Archive, read_archive
+from bigearthnet.archive.patch import PatchReader, ReaderName
+from bigearthnet.archive.records import Sources
+from bigearthnet.errors import OptionError
+from bigearthnet.labels import LABELS_19, LABELS_43, to_labels_19
+from bigearthnet.names import TITLES
+from bigearthnet.store.croissant import is_description_intact
+from bigearthnet.store.images import describe_arrays, read_attributes, read_coordinates, read_layout
+from bigearthnet.store.layout import CROISSANT, IMAGES, TABLE, Layout
+from bigearthnet.store.statistics import merge_statistics
+from bigearthnet.store.table import PATCH_COLUMNS, count_rejects, is_intact, read_rows, read_table, read_table_metadata
+from converter.cluster import open_cluster
+from converter.events import Advanced, OnEvent, Scanned, Started, ignore
+from converter.finish import count_splits, make_fingerprint, summarise_bands
+from converter.target import hash_file
+from converter.verify.inspection import COMPARED, Fault, Inspector, ShardInspection, ShardReport, inspect_shard
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """How to verify."""
+
+    against: Sources | None = None
+    """The archive to compare with; None to look at the store alone."""
+    sample: int | None = None
+    """How many patches to compare with the archive, spread over the store; all if None."""
+    lists: Path | None = None
+    """Folder of the official lists; those of `bigearthnet-common` if None."""
+    metadata: tuple[Path, ...] = ()
+    """Official v2.0 metadata; the files that lie in or beside the folders if empty."""
+    workers: int | None = None
+    """Worker processes on this machine; one a core if None."""
+    scheduler: str | None = None
+    """Address of a running dask scheduler to use instead."""
+    reader: ReaderName = "auto"
+    """`rasterio` reads the archive with code that the conversion did not use, slowly."""
+
+    def __post_init__(self) -> None:
+        if self.sample is not None and self.sample < 1:
+            raise OptionError(f"expected a sample of at least one patch, not {self.sample}")
+        if self.sample is not None and self.against is None:
+            raise OptionError("a sample is compared with an archive: give one too")
+
+
+@dataclass
+class Verification:
+    """What a verification found."""
+
+    store: Path
+    n_patches: int = 0
+    """Patches all of whose chunks were read and checked."""
+    n_compared: int = 0
+    """Patches whose every pixel and label was compared with the archive."""
+    faults: list[Fault] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verification as JSON values."""
+        return {
+            "store": str(self.store),
+            "patches": self.n_patches,
+            "compared": self.n_compared,
+            "faults": [str(fault) for fault in self.faults],
+            "seconds": self.seconds,
+        }
+
+
+def verify(store: Path | str, options: VerifyOptions | None = None, on_event: OnEvent = ignore) -> Verification:
+    """Verify a finished store.
+
+    First, every byte of table and metadata must be the one that was written; if not, nothing they say is looked at.
+    Then every chunk is read, checked against its checksum and decoded; the table is held against the arrays, the
+    counts, the class names and the statistics; and, if an archive is given, pixels and labels against it.
+
+    Args:
+        store: The store's folder.
+        options: How to verify.
+        on_event: Called with what happens, as it happens.
+
+    Raises:
+        StoreError: There is no finished store, or its metadata cannot be read at all.
+        SourceError: The archive cannot be read.
+    """
+    options = options or VerifyOptions()
+    start = time.perf_counter()
+    store = Path(store).absolute()
+    if damaged := list(_check_files(store)):
+        return Verification(store, faults=damaged, seconds=time.perf_counter() - start)
+    attributes = read_attributes(store)
+    layout = read_layout(store, attributes)
+    rows = read_rows(store)
+    found = Verification(store, len(rows))
+    found.faults += _check_arrays(store, layout, len(rows))
+    found.faults += _check_table(store, attributes, rows)
+    found.faults += _check_labels(attributes, rows)
+    archive = _open_archive(options, on_event)
+    if archive is not None:
+        found.faults += _check_archive(archive, layout, rows)
+    reports = _inspect(store, layout, attributes, rows, archive, options, on_event)
+    found.faults += [fault for report in reports for fault in report.faults]
+    found.n_compared = sum(report.n_compared for report in reports)
+    found.faults += _check_sums(store, layout, attributes, reports)
+    found.seconds = time.perf_counter() - start
+    return found
+
+
+def _check_files(store: Path) -> Iterator[Fault]:
+    """Hold the table against its checksum, and the metadata against those that the table has."""
+    if not (store / TABLE).is_file():
+        return
+    if not is_intact(store):
+        yield Fault(TABLE, None, None, "its bytes are not those that were written; nothing else was looked at")
+        return
+    metadata = read_table_metadata(store)
+    checks = {
+        name: partial(_has_checksum, store / name, sealed) for name, sealed in json.loads(metadata["files"]).items()
+    }
+    if "croissant" in metadata:  # stores of earlier versions have none
+        checks[CROISSANT] = partial(is_description_intact, store, metadata["croissant"])
+    for name, is_as_written in checks.items():
+        try:
+            if not is_as_written():
+                yield Fault(name, None, None, "its bytes are not those that were written; no pixels were looked at")
+        except OSError as error:
+            yield Fault(name, None, None, f"cannot be read ({error.strerror}); no pixels were looked at")
+
+
+def _has_checksum(path: Path, checksum: str) -> bool:
+    return hash_file(path) == checksum
+
+
+def _open_archive(options: VerifyOptions, on_event: OnEvent) -> Archive | None:
+    if options.against is None:
+        return None
+    return read_archive(
+        options.against.roots,
+        lists=options.lists,
+        metadata=options.metadata,
+        progress=lambda n_found: on_event(Scanned(n_found)),
+    )
+
+
+def _check_arrays(store: Path, layout: Layout, n_patches: int) -> Iterator[Fault]:
+    """Hold the arrays' own description against what they must be."""
+    described = {array["name"]: array for array in describe_arrays(store)}
+    for group in layout.groups:
+        array = described.pop(group.name, None)
+        expected = ([n_patches, *group.stored_shape], group.dtype, list(group.bands), ["patch", *group.dimensions])
+        if array is None:
+            yield Fault(group.name, None, None, "the array is missing")
+        elif (found := (array["shape"], array["dtype"], array["bands"], array["dimensions"])) != expected:
+            yield Fault(group.name, None, None, f"expected {expected}, found {found}")
+    for name in described:
+        yield Fault(name, None, None, "the array is not one of those that the root attributes name")
+
+
+def _check_table(store: Path, attributes: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Iterator[Fault]:
+    """Hold the table against the coordinates and the root attributes."""
+    counts, n_rejected = attributes["counts"], count_rejects(store)
+    reconciled = {"converted": len(rows), "rejected": n_rejected, "found": len(rows) + n_rejected}
+    for name, n in reconciled.items():
+        if counts[name] != n:
+            yield Fault(TABLE, None, None, f"the store says {counts[name]:,} {name}, the tables have {n:,}")
+    if read_table_metadata(store).get("fingerprint") != attributes["fingerprint"]:
+        yield Fault(TABLE, None, None, "its fingerprint is not that of the images: they are not of one conversion")
+    ranges = count_splits(row["split"] if row["recommended"] else None for row in rows)
+    if ranges != attributes["splits"]:
+        yield Fault(TABLE, None, None, f"the store says that splits are rows {attributes['splits']}, it has {ranges}")
+    for name, values in read_coordinates(store).items():
+        different = [row for row, value in zip(rows, values, strict=False) if row[name] != value]
+        if different or len(values) != len(rows):
+            yield Fault(name, None, different[0]["patch_id"] if different else None, f"differs from {TABLE}")
+
+
+def _check_labels(attributes: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Iterator[Fault]:
+    """Hold each row against its position and the class names."""
+    labels_43, labels_19 = tuple(attributes["labels_43"]), tuple(attributes["labels_19"])
+    if labels_19 != LABELS_19 or labels_43 not in (LABELS_43, ()):
+        yield Fault(IMAGES, None, None, "the class names in the root attributes are not those of BigEarthNet")
+    vocabulary = set(labels_43 or labels_19)
+    seen: set[str] = set()
+    for i, row in enumerate(rows):
+        patch_id, labels, expected = row["patch_id"], row["labels"], to_labels_19(row["labels"])
+        if patch_id in seen:
+            yield Fault(TABLE, None, patch_id, "the patch is there twice")
+        if row["index"] != i:
+            yield Fault(TABLE, None, patch_id, f"index is {row['index']}, it is row {i}")
+        if not set(labels) <= vocabulary:
+            yield Fault(TABLE, None, patch_id, f"unknown labels {sorted(set(labels) - vocabulary)}")
+        elif row["labels_19"] != expected:
+            yield Fault(TABLE, None, patch_id, f"labels_19 is {row['labels_19']}, labels give {expected}")
+        seen.add(patch_id)
+
+
+def _check_archive(archive: Archive, layout: Layout, rows: Sequence[dict[str, Any]]) -> Iterator[Fault]:
+    """Hold what lists or metadata say of each patch against the table."""
+    if archive.dataset != layout.dataset:
+        yield Fault("archive", None, None, f"it is {TITLES[archive.dataset]}, the store {TITLES[layout.dataset]}")
+        return
+    patch_of = {patch.patch_id: patch for patch in archive.patches}
+    columns = (*PATCH_COLUMNS, "s1_name", *(["labels"] if layout.dataset == "v2" else []))
+    for row in rows:
+        patch = patch_of.get(row["patch_id"])
+        if patch is None:
+            yield Fault("archive", None, row["patch_id"], "the patch is in the store and not in the archive")
+            continue
+        for column in columns:
+            expected = patch.source.s1_name if column == "s1_name" else getattr(patch, column)
+            if row[column] != expected:
+                yield Fault(TABLE, None, patch.patch_id, f"{column} is {row[column]!r}, the lists have {expected!r}")
+
+
+def _inspect(
+    store: Path,
+    layout: Layout,
+    attributes: dict[str, Any],
+    rows: Sequence[dict[str, Any]],
+    archive: Archive | None,
+    options: VerifyOptions,
+    on_event: OnEvent,
+) -> list[ShardReport]:
+    """Inspect every shard on a dask cluster; returns the reports in the order of the shards."""
+    reader = None
+    if archive is not None:
+        allow = any(not row["has_s1"] for row in rows)
+        roots = {sensor: str(root) for sensor, root in archive.roots.items()}
+        reader = PatchReader(roots, layout.dataset, layout.groups, options.reader, allow)
+    source_of = {patch.patch_id: patch.source for patch in archive.patches} if archive else {}
+    step = max(1, len(rows) // options.sample) if options.sample else 1
+    chosen = set(range(0, step * (options.sample or len(rows)), step))
+    n_train, size = attributes["splits"]["train"][1], layout.shard_size
+    tasks = [
+        ShardInspection(
+            shard=shard,
+            patch_ids=tuple(row["patch_id"] for row in part),
+            n_train=min(size, max(0, n_train - first)),
+            rows=tuple({name: row[name] for name in COMPARED} for row in part),
+            sources=tuple(source_of.get(row["patch_id"]) if row["index"] in chosen else None for row in part),
+        )
+        for shard, first in enumerate(range(0, len(rows), size))
+        for part in (rows[first : first + size],)
+    ]
+    reports: list[ShardReport] = []
+
+    def advance(report: ShardReport) -> None:
+        reports.append(report)
+        n_faults = sum(len(done.faults) for done in reports)
+        on_event(Advanced(sum(done.n_patches for done in reports), n_faults, len(rows)))
+
+    start = time.perf_counter()
+    folders = [str(store), *(reader.roots.values() if reader else ())]
+    with open_cluster(options.workers, options.scheduler, folders) as cluster:
+        on_event(Started(cluster.n_workers, cluster.dashboard, 0, len(rows), time.perf_counter() - start))
+        cluster.run(partial(inspect_shard, Inspector(str(store), layout, reader)), tasks, advance)
+    return sorted(reports, key=lambda report: report.shard)
+
+
+def _check_sums(
+    store: Path, layout: Layout, attributes: dict[str, Any], reports: Sequence[ShardReport]
+) -> Iterator[Fault]:
+    """Recompute what is summed over all shards; pointless if a shard is damaged, which is a fault of its own."""
+    if any(len(report.checksums) != len(layout.groups) or report.faults for report in reports):
+        return
+    merged = {
+        group.name: merge_statistics(report.statistics[group.name] for report in reports) for group in layout.groups
+    }
+    recomputed = summarise_bands(layout, merged)
+    for band, expected in attributes["statistics"].items():
+        if recomputed.get(band) != expected:
+            yield Fault(IMAGES, None, None, f"statistics of {band} are {expected}, pixels give {recomputed.get(band)}")
+    fingerprint = make_fingerprint((checksum for report in reports for checksum in report.checksums), read_table(store))
+    if fingerprint != attributes["fingerprint"]:
+        yield Fault(
+            IMAGES, None, None, f"the fingerprint is {attributes['fingerprint']}, the contents give {fingerprint}"
+        )

@@ -1,0 +1,1 @@
+"""Hand a stream to a framework."""

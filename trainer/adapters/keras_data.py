@@ -1,0 +1,94 @@
+"""Hand a stream to Keras or TensorFlow. Thin: the stream does the work, this names the parts.
+
+Both adapters start where the stream stands when they are made, and each new iteration of them starts there again:
+what they give is a pure function of the stream and that position. Frameworks fetch ahead, so the position of the
+stream says what was fetched; to resume a training, count the batches trained on and pass them to `Stream.state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from trainer.stream.stream import Batch, Stream
+
+Transform = Callable[[Batch], Any]
+"""Turns a batch into what `fit` takes: (inputs, labels) or (inputs, labels, weights)."""
+
+
+def split_batch(batch: Batch) -> tuple[Any, ...]:
+    """Split a batch into inputs, labels and, if it has them, weights.
+
+    The inputs are a dict of arrays, or the array itself if there is only one.
+    """
+    inputs = {name: pixels for name, pixels in batch.items() if pixels.ndim == 4}
+    rest = [batch["labels"], *([batch["weight"]] if "weight" in batch else [])]
+    return (inputs if len(inputs) > 1 else next(iter(inputs.values())), *rest)
+
+
+class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
+    """A stream as a `keras.utils.PyDataset`, on any backend; with TensorFlow, `to_tf_dataset` is faster.
+
+    Args:
+        stream: The stream.
+        transform: What to make of each batch.
+        n_epochs: Epochs to give, the present one included; None for no end, which `fit` needs in order to go from
+            epoch to epoch: `fit(KerasBatches(stream), steps_per_epoch=len(stream), epochs=...)`. A batch number
+            leads to its epoch then, and the unseeded shuffle of `fit` has nothing to shuffle.
+    """
+
+    def __init__(self, stream: Stream, transform: Transform = split_batch, n_epochs: int | None = None) -> None:
+        super().__init__()  # one worker: the stream has threads of its own
+        self._stream, self._transform = stream, transform
+        self._first = stream.epoch * len(stream) + stream.step
+        self._n_batches = None if n_epochs is None else _count_batches(stream, n_epochs)
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches in all; None for no end."""
+        return self._n_batches
+
+    def __getitem__(self, number: int) -> Any:
+        """Return a batch by its number from the start."""
+        return self._transform(self._stream.batch(*divmod(self._first + number, len(self._stream))))
+
+
+def to_tf_dataset(stream: Stream, transform: Transform = split_batch, n_epochs: int | None = None) -> tf.data.Dataset:
+    """Make a `tf.data.Dataset` of batches; pixels are not copied.
+
+    Args:
+        stream: The stream.
+        transform: What to make of each batch, in NumPy; map the dataset for what TensorFlow should do.
+        n_epochs: Epochs to give, the present one included; None for no end, which `fit` needs in order to go from
+            epoch to epoch without stopping: `fit(dataset, steps_per_epoch=len(stream), epochs=...)`.
+    """
+    first = stream.epoch * len(stream) + stream.step
+    example = transform(stream.batch(*divmod(first, len(stream))))
+    stream.seek(*divmod(first, len(stream)))
+    parts = tf.nest.flatten(example)
+
+    def get(number: np.int64) -> list[Any]:
+        batch: list[Any] = tf.nest.flatten(transform(stream.batch(*divmod(int(number), len(stream)))))
+        return batch
+
+    def pack(number: Any) -> Any:
+        tensors = tf.numpy_function(get, [number], [part.dtype for part in parts])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.set_shape((None, *part.shape[1:]))  # the last batch of an epoch may be smaller
+        return tf.nest.pack_sequence_as(example, tensors)
+
+    # Not `from_generator`: on Python 3.11 and later it makes malloc map every block of 128 KiB and more anew
+    # (TensorFlow's ApplyPython311MemoryPatch), and blosc asks for one at each chunk, which takes as long as decoding.
+    numbers = tf.data.Dataset.counter(first)
+    if n_epochs is not None:
+        numbers = tf.data.Dataset.range(first, first + _count_batches(stream, n_epochs))
+    # The stream reads ahead; prefetching here only takes the hand-over off the training loop.
+    return numbers.map(pack).prefetch(2)
+
+
+def _count_batches(stream: Stream, n_epochs: int) -> int:
+    return n_epochs * len(stream) - stream.step

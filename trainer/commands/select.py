@@ -1,0 +1,29 @@
+"""`ben-train select`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from trainer.commands.selection import add_selection, select_from
+
+
+@click.command()
+@add_selection
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(store: str, split: str | None, where: str | None, *, recommended: bool, labels: str, as_json: bool) -> None:
+    """Show what a selection holds, to try a condition before training on it.
+
+    \b
+    Example:
+      ben-train select STORE --split train --where "season = 'Summer'"
+    """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    found = select_from(store, split, where, recommended, labels)
+    counts = dict(zip(found.classes, found.labels.sum(0).astype(int).tolist(), strict=True))
+    if as_json:
+        click.echo(json.dumps({"patches": len(found), "classes": counts}, indent=2))
+        return
+    click.echo(f"{len(found):,} of {found.store.n_patches:,} patches\n")
+    for name, count in sorted(counts.items(), key=lambda item: -item[1]):
+        click.echo(f"{count:>9,}  {count / len(found):6.1%}  {name}")

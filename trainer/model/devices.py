@@ -1,0 +1,179 @@
+"""Several devices of one host that share each batch, through `tf.distribute.MirroredStrategy`.
+
+Every device holds all weights and takes an equal part of each batch; gradients are summed. Batch normalisation takes
+its statistics from the whole batch, and each device uses its part of the random draws that one device would make, so
+what comes out does not depend on the number of devices, but for the rounding of sums that are added in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import Any, Final, Literal
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from bigearthnet.errors import OptionError
+
+ALL: Final = "all"
+Wanted = int | Literal["all"]
+"""How many devices to use; `all` means all GPUs that TensorFlow sees, or without any, all its CPU devices."""
+
+
+class Devices:
+    """What a model is built on and trained by.
+
+    Args:
+        strategy: TensorFlow's, for several devices; None for one, which needs nothing of this module.
+    """
+
+    def __init__(self, strategy: Any | None = None) -> None:
+        self._strategy = strategy
+
+    def __len__(self) -> int:
+        """Count the devices."""
+        return self._strategy.num_replicas_in_sync if self._strategy else 1
+
+    def check_batch(self, batch_size: int) -> None:
+        """Check that each device gets as many patches.
+
+        Raises:
+            OptionError: It does not.
+        """
+        if batch_size % len(self):
+            fitting = max(batch_size // len(self), 1) * len(self)
+            raise OptionError(
+                f"a batch of {batch_size:,} patches cannot be shared equally by {len(self)} devices; "
+                f"choose a multiple of {len(self)}, such as {fitting:,}"
+            )
+
+    def scope(self) -> Any:
+        """Return the context in which a model and its optimizer are built."""
+        return self._strategy.scope() if self._strategy else nullcontext()
+
+    def spread(self, model: Any) -> Any:
+        """Return what has the model's `train_on_batch` and `predict_on_batch`, on all devices."""
+        return SpreadModel(model, self._strategy) if self._strategy else model
+
+    @contextmanager
+    def training(self, model: Any) -> Iterator[None]:
+        """Let batch normalisation take the statistics of the whole batch, while a model is trained.
+
+        Only then: other backends cannot load a saved model whose layers say that they are synchronized.
+        """
+        layers = _find_normalizations(model) if self._strategy else []
+        for layer in layers:
+            layer.synchronized = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.synchronized = False
+
+
+class SpreadModel:
+    """A model whose batches are shared by several devices.
+
+    Args:
+        model: Built and compiled in the strategy's scope.
+        strategy: TensorFlow's.
+    """
+
+    def __init__(self, model: Any, strategy: Any) -> None:
+        self._model, self._strategy = model, strategy
+        self._n_devices: int = strategy.num_replicas_in_sync
+        model.make_train_function()
+        model.make_predict_function()
+
+    def train_on_batch(
+        self, pixels: Mapping[str, NDArray[Any]], labels: NDArray[Any], *, return_dict: Literal[True]
+    ) -> dict[str, float]:
+        """Train on a batch that the devices can share equally, and return the mean loss of its patches."""
+        assert return_dict
+        self._model.reset_metrics()
+        found = self._model.train_function(iter([self._share((dict(pixels), labels))]))
+        return {name: float(value) for name, value in found.items()}
+
+    def predict_on_batch(self, pixels: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Predict a batch of any size."""
+        n_patches = len(next(iter(pixels.values())))
+        n_missing = -n_patches % self._n_devices
+        filled = {name: np.concatenate([values, values[:1].repeat(n_missing, 0)]) for name, values in pixels.items()}
+        found = self._model.predict_function([self._share((filled,))])
+        return np.asarray(found.numpy()[:n_patches])
+
+    def _share(self, data: Any) -> Any:
+        """Give each device its part of some arrays, in the order of the devices."""
+        import tensorflow as tf  # noqa: PLC0415 - other backends do without
+
+        def take_part(context: Any) -> Any:
+            place = context.replica_id_in_sync_group
+
+            def take(values: NDArray[Any]) -> Any:
+                size = len(values) // self._n_devices
+                return tf.convert_to_tensor(values[place * size : (place + 1) * size])
+
+            return tf.nest.map_structure(take, data)
+
+        return self._strategy.experimental_distribute_values_from_function(take_part)
+
+
+def find_devices(wanted: Wanted = 1) -> Devices:
+    """Find the devices to train on.
+
+    Raises:
+        OptionError: There are not so many, or the backend knows only one.
+    """
+    if wanted == 1:
+        return Devices()
+    if wanted != ALL and wanted < 1:
+        raise OptionError(f"devices must be at least 1, or {ALL}, not {wanted}")
+    if keras.config.backend() != "tensorflow":
+        raise OptionError(
+            f"several devices need Keras on TensorFlow, not on {keras.config.backend()}: "
+            "set KERAS_BACKEND=tensorflow, or choose devices=1"
+        )
+    import tensorflow as tf  # noqa: PLC0415 - see above
+
+    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if wanted == ALL:
+        wanted = len(found)
+    if wanted > len(found):
+        names = ", ".join(device.name for device in found)
+        raise OptionError(
+            f"{wanted} devices wanted, but TensorFlow sees {len(found)} ({names}); choose fewer, or {ALL}"
+        )
+    return Devices(_make_strategy(tuple(device.name for device in found[:wanted])) if wanted > 1 else None)
+
+
+@cache
+def _make_strategy(names: tuple[str, ...]) -> Any:
+    """Make a strategy once for all trainings of this process: two of them would number their exchanges alike."""
+    import tensorflow as tf  # noqa: PLC0415 - see above
+
+    return tf.distribute.MirroredStrategy(names)
+
+
+def locate_device() -> tuple[int, int]:
+    """Say how many devices share the batch that a layer is working on, and which of them this is, from 0."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415 - see above
+
+        context = tf.distribute.get_replica_context()
+        if context is not None:
+            return context.num_replicas_in_sync, context.replica_id_in_sync_group
+    return 1, 0
+
+
+def _find_normalizations(model: Any) -> list[Any]:
+    """Find the batch normalisations of a model and of the models in it."""
+    found: list[Any] = []
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += _find_normalizations(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            found.append(layer)
+    return found

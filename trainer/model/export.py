@@ -1,0 +1,143 @@
+"""Write a trained model in a form that needs neither Keras nor this package.
+
+What an exported model must be told travels with it: `model.json` beside the SavedModel's own files, the property
+`bigearthnet_store` of an ONNX file. The statistics are inside, as layers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import keras
+import numpy as np
+
+from bigearthnet.errors import OptionError, RunError
+from trainer.model.layers import StandardizeBands
+from trainer.model.networks import describe_model, load_model
+
+Format = Literal["savedmodel", "onnx"]
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+
+CARD_FILE: Final = "model.json"
+"""Beside the files of a SavedModel."""
+CARD_PROPERTY: Final = "bigearthnet_store"
+"""Key of the same JSON in the metadata of an ONNX file."""
+_LOGITS: Final = "logits"
+
+
+def export_model(model_path: Path, out: Path, form: Format | None = None) -> dict[str, Any]:
+    """Export a model that `ben-train fit` wrote.
+
+    Args:
+        model_path: The `.keras` file.
+        out: A new folder for a SavedModel, a new file for ONNX.
+        form: Which of them; None for ONNX if the name ends in `.onnx`, and else a SavedModel.
+
+    Returns:
+        The card that travels with the model: its classes, its output, and of each input the bands, shape, dtype, mean
+        and standard deviation.
+
+    Raises:
+        RunError: There is no model, or something is there already.
+        OptionError: A package that the form needs is not installed, or the backend of Keras is not TensorFlow.
+    """
+    form = form or ("onnx" if out.suffix == ".onnx" else "savedmodel")
+    if out.exists():
+        raise RunError(f"{out}: exists; choose another name, or remove it")
+    if not out.parent.is_dir():
+        raise RunError(f"{out}: there is no folder {out.parent}; make it, or choose another name")
+    if keras.config.backend() != "tensorflow":
+        raise OptionError(
+            f"exporting needs Keras on TensorFlow, not on {keras.config.backend()}: set KERAS_BACKEND=tensorflow; "
+            "models of every backend can be exported there"
+        )
+    if form == "onnx":
+        _require("onnx", "tf2onnx")
+    model = load_model(model_path)
+    card = describe_inputs(model)
+    temporary = out.with_name(f".new-{out.name}")
+    _remove(temporary)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TensorFlow and tf2onnx, about themselves
+            if form == "onnx":
+                _write_onnx(model, temporary, card)
+            else:
+                model.export(temporary, format="tf_saved_model", verbose=False)
+                (temporary / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
+        temporary.replace(out)
+    finally:
+        _remove(temporary)
+    return card
+
+
+def describe_inputs(model: Any) -> dict[str, Any]:
+    """Describe what a model takes and gives, as JSON values."""
+    described = describe_model(model)
+    layers = [layer for layer in model.layers if isinstance(layer, StandardizeBands)]
+    inputs = {
+        name: {
+            "bands": layer.bands,
+            "shape": ["patch", *given.shape[1:]],
+            "axes": ["patch", "band", "row", "col"],
+            "dtype": str(given.dtype),
+            "mean": layer.mean,
+            "std": layer.std,
+        }
+        for name, given in model.input.items()
+        for layer in layers
+        if layer.name == f"{name}_standardized"
+    }
+    return {
+        "inputs": inputs,
+        "standardized": "by the model, with mean and std: give stored pixels",
+        "output": f"{_LOGITS} (patch, class), float32; a probability is 1 / (1 + exp(-logit))",
+        "classes": list(described.classes),
+    }
+
+
+def _write_onnx(model: Any, path: Path, card: dict[str, Any]) -> None:
+    """Write ONNX, with names that say what they are and the card in its metadata."""
+    import onnx  # noqa: PLC0415 - an extra
+
+    # Keras exports only what was called before.
+    model({name: np.zeros((1, *given.shape[1:]), given.dtype) for name, given in model.input.items()})
+    model.export(path, format="onnx", verbose=False)
+    converted = onnx.load(path)
+    graph = converted.graph
+    (old,) = [output.name for output in graph.output]
+    for node in graph.node:
+        node.input[:] = [_LOGITS if name == old else name for name in node.input]
+        node.output[:] = [_LOGITS if name == old else name for name in node.output]
+    graph.output[0].name = _LOGITS
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "patch"
+    onnx.helper.set_model_props(converted, {CARD_PROPERTY: json.dumps(card)})
+    onnx.checker.check_model(converted)
+    onnx.save(converted, path)
+
+
+def _require(*packages: str) -> None:
+    """Check that packages of the extra are there before a model is loaded."""
+    missing = []
+    for package in packages:
+        try:
+            import_module(package)
+        except ImportError:
+            missing.append(package)
+    if missing:
+        raise OptionError(
+            f"ONNX needs {' and '.join(missing)}: pip install 'bigearthnet-store[onnx]', "
+            "or choose the format savedmodel"
+        )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)

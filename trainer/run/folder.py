@@ -1,0 +1,255 @@
+"""The folder of a training: what it is, how far it is, what came of it. No framework.
+
+RUN/
+├── run.json      recipe, store and selections: written first, never changed
+├── state.npz     all variables and the position, from which a killed training goes on; gone when finished
+├── best.keras    the model of the best epoch so far
+├── log.csv       a line for each epoch
+├── tensorboard/
+├── result.json   written last: the training is finished
+├── evaluation/   metrics and predictions of each split that was measured
+└── report.html   all of it to look at
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigearthnet.errors import RunError
+from trainer.run.recipe import Recipe
+
+_STATE_VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a training is. The first part decides whether another call continues it."""
+
+    recipe: Recipe
+    """With everything filled in."""
+    fingerprint: str
+    """Of the store."""
+    train: str
+    """Digest of the training patches."""
+    validation: str
+    """Digest of the validation patches."""
+    n_patches: Mapping[str, int]
+    """Patches of either split."""
+    bands: Mapping[str, tuple[str, ...]]
+    """For each array, the bands that the model takes."""
+    classes: tuple[str, ...]
+    store: str
+    """Where the store was when the training began."""
+    command: str
+    """What began the training."""
+    versions: Mapping[str, str]
+    """Of the libraries."""
+    provenance: Mapping[str, Any]
+    """What the store says of its data."""
+
+    @property
+    def digest(self) -> str:
+        """Identify the training."""
+        deciding = [asdict(self.recipe), self.fingerprint, self.train, self.validation, dict(self.bands), self.classes]
+        return hashlib.blake2b(json.dumps(deciding).encode(), digest_size=16).hexdigest()
+
+
+@dataclass
+class Position:
+    """How far a training is; everything that is not a variable of the model or of the optimizer."""
+
+    epoch: int = 0
+    step: int = 0
+    """Steps of the epoch that were trained."""
+    loss_sum: float = 0.0
+    """Sum of the losses of these steps."""
+    busy_s: float = 0.0
+    """Time of these steps."""
+    wait_s: float = 0.0
+    """Time of these steps that went by until the batch was there."""
+    best_epoch: int = -1
+    """-1 until there is one."""
+    best_score: float = float("-inf")
+    """Validation macro average precision of the best epoch."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """A record for each epoch that is over."""
+
+    def is_over(self, recipe: Recipe) -> bool:
+        """Say whether the last epoch is over, or patience has run out."""
+        waited = self.epoch - 1 - self.best_epoch
+        return self.epoch >= recipe.epochs or (0 < recipe.patience <= waited and self.epoch > 0)
+
+
+@dataclass(frozen=True)
+class EvaluationFiles:
+    """Where the evaluation of a split is written."""
+
+    metrics: Path
+    predictions: Path
+
+
+def locate_evaluation(run: Path | str, split: str) -> EvaluationFiles:
+    """Name the files of the evaluation of a split."""
+    folder = Path(run) / "evaluation"
+    return EvaluationFiles(folder / f"{split}.json", folder / f"{split}.parquet")
+
+
+class RunFolder:
+    """The folder of one training.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.model_path = self.path / "best.keras"
+        self.log_path = self.path / "log.csv"
+        self.report_path = self.path / "report.html"
+        self.events_path = self.path / "tensorboard"
+        self._record_path = self.path / "run.json"
+        self._state_path = self.path / "state.npz"
+        self._result_path = self.path / "result.json"
+
+    def begin(self, record: RunRecord) -> None:
+        """Make the folder, or check that it holds this very training, unfinished.
+
+        Raises:
+            RunError: It holds something else.
+        """
+        if self._record_path.is_file():
+            self._check_same(record)
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(f"{self.path}: exists and holds no training; choose another folder")
+        self.path.mkdir(parents=True, exist_ok=True)
+        _replace(self._record_path, _to_json(asdict(record)))
+
+    def read_record(self) -> RunRecord:
+        """Read what the training is.
+
+        Raises:
+            RunError: The folder holds no training.
+        """
+        try:
+            values = json.loads(self._record_path.read_text())
+            values["recipe"] = Recipe(**values["recipe"])
+            values["bands"] = {name: tuple(bands) for name, bands in values["bands"].items()}
+            values["classes"] = tuple(values["classes"])
+            return RunRecord(**values)
+        except FileNotFoundError as error:
+            raise RunError(f"{self.path}: there is no run.json; give a folder that `ben-train fit` made") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self._record_path}: damaged, or of another version ({error})") from error
+
+    def save_state(self, digest: str, position: Position, variables: Sequence[NDArray[Any]]) -> None:
+        """Save everything that is needed to go on; the old state is there until the new one is."""
+        note = {"version": _STATE_VERSION, "run": digest, "position": asdict(position)}
+        temporary = self._state_path.with_name(".new-state.npz")
+        with open(temporary, "wb") as file:
+            arrays: dict[str, Any] = {f"v{number:05}": value for number, value in enumerate(variables)}
+            np.savez(file, note=np.array(json.dumps(note)), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._state_path)
+
+    def load_state(self, digest: str, variables: Sequence[NDArray[Any]]) -> tuple[Position, list[NDArray[Any]]] | None:
+        """Load the state, if there is one.
+
+        Args:
+            digest: Of the training that is to go on.
+            variables: Arrays like those expected.
+
+        Raises:
+            RunError: The state is damaged, or that of another training or model.
+        """
+        if not self._state_path.is_file():
+            return None
+        try:
+            with np.load(self._state_path) as saved:
+                note = json.loads(str(saved["note"]))
+                found = [saved[name] for name in sorted(set(saved.files) - {"note"})]
+            owner, position = note["run"], Position(**note["position"])
+        except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise RunError(f"{self._state_path}: damaged ({error}); remove it to begin again") from error
+        shapes, expected = [value.shape for value in found], [value.shape for value in variables]
+        if owner != digest or shapes != expected:
+            raise RunError(
+                f"{self._state_path}: belongs to another training or model ({owner}, {len(shapes)} variables) than "
+                f"this one ({digest}, {len(expected)}); remove it to begin again"
+            )
+        return position, found
+
+    def write_log(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Write the log anew, so that a training that was killed and went on has each epoch once."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        _replace(self.log_path, text.getvalue())
+
+    def read_log(self) -> list[dict[str, float]]:
+        """Read a record for each epoch that is over.
+
+        Raises:
+            RunError: The log is damaged.
+        """
+        if not self.log_path.is_file():
+            return []
+        try:
+            with open(self.log_path, newline="") as file:
+                return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        except (TypeError, ValueError) as error:
+            raise RunError(f"{self.log_path}: damaged, or of another version ({error})") from error
+
+    def hash_model(self) -> str | None:
+        """Identify the model of the best epoch so far; None if there is none."""
+        if not self.model_path.is_file():
+            return None
+        with open(self.model_path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write the result, then remove what only an unfinished training needs."""
+        _replace(self._result_path, _to_json(result))
+        self._state_path.unlink(missing_ok=True)
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Read the result; None while the training is not finished."""
+        return json.loads(self._result_path.read_text()) if self._result_path.is_file() else None
+
+    def _check_same(self, record: RunRecord) -> None:
+        found = self.read_record()
+        advice = "choose another folder"
+        if self._result_path.is_file():
+            raise RunError(f"{self.path}: this training is finished; {advice}")
+        differences = record.recipe.list_differences(asdict(found.recipe))
+        if differences:
+            raise RunError(f"{self.path}: was begun with {'; '.join(differences)}; give the same, or {advice}")
+        if found.digest != record.digest:
+            raise RunError(
+                f"{self.path}: was begun on another store or selection (fingerprint {found.fingerprint} of "
+                f"{found.store}, not {record.fingerprint} of {record.store}); {advice}"
+            )
+
+
+def _to_json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".new-{path.name}")
+    temporary.write_text(text)
+    temporary.replace(path)

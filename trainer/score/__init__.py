@@ -1,0 +1,1 @@
+"""Predict patches, and measure the predictions."""

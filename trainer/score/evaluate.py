@@ -1,0 +1,176 @@
+"""Measure the model of a training on a whole split."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigearthnet.errors import RunError
+from trainer.model.networks import describe_model, load_model
+from trainer.run.folder import RunFolder, RunRecord, locate_evaluation
+from trainer.score.metrics import THRESHOLD, measure_classes, measure_decisions, measure_ranking, tune_thresholds
+from trainer.score.predict import check_bands, check_classes, predict_selection, select_patches
+from trainer.score.predictions import Predictions, describe_patches, write_predictions
+from trainer.source.store import Store
+
+TUNED_ON: Final = "validation"
+"""The split that thresholds are tuned on, and nothing else is."""
+_SLICES: Final = ("country", "season")
+
+
+def evaluate(
+    store: Store,
+    run: Path | str,
+    split: str = "test",
+    *,
+    threads: int | None = None,
+    report: Callable[[int], object] | None = None,
+) -> dict[str, Any]:
+    """Measure the best model of a training and write RUN/evaluation/SPLIT.json and .parquet.
+
+    Args:
+        store: The one that the training was on.
+        run: Folder of the training.
+        split: `test`, `validation` or `train`; recommended patches only.
+        threads: Threads that decode.
+        report: Called with the number of patches after each batch.
+
+    Returns:
+        What is in the JSON file; None stands for what is not defined.
+
+    Raises:
+        RunError: There is no model, or it, the run and the store do not belong together.
+        SelectionError: The store lacks a split.
+    """
+    folder = RunFolder(run)
+    record = folder.read_record()
+    _check_store(store, record, folder.path)
+    model_hash = folder.hash_model()  # before it is loaded: a training may still find a better one
+    model = load_model(folder.model_path)
+    card = describe_model(model)
+    if dict(card.bands) != dict(record.bands) or card.classes != record.classes:
+        raise RunError(
+            f"{folder.model_path}: is the model of another training: it takes {', '.join(card.band_names)} and has "
+            f"{len(card.classes)} classes, the run {', '.join(b for bands in record.bands.values() for b in bands)} "
+            f"and {len(record.classes)}"
+        )
+    check_bands(card, store)
+    labels = check_classes(card.classes, store)
+    chosen = {name: select_patches(store, name, labels, card.bands) for name in dict.fromkeys((TUNED_ON, split))}
+    found = {
+        name: predict_selection(model, card, selection, threads=threads, report=report)
+        for name, selection in chosen.items()
+    }
+    tuned = None if split == TUNED_ON else tune_thresholds(chosen[TUNED_ON].labels, found[TUNED_ON])
+    selection = chosen[split]
+    predictions = Predictions(
+        selection=selection,
+        classes=card.classes,
+        probabilities=found[split],
+        thresholds=np.full(len(card.classes), THRESHOLD) if tuned is None else tuned,
+        truth=selection.labels,
+    )
+    results: dict[str, Any] = {
+        "run": record.digest,
+        "model": model_hash,
+        "command": record.command,
+        "store": store.name,
+        "fingerprint": store.fingerprint,
+        "provenance": dict(record.provenance),
+        "split": split,
+        "patches": len(selection),
+        **measure_predictions(selection.labels, found[split], card.classes, tuned),
+        "slices": _measure_slices(predictions),
+    }
+    results = {name: _without_nan(value) for name, value in results.items()}
+    files = locate_evaluation(folder.path, split)
+    files.metrics.parent.mkdir(exist_ok=True)
+    write_predictions(files.predictions, predictions)
+    temporary = files.metrics.with_name(f".new-{files.metrics.name}")
+    temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    temporary.replace(files.metrics)
+    return results
+
+
+def measure_predictions(
+    truth: NDArray[Any], probabilities: NDArray[Any], classes: tuple[str, ...], tuned: NDArray[np.float64] | None
+) -> dict[str, Any]:
+    """Compute all metrics of a split.
+
+    Args:
+        truth: Multi-hot, shape (patch, class).
+        probabilities: Shape (patch, class).
+        classes: Their names.
+        tuned: Thresholds from another split, shape (class,); None to leave out what needs them.
+
+    Returns:
+        `ranking` needs no threshold, `at_0.5` and `at_tuned` do; each by macro, micro and sample mean. `classes` has
+        all of them by class, with support. `absent_classes` are left out of the macro means.
+    """
+    thresholds = {"at_0.5": np.full(len(classes), THRESHOLD)} | ({} if tuned is None else {"at_tuned": tuned})
+    present = truth.sum(0) > 0
+    by_class: dict[str, dict[str, Any]] = {name: {} for name in classes}
+    means = {}
+    for title, threshold in thresholds.items():
+        predicted = probabilities >= threshold
+        means[title] = measure_decisions(truth, predicted)
+        columns = measure_classes(truth, probabilities, predicted)
+        for place, name in enumerate(classes):
+            values = {metric: float(column[place]) for metric, column in columns.items()}
+            by_class[name] |= {metric: values.pop(metric) for metric in ("support", "average_precision", "auroc")}
+            by_class[name][title] = {"threshold": float(threshold[place]), **values}
+    return {
+        "absent_classes": [name for name, is_there in zip(classes, present, strict=True) if not is_there],
+        "patches_without_label": int((~truth.any(1)).sum()),
+        "thresholds": "0.5" if tuned is None else f"0.5, and tuned for F1 on the split {TUNED_ON}",
+        "ranking": measure_ranking(truth, probabilities),
+        **means,
+        "classes": by_class,
+    }
+
+
+def _measure_slices(predictions: Predictions) -> dict[str, dict[str, Any]]:
+    """Compute the main metrics by country and by season; thresholds are those of the predictions."""
+    assert predictions.truth is not None
+    table = describe_patches(predictions.selection)
+    found: dict[str, dict[str, Any]] = {}
+    for column in _SLICES:
+        values = np.array([value or "unknown" for value in table.column(column).to_pylist()])
+        found[column] = {}
+        for value in np.unique(values):
+            rows = values == value
+            truth, probabilities = predictions.truth[rows], predictions.probabilities[rows]
+            ranking = measure_ranking(truth, probabilities)
+            decisions = measure_decisions(truth, predictions.predicted[rows])
+            found[column][str(value)] = {
+                "patches": int(rows.sum()),
+                "classes_present": int(truth.any(0).sum()),
+                "macro_average_precision": ranking["macro"]["average_precision"],
+                "micro_average_precision": ranking["micro"]["average_precision"],
+                "macro_f1": decisions["macro"]["f1"],
+                "micro_f1": decisions["micro"]["f1"],
+            }
+    return found
+
+
+def _check_store(store: Store, record: RunRecord, path: Path) -> None:
+    """Refuse another store, whose test patches the model may have been trained on."""
+    check_classes(record.classes, store)
+    if store.fingerprint != record.fingerprint:
+        raise RunError(
+            f"{store.name}: is not the store that {path} was trained on ({store.fingerprint}, not "
+            f"{record.fingerprint}), so its splits may hold training patches; give the same store"
+        )
+
+
+def _without_nan(values: Any) -> Any:
+    """Replace what is not a number, which JSON does not know, by None."""
+    if isinstance(values, Mapping):
+        return {name: _without_nan(value) for name, value in values.items()}
+    return None if isinstance(values, float) and math.isnan(values) else values

@@ -1,0 +1,252 @@
+"""Probabilities from a model, whole selections at a time, and the table of them for any store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigearthnet.errors import ReadError, RunError
+from trainer.model.networks import ModelCard, describe_model, load_model
+from trainer.score.metrics import THRESHOLD
+from trainer.score.predictions import Predictions, RawPredictions, write_predictions, write_raw_predictions
+from trainer.score.raw import BandFiles, OnBad, RawPatch, find_patches, read_batches
+from trainer.source.store import Selection, Store
+from trainer.stream.options import StreamOptions, count_threads
+from trainer.stream.stream import Batch, Stream
+
+BATCH_SIZE: Final = 64
+"""Patches predicted at once; larger ones are no faster on a CPU."""
+
+
+def predict_selection(
+    model: Any,
+    card: ModelCard,
+    selection: Selection,
+    *,
+    batch_size: int = BATCH_SIZE,
+    threads: int | None = None,
+    report: Callable[[int], object] | None = None,
+) -> NDArray[np.float32]:
+    """Predict every patch of a selection.
+
+    Args:
+        model: Takes stored pixels and gives logits.
+        card: The model's own description.
+        selection: What to predict, in the order of the store.
+        batch_size: Patches at once.
+        threads: Threads that decode; one a core if None.
+        report: Called with the number of patches after each batch.
+
+    Returns:
+        Probabilities, shape (patch, class).
+
+    Raises:
+        OptionError: The store lacks a band that the model takes.
+        RunError: The pixels are not of the size or the array that the model takes.
+    """
+    options = StreamOptions(
+        bands=card.band_names, batch_size=batch_size, order="sequential", threads=threads or count_threads()
+    )
+    check_bands(card, selection.store)
+    found = np.empty((len(selection), len(card.classes)), np.float32)
+    done = 0
+    with Stream(selection, options) as stream:
+        for batch in stream:
+            probabilities = _predict_batch(model, take_pixels(batch, card))
+            found[done : done + len(probabilities)] = probabilities
+            done += len(probabilities)
+            if report:
+                report(len(probabilities))
+    return found
+
+
+def predict_store(
+    model_path: Path,
+    store: Store,
+    out: Path | None = None,
+    *,
+    split: str | None = None,
+    where: str | None = None,
+    recommended: bool = False,
+    threads: int | None = None,
+    begin: Callable[[int], object] | None = None,
+    report: Callable[[int], object] | None = None,
+) -> Predictions:
+    """Predict patches of any store that has the bands of a saved model, and perhaps write a Parquet table.
+
+    Args:
+        model_path: A file that `ben-train fit` wrote.
+        store: Its labels go into the table if it has the classes of the model.
+        out: The table, which must not exist; None to write none.
+        split: As `where` and `recommended`, see `Store.select`. A model that takes Sentinel-1 bands leaves out patches
+            without them.
+        where: A condition on `patches.parquet`.
+        recommended: Leave out patches with snow, cloud or shadow or without a 19-class label.
+        threads: Threads that decode.
+        begin: Called with the number of patches selected.
+        report: Called with the number of patches after each batch.
+
+    Raises:
+        OptionError: The store lacks a band that the model takes.
+        RunError: There is no model, or the table exists.
+    """
+    _check_out(out)
+    model = load_model(model_path)
+    card = describe_model(model)
+    check_bands(card, store)
+    selection = select_patches(store, split, find_labels(card.classes, store) or 19, card.bands, where, recommended)
+    if begin:
+        begin(len(selection))
+    predictions = Predictions(
+        selection=selection,
+        classes=card.classes,
+        probabilities=predict_selection(model, card, selection, threads=threads, report=report),
+        thresholds=np.full(len(card.classes), THRESHOLD),
+        truth=selection.labels if selection.classes == card.classes else None,
+    )
+    if out:
+        write_predictions(out, predictions)
+    return predictions
+
+
+def predict_raw(
+    model_path: Path,
+    paths: Sequence[Path],
+    out: Path | None = None,
+    *,
+    on_bad: OnBad = "stop",
+    threads: int | None = None,
+    begin: Callable[[int], object] | None = None,
+    report: Callable[[int], object] | None = None,
+    complain: Callable[[str], object] = lambda _: None,
+) -> RawPredictions:
+    """Predict patches from their GeoTIFFs, and perhaps write a Parquet table.
+
+    Args:
+        model_path: A file that `ben-train fit` wrote.
+        paths: Patch folders, or folders of them; see `trainer.score.raw.find_patches`.
+        out: The table, which must not exist; None to write none.
+        on_bad: `stop` at the first patch that cannot be read, or `skip` it.
+        threads: Threads that read, ahead of the model.
+        begin: Called with the number of patches found.
+        report: Called with the number of patches after each batch.
+        complain: Called with the reason for each patch that is skipped.
+
+    Raises:
+        ReadError: A patch lacks a band of the model, or cannot be read; or none can.
+        SelectionError: There is no patch.
+        RunError: There is no model, or the table exists.
+    """
+    _check_out(out)
+    model = load_model(model_path)
+    card = describe_model(model)
+    groups = _describe_files(model, card)
+    patches = find_patches(paths, {group.sensor for group in groups})
+    if begin:
+        begin(len(patches))
+    read: list[RawPatch] = []
+    found = []
+    for batch in read_batches(
+        patches, groups, batch_size=BATCH_SIZE, threads=threads or count_threads(), on_bad=on_bad
+    ):
+        for _, reason in batch.bad:
+            complain(reason)
+        if batch.patches:
+            read += batch.patches
+            found.append(_predict_batch(model, batch.pixels))
+        if report:
+            report(len(batch.patches) + len(batch.bad))
+    if not read:
+        raise ReadError(f"none of {len(patches):,} patches can be read")
+    predictions = RawPredictions(
+        patches=tuple(read),
+        n_bad=len(patches) - len(read),
+        classes=card.classes,
+        probabilities=np.concatenate(found),
+        thresholds=np.full(len(card.classes), THRESHOLD),
+    )
+    if out:
+        write_raw_predictions(out, predictions)
+    return predictions
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse a table that cannot be written, before hours are spent on it."""
+    if out and out.exists():
+        raise RunError(f"{out}: exists; choose another name, or remove it")
+    if out and not out.parent.is_dir():
+        raise RunError(f"{out}: there is no folder {out.parent}; make it, or choose another name")
+
+
+def _describe_files(model: Any, card: ModelCard) -> list[BandFiles]:
+    """Say what files a model takes."""
+    groups = []
+    for name, bands in card.bands.items():
+        _, _, n_rows, n_columns = model.input[name].shape
+        groups.append(BandFiles(name, bands, n_rows, n_columns, str(model.input[name].dtype)))
+    return groups
+
+
+def _predict_batch(model: Any, pixels: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+    logits = np.asarray(model.predict_on_batch(dict(pixels)), np.float64)
+    return (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+
+def take_pixels(batch: Batch, card: ModelCard) -> dict[str, NDArray[Any]]:
+    """Take from a batch what a model takes."""
+    return {name: batch[name] for name in card.bands}
+
+
+def check_bands(card: ModelCard, store: Store) -> None:
+    """Check that a store has the bands of a model where the model expects them.
+
+    Raises:
+        OptionError: A band is not in the store.
+        RunError: A band is in another array.
+    """
+    found: Mapping[str, tuple[str, ...]] = store.resolve_bands(card.band_names)
+    if dict(found) != dict(card.bands):
+        raise RunError(f"{store.name}: the model takes {dict(card.bands)}, but the store has these bands as {found}")
+
+
+def find_labels(classes: tuple[str, ...], store: Store) -> int | None:
+    """Find the class list of a store by its names: 19 or 43, or None if it has no such list."""
+    known = {store.labels_19: 19, store.labels_43: 43}
+    return known.get(classes)
+
+
+def check_classes(classes: tuple[str, ...], store: Store) -> int:
+    """Find the class list of a store that a model was trained on.
+
+    Returns:
+        19 or 43, for `Store.select`.
+
+    Raises:
+        RunError: The store has no such list.
+    """
+    labels = find_labels(classes, store)
+    if labels is not None:
+        return labels
+    counts = " and ".join(str(len(names)) for names in (store.labels_19, store.labels_43) if names)
+    raise RunError(
+        f"{store.name}: the model has {len(classes)} classes ({classes[0]}, ...), "
+        f"which are not the {counts} of the store"
+    )
+
+
+def select_patches(
+    store: Store,
+    split: str | None,
+    labels: int,
+    bands: Mapping[str, Any],
+    where: str | None = None,
+    recommended: bool = True,
+) -> Selection:
+    """Select patches that have all the sensors asked for; see `Store.select`."""
+    if any(name.startswith("s1") for name in bands):
+        where = f"({where}\n) and has_s1" if where else "has_s1"
+    return store.select(split, where=where, recommended=recommended, labels=labels)

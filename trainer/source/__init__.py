@@ -1,0 +1,1 @@
+"""Open a store, choose patches of it, and decode their pixels."""

@@ -1,0 +1,235 @@
+"""Map a shard into memory and decode its chunks: the hot path, for the codec chains that the converter writes.
+
+A chunk is decoded from the page cache straight into its slot of the batch. Mapping beat `pread` by a third with lz4
+and by a half without a codec (no copy, no system call), and needs no open file. What it costs: a file that is cut
+short while it is mapped ends the process (SIGBUS) where `pread` would raise; finished stores are never rewritten.
+
+Sources: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/index.html and
+https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+import google_crc32c
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+from trainer.source.mapping import map_file
+
+CHECKSUM_BYTES: Final = 4
+"""Size of a crc32c."""
+
+_RESIDUE: Final = 0x48674BC7
+"""What crc32c gives over any bytes followed by their own crc32c, so that one call checks a chunk where it lies."""
+
+_ENTRY_BYTES: Final = 16
+"""Offset and length of a chunk, uint64 each."""
+_EMPTY: Final = 2**64 - 1
+
+_BLOSC_HEADER: Final = struct.Struct("<BBBBIII")
+"""Versions of format and codec, flags, type size, bytes, block size, encoded bytes."""
+_BLOSC_STORED: Final = 0x02
+"""Flag: the bytes follow the header as they are."""
+
+
+class DamageError(Exception):
+    """A shard or chunk is not what it should be; says why, and leaves where to whoever asked."""
+
+
+class Shard:
+    """One shard file, mapped, with its index in memory.
+
+    Args:
+        descriptor: The open file; it may be closed afterwards.
+        n_chunks: Chunks in a full shard.
+        shape: Bands, and bytes of a band, of chunks that are not compressed; None for others.
+    """
+
+    __slots__ = ("data", "entries", "planes")
+
+    data: NDArray[np.uint8]
+    """The whole file."""
+    entries: Sequence[int]
+    """Offset and length of chunk i at 2i and 2i + 1."""
+
+    planes: NDArray[np.uint8] | None
+    """Chunks that are not compressed and lie one after another, as (chunk, band, byte): NumPy takes a chunk from it in
+    half the time that cutting one out by its entry takes."""
+
+    def __init__(self, descriptor: int, n_chunks: int, shape: tuple[int, int] | None = None) -> None:
+        n_bytes = os.fstat(descriptor).st_size
+        index_bytes = n_chunks * _ENTRY_BYTES + CHECKSUM_BYTES
+        if n_bytes < index_bytes:
+            raise DamageError(f"expected at least the {index_bytes:,} bytes of its index, found {n_bytes:,}")
+        self.data = map_file(descriptor, n_bytes)
+        index = self.data[-index_bytes:].tobytes()
+        if google_crc32c.value(index) != _RESIDUE:
+            raise DamageError("the checksum of its index does not match")
+        entries = np.frombuffer(index, "<u8", n_chunks * 2).reshape(n_chunks, 2)
+        written = entries[entries[:, 0] != _EMPTY]
+        if len(written) and int((written[:, 0] + written[:, 1]).max()) > n_bytes - index_bytes:
+            raise DamageError(f"its index points beyond its {n_bytes:,} bytes")
+        self.entries = memoryview(entries.tobytes()).cast("Q")
+        self.planes = None if shape is None else _view_planes(self.data, written, shape)
+
+    def chunk(self, position: int) -> NDArray[np.uint8]:
+        """View the encoded bytes of a chunk, checksum included."""
+        start = self.entries[2 * position]
+        if start == _EMPTY:
+            raise DamageError("the chunk was never written")
+        return self.data[start : start + self.entries[2 * position + 1]]
+
+
+Place = tuple[Shard, int]
+"""A chunk: its shard, and its position in it."""
+
+
+def _view_planes(
+    data: NDArray[np.uint8], entries: NDArray[np.uint64], shape: tuple[int, int]
+) -> NDArray[np.uint8] | None:
+    n_bands, plane_bytes = shape
+    n_bytes = n_bands * plane_bytes + CHECKSUM_BYTES
+    if (entries[:, 0] != np.arange(len(entries)) * n_bytes).any() or (entries[:, 1] != n_bytes).any():
+        return None
+    strides = (n_bytes, plane_bytes, 1)
+    return np.lib.stride_tricks.as_strided(data, (len(entries), *shape), strides, writeable=False)
+
+
+def _check(chunk: NDArray[np.uint8]) -> None:
+    """Compare a chunk with the crc32c at its end."""
+    if google_crc32c.value(chunk) != _RESIDUE:
+        raise DamageError("its crc32c does not match")
+
+
+class RawDecoder:
+    """Copies chunks that are not compressed, all of them in one call.
+
+    A copy takes microseconds, so that threads which return to Python between two copies mostly wait for one another.
+
+    Args:
+        n_bands: Bands in a chunk.
+        plane_bytes: Bytes of a band of one patch.
+        bands: Positions to decode, in the order of the output; None for all as they are.
+    """
+
+    def __init__(self, n_bands: int, plane_bytes: int, bands: Sequence[int] | None) -> None:
+        self._shape = (n_bands, plane_bytes)
+        self._parts = [slice(None)] if bands is None else _slice_bands(bands)
+
+    def decode(self, chunks: Sequence[Place], out: NDArray[np.uint8], check: bool) -> None:
+        """Decode chunks into `out`, (patch, byte), and compare their crc32c if `check` says so."""
+        planes = out.reshape(-1, self._shape[1])
+        if not check:
+            np.concatenate(self._view(chunks), out=planes)
+            return
+        n_bands = len(planes) // len(out)
+        for slot, (shard, position) in enumerate(chunks):
+            np.concatenate(self._view([(shard, position)]), out=planes[slot * n_bands : (slot + 1) * n_bands])
+            _check(
+                shard.chunk(position)
+            )  # after the copy, which brought the chunk into the cache: this halves the cost
+
+    def _view(self, chunks: Sequence[Place]) -> list[NDArray[np.uint8]]:
+        """View the wanted bands of chunks, each (band, byte)."""
+        views: list[NDArray[np.uint8]] = []
+        for shard, position in chunks:
+            planes = shard.planes
+            chunk = self._cut(shard, position) if planes is None or position >= len(planes) else planes[position]
+            for part in self._parts:
+                views.append(chunk[part])  # noqa: PERF401 - twice as fast as extending by a generator
+        return views
+
+    def _cut(self, shard: Shard, position: int) -> NDArray[np.uint8]:
+        chunk = shard.chunk(position)
+        n_bytes = self._shape[0] * self._shape[1] + CHECKSUM_BYTES
+        if len(chunk) != n_bytes:
+            raise DamageError(f"expected {n_bytes:,} bytes, found {len(chunk):,}")
+        return chunk[:-CHECKSUM_BYTES].reshape(self._shape)
+
+
+def _slice_bands(bands: Sequence[int]) -> list[slice]:
+    """Turn bands into one slice if they are evenly spaced, such as those of RGB in a store of all, or one for each."""
+    step = bands[1] - bands[0] if len(bands) > 1 else 1
+    if step and list(bands) == [bands[0] + i * step for i in range(len(bands))]:
+        stop = bands[-1] + step
+        return [slice(bands[0], None if stop < 0 else stop, step)]
+    return [slice(band, band + 1) for band in bands]
+
+
+class BloscDecoder:
+    """Decodes chunks that blosc compressed.
+
+    Where each block of a chunk is one band, only the wanted bands are decoded, straight into the wanted order: blosc
+    finds its blocks through a table of their starts, and a copy of the chunk with another table decodes to other bands.
+    Instances keep scratch memory: one for each thread.
+
+    Args:
+        n_bands: Bands in a chunk.
+        plane_bytes: Bytes of a band of one patch.
+        bands: Positions to decode, in the order of the output; None for all as they are.
+    """
+
+    def __init__(self, n_bands: int, plane_bytes: int, bands: Sequence[int] | None) -> None:
+        self._n_bytes = n_bands * plane_bytes
+        self._plane_bytes = plane_bytes
+        self._bands = None if bands is None else np.array(bands)
+        self._whole = np.empty((n_bands, plane_bytes) if bands is not None else (0, 0), np.uint8)
+        words = -(-(self._n_bytes + _BLOSC_HEADER.size + CHECKSUM_BYTES) // 4)  # blosc adds at most its header
+        self._copy = np.empty(words if bands is not None else 0, "<u4")
+
+    def decode(self, chunks: Sequence[Place], out: NDArray[np.uint8], check: bool) -> None:
+        """Decode chunks into `out`, (patch, byte), and compare their crc32c if `check` says so."""
+        for (shard, position), slot in zip(chunks, out, strict=True):
+            chunk = shard.chunk(position)
+            if check:
+                _check(chunk)  # first, since blosc trusts what it is given
+            self._decode_one(chunk, slot)
+
+    def _decode_one(self, chunk: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        # Blosc trusts its header, so a damaged one must not reach it even if checksums are not compared.
+        flags, n_bytes, block_bytes, encoded_bytes = _read_header(chunk)
+        most = self._n_bytes + _BLOSC_HEADER.size
+        if n_bytes != self._n_bytes or encoded_bytes != len(chunk) - CHECKSUM_BYTES or encoded_bytes > most:
+            raise DamageError(
+                f"expected {self._n_bytes:,} bytes in {len(chunk) - CHECKSUM_BYTES:,}, "
+                f"found a header that says {n_bytes:,} in {encoded_bytes:,}"
+            )
+        if self._bands is None:
+            _decompress(chunk, out)
+        elif block_bytes == self._plane_bytes and not flags & _BLOSC_STORED:
+            _decompress(self._select(chunk), out)
+        else:
+            _decompress(chunk, self._whole.reshape(-1))
+            np.take(self._whole, self._bands, 0, out.reshape(-1, self._plane_bytes), "clip")
+
+    def _select(self, chunk: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Copy a chunk so that it decodes to the wanted bands only."""
+        assert self._bands is not None
+        first = _BLOSC_HEADER.size // 4
+        copy = self._copy.view(np.uint8)[: len(chunk)]
+        copy[:] = chunk
+        starts = self._copy[self._bands + first]
+        self._copy[first : first + len(starts)] = starts
+        self._copy[1] = len(starts) * self._plane_bytes
+        return copy
+
+
+def _read_header(chunk: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Return flags, decoded bytes, bytes of a block, encoded bytes."""
+    if len(chunk) < _BLOSC_HEADER.size + CHECKSUM_BYTES:
+        raise DamageError(f"{len(chunk):,} bytes are too few")
+    found: tuple[Any, ...] = _BLOSC_HEADER.unpack_from(chunk.data)
+    return found[2], found[4], found[5], found[6]
+
+
+def _decompress(chunk: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    try:
+        blosc.decompress(chunk, out)
+    except (RuntimeError, ValueError) as error:
+        raise DamageError(f"blosc cannot decode it ({error})") from error

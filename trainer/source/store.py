@@ -1,0 +1,291 @@
+"""Open a store: check what it is, and describe it. Nothing is read but metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigearthnet.errors import OptionError, SelectionError, StoreError
+from bigearthnet.store.objects import Objects, RemoteObjects, locate_objects
+from trainer.source.arrays import ArrayInfo, BandStatistics, Check
+from trainer.source.layout import (
+    FORMAT_NAME,
+    IMAGES,
+    TABLE,
+    check_format,
+    count_patches,
+    describe_arrays,
+    read_statistics,
+)
+from trainer.source.read import ArrayReader, MappedShards, ShardReader, TensorStoreReader
+from trainer.source.select import read_table_metadata, select_patches
+
+_RGB: Final = ("B04", "B03", "B02")
+_SENSORS: Final = ("s2", "s1")
+"""What the names of arrays of pixels begin with; other arrays hold maps."""
+
+_COLUMN_OF_CLASSES: Final = {19: "labels_19", 43: "labels"}
+
+DEFAULT_CACHE_BYTES: Final = 32 * 2**30
+
+
+def default_cache_dir() -> Path:
+    """Name the folder where objects of remote stores are kept: under XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bigearthnet-store"
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """A store, open for reading. Streams of one store share its mapped shards; safe to use from several threads."""
+
+    name: str
+    """The path or URL that it was opened by."""
+    n_patches: int
+    fingerprint: str
+    """Identifies names, pixels and labels."""
+    arrays: tuple[ArrayInfo, ...]
+    """Arrays of pixels, finest first."""
+    labels_43: tuple[str, ...]
+    labels_19: tuple[str, ...]
+    """Class names; labels are multi-hot in this order."""
+    statistics: Mapping[str, BandStatistics]
+    """For each band, over the recommended training patches; without bands of which nothing is known."""
+    splits: Mapping[str, tuple[int, int]]
+    """Half-open range of the recommended patches of each split."""
+    attributes: Mapping[str, Any]
+    """All root attributes, as they are stored."""
+    objects: Objects = field(repr=False)
+    """Where the bytes are."""
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """All bands, array by array."""
+        return tuple(band for info in self.arrays for band in info.bands)
+
+    @cached_property
+    def band_sets(self) -> dict[str, tuple[str, ...]]:
+        """Names for several bands: `all` of both sensors, `s2`, `s1`, `rgb`, `rgbn`, and each array by its name."""
+        by_name = {info.name: info.bands for info in self.arrays}
+        sensors = {
+            sensor: tuple(band for name, bands in by_name.items() if name.startswith(sensor) for band in bands)
+            for sensor in _SENSORS
+        }
+        colours = {"rgb": _RGB, "rgbn": (*_RGB, "B08")}
+        sets = {"all": tuple(band for bands in sensors.values() for band in bands)} | colours | sensors | by_name
+        return {name: bands for name, bands in sets.items() if bands and set(bands) <= set(self.bands)}
+
+    @property
+    def patch_bytes(self) -> int:
+        """Bytes of all bands of one patch, decoded."""
+        return sum(info.plane_bytes * len(info.bands) for info in self.arrays)
+
+    @cached_property
+    def table(self) -> str:
+        """Path of `patches.parquet` on this machine."""
+        return self.objects.path(TABLE)
+
+    @cached_property
+    def _shards(self) -> dict[str, MappedShards]:
+        return {info.name: MappedShards(info, self.objects) for info in self.arrays}
+
+    def select(
+        self, split: str | None = None, *, where: str | None = None, recommended: bool = True, labels: int = 19
+    ) -> Selection:
+        """Select patches, in the order of the store.
+
+        Args:
+            split: `train`, `validation` or `test`; None for all.
+            where: A condition in SQL (DuckDB) on the columns of `patches.parquet`, such as
+                `country = 'Finland' and not list_contains(labels_19, 'Marine waters')`.
+            recommended: Leave out patches with snow, cloud or shadow or without a 19-class label, as the authors
+                of BigEarthNet recommend.
+            labels: 19 or 43 classes.
+
+        Raises:
+            SelectionError: The condition is not valid, a split or class list is unknown, or nothing is left.
+        """
+        classes = {19: self.labels_19, 43: self.labels_43}
+        if labels not in classes:
+            raise SelectionError(f"labels must be one of {', '.join(map(str, classes))} classes, not {labels!r}")
+        indices, bits = select_patches(
+            self.table, _COLUMN_OF_CLASSES[labels], classes[labels], split=split, where=where, recommended=recommended
+        )
+        if int(indices[-1]) >= self.n_patches:
+            raise StoreError(f"{self.table}: expected rows below {self.n_patches:,}, found {int(indices[-1]):,}")
+        return Selection(self, indices, bits, classes[labels], split, where, recommended)
+
+    def resolve_bands(self, bands: str | Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Say which bands of which arrays are meant.
+
+        Args:
+            bands: Names of bands or of sets of bands, as a sequence or separated by commas; see `band_sets`.
+
+        Returns:
+            For each array that is touched, its bands in the order asked for.
+
+        Raises:
+            OptionError: A name is unknown or occurs twice.
+        """
+        names = [name.strip() for name in bands.split(",")] if isinstance(bands, str) else list(bands)
+        wanted = [band for name in names for band in self.band_sets.get(name, (name,))]
+        unknown = [band for band in wanted if band not in self.bands]
+        if unknown or not wanted:
+            raise OptionError(
+                f"{self.name}: no band {', '.join(map(repr, unknown)) or 'given'}; "
+                f"choose from {', '.join(self.bands)}, or {', '.join(self.band_sets)}"
+            )
+        if len(set(wanted)) < len(wanted):
+            raise OptionError(f"each band can be given once, found {', '.join(wanted)}")
+        chosen = {info.name: tuple(band for band in wanted if band in info.bands) for info in self.arrays}
+        return {name: found for name, found in chosen.items() if found}
+
+    def open_reader(self, array: str, bands: Sequence[str], *, check: Check = "first") -> ArrayReader:
+        """Open some bands of one array for reading.
+
+        Args:
+            array: Name of the array.
+            bands: Bands, in the order wanted.
+            check: When to compare the crc32c of a chunk.
+        """
+        info = self.describe(array)
+        positions = None if tuple(bands) == info.bands else tuple(info.bands.index(band) for band in bands)
+        if info.chain == "other":
+            return TensorStoreReader(info, self.objects, positions)
+        return ShardReader(info, self._shards[array], positions, check=check, name=self.name)
+
+    def describe(self, array: str) -> ArrayInfo:
+        """Describe one array."""
+        for info in self.arrays:
+            if info.name == array:
+                return info
+        raise OptionError(f"{self.name}: no array {array!r}; it has {', '.join(info.name for info in self.arrays)}")
+
+    def scale_of(self, bands: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return mean and standard deviation of some bands, each of shape (band,), to normalise pixels with."""
+        missing = [band for band in bands if band not in self.statistics]
+        if missing:
+            raise OptionError(
+                f"{self.name}: no statistics of {', '.join(missing)}; it has no recommended train patches"
+            )
+        found = [self.statistics[band] for band in bands]
+        return np.array([band.mean for band in found], np.float32), np.array([band.std for band in found], np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Some patches of a store, in the order of the store, with their labels."""
+
+    store: Store = field(repr=False)
+    """The store that the patches are in."""
+    indices: NDArray[np.int32]
+    """Positions in the store, ascending; shape (patch,)."""
+    label_bits: NDArray[np.int64]
+    """Bit i is set where a patch has class i; shape (patch,)."""
+    classes: tuple[str, ...]
+    """Class names; labels are multi-hot in this order."""
+    split: str | None
+    """The split chosen; None for all."""
+    where: str | None
+    """The condition chosen, if any."""
+    recommended: bool
+    """Whether only recommended patches were chosen."""
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the patches and of the class list, by which a saved position is recognised."""
+        hashed = hashlib.blake2b(self.indices.astype("<i4").tobytes(), digest_size=16)
+        hashed.update("\n".join(self.classes).encode())
+        return hashed.hexdigest()
+
+    @property
+    def labels(self) -> NDArray[np.float32]:
+        """All labels as multi-hot zeros and ones, shape (patch, class)."""
+        return self.take_labels(np.arange(len(self)))
+
+    def take_labels(self, positions: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Return the labels of some patches.
+
+        Args:
+            positions: Positions in the selection, shape (n,).
+
+        Returns:
+            Multi-hot zeros and ones, shape (n, class).
+        """
+        bits = self.label_bits[positions, None] >> np.arange(len(self.classes))
+        return (bits & 1).astype(np.float32)
+
+
+def open_store(
+    location: str | Path,
+    *,
+    cache_dir: Path | str | None = None,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Store:
+    """Open a store that `converter` wrote.
+
+    Args:
+        location: Its folder, or a URL such as `s3://bucket/store` or `https://host/store`.
+        cache_dir: Where whole shards of a remote store are kept; several processes may share it.
+        cache_bytes: How much is kept; shards used longest ago go first.
+        storage_options: Passed to fsspec: keys, endpoint and so on.
+
+    Raises:
+        StoreError: There is no finished store of a format that this version reads, or its parts do not match.
+        RemoteError: The server does not answer as it should.
+    """
+    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    objects = locate_objects(location, cache, cache_bytes, storage_options or {})
+    try:
+        metadata = json.loads(objects.read(f"{IMAGES}/zarr.json"))
+        attributes = metadata["attributes"]
+        check_format(objects.name, attributes)
+        arrays = describe_arrays(metadata)
+        fingerprint = attributes["fingerprint"]
+        if isinstance(objects, RemoteObjects):
+            objects.bind(fingerprint)
+        _check_table(objects, fingerprint)
+        n_patches = count_patches(objects.name, arrays)
+        return Store(
+            name=objects.name,
+            n_patches=n_patches,
+            fingerprint=fingerprint,
+            arrays=arrays,
+            labels_43=tuple(attributes["labels_43"]),
+            labels_19=tuple(attributes["labels_19"]),
+            statistics=read_statistics(attributes["statistics"]),
+            splits={name: (first, last) for name, (first, last) in attributes["splits"].items()},
+            attributes=attributes,
+            objects=objects,
+        )
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"{objects.name}: expected a finished store ({IMAGES} and {TABLE}), "
+            f"but there is no {error.filename or error}; give what `converter` wrote, or let it finish"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise StoreError(f"{objects.name}: {IMAGES}/zarr.json is damaged ({error!r}); copy it again") from error
+
+
+def _check_table(objects: Objects, fingerprint: str) -> None:
+    """Refuse a table that was written with other images."""
+    found = read_table_metadata(objects.path(TABLE)).get(f"{FORMAT_NAME}:fingerprint")
+    if found != fingerprint:
+        raise StoreError(
+            f"{objects.name}: {TABLE} (fingerprint {found}) does not belong to {IMAGES} (fingerprint {fingerprint}); "
+            "copy both from the same store"
+        )

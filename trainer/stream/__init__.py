@@ -1,0 +1,1 @@
+"""Decide which patches come when, and hand them over in batches."""

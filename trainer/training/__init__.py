@@ -1,0 +1,1 @@
+"""Train models, one or several to compare."""

@@ -1,0 +1,205 @@
+"""Train the same recipe on several band sets and seeds, and say what the difference is worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bigearthnet.errors import OptionError, RunError
+from trainer.run.folder import RunFolder
+from trainer.run.recipe import Recipe
+from trainer.score.evaluate import evaluate
+from trainer.score.predict import select_patches
+from trainer.source.store import Store
+from trainer.training.fit import FitOptions, fit
+from trainer.training.progress import Report
+
+METRICS: Final = {
+    "macro AP": ("ranking", "macro", "average_precision"),
+    "micro AP": ("ranking", "micro", "average_precision"),
+    "macro F1": ("at_tuned", "macro", "f1"),
+    "micro F1": ("at_tuned", "micro", "f1"),
+}
+"""What is compared, and where it stands in an evaluation."""
+_MIN_SEEDS: Final = 2
+
+
+@dataclass(frozen=True)
+class Member:
+    """One training of a comparison is about to begin, or was finished before."""
+
+    bands: str
+    seed: int
+    number: int
+    """From 1."""
+    n_members: int
+
+
+def compare(
+    store: Store,
+    path: Path | str,
+    recipe: Recipe,
+    band_sets: Sequence[str],
+    n_seeds: int,
+    options: FitOptions | None = None,
+    report: Report = lambda _: None,
+    announce: Callable[[Member], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Train and measure on the test split every band set with every seed, and compare them.
+
+    A comparison that was killed goes on: trainings that are finished are not repeated.
+
+    Args:
+        store: Needs all three splits.
+        path: Folder; PATH/BANDS/SEED are runs, PATH/comparison.json is what is returned.
+        recipe: Its bands and seed are replaced; seeds count up from its own.
+        band_sets: At least two, as in `Recipe.bands`; the first is what the others are compared with.
+        n_seeds: At least two.
+        options: How to work.
+        report: Gets the events of every training.
+        announce: Called before each training.
+
+    Returns:
+        What `summarize` says, and of what.
+
+    Raises:
+        OptionError: There is nothing to compare.
+        SelectionError: The store lacks a split.
+        RunError: The folder holds a comparison of another kind.
+    """
+    if len(set(band_sets)) < max(len(band_sets), 2):
+        raise OptionError(f"give two different band sets or more, not {', '.join(band_sets) or 'none'}")
+    if n_seeds < _MIN_SEEDS:
+        raise OptionError(f"the spread over seeds needs {_MIN_SEEDS} seeds at least, not {n_seeds}")
+    for bands in band_sets:  # before hours go by
+        arrays = store.resolve_bands(replace(recipe, bands=bands).list_bands())
+        for split in ("train", "validation", "test"):
+            select_patches(store, split, recipe.labels, arrays)
+    seeds = [recipe.seed + number for number in range(n_seeds)]
+    members = [replace(recipe, bands=bands, seed=seed) for seed in seeds for bands in band_sets]
+    found: dict[str, list[dict[str, Any]]] = {bands: [] for bands in band_sets}
+    for number, member in enumerate(members, 1):
+        announce(Member(member.bands, member.seed, number, len(members)))
+        folder = RunFolder(Path(path) / member.bands / str(member.seed))
+        if folder.read_result() is None:
+            fit(store, folder.path, member, options, report)
+        else:
+            _check_member(folder, member)
+        found[member.bands].append(evaluate(store, folder.path, threads=options.threads if options else None))
+    comparison = {
+        "store": store.name,
+        "fingerprint": store.fingerprint,
+        "split": "test",
+        "seeds": seeds,
+        "command": options.command if options else "",
+        **summarize(found),
+    }
+    (Path(path) / "comparison.json").write_text(json.dumps(comparison, indent=2) + "\n")
+    plot_comparison(comparison, Path(path) / "comparison.png")
+    return comparison
+
+
+def summarize(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Compare evaluations.
+
+    Args:
+        found: For each band set its evaluations, in the order of the same seeds; the first set is the base.
+
+    Returns:
+        `metrics` and `classes` (average precision) with values by seed, mean and spread (standard deviation, n - 1) of
+        each band set; `verdicts` of every other set against the base, by metric.
+    """
+    values = {
+        bands: {name: [_look_up(one, place) for one in evaluations] for name, place in METRICS.items()}
+        for bands, evaluations in found.items()
+    }
+    names = list(next(iter(found.values()))[0]["classes"])
+    classes = {
+        name: {
+            bands: _describe([one["classes"][name]["average_precision"] for one in evaluations])
+            for bands, evaluations in found.items()
+        }
+        for name in names
+    }
+    base, *others = found
+    return {
+        "base": base,
+        "metrics": {name: {bands: _describe(values[bands][name]) for bands in found} for name in METRICS},
+        "classes": classes,
+        "verdicts": {
+            other: {name: judge(values[base][name], values[other][name]) for name in METRICS} for other in others
+        },
+    }
+
+
+def judge(base: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
+    """Judge a difference by the spread of the seeds.
+
+    The difference counts if every seed agrees on its sign and it exceeds the standard deviation over the seeds of both
+    band sets: with two or three seeds that is a rule of thumb and no test.
+
+    Args:
+        base: A metric by seed.
+        other: The same of another band set, in the order of the same seeds.
+    """
+    differences = np.subtract(other, base)
+    mean = float(differences.mean())
+    spread = max(float(np.std(values, ddof=1)) for values in (base, other))
+    agreed = bool((differences > 0).all() or (differences < 0).all())
+    exceeds = agreed and abs(mean) > spread
+    return {
+        "difference": mean,
+        "spread": spread,
+        "verdict": ("better" if mean > 0 else "worse") if exceeds else "no difference beyond the spread of the seeds",
+    }
+
+
+def plot_comparison(comparison: Mapping[str, Any], path: Path) -> None:
+    """Draw each seed as a dot and each mean as a line, for every metric and band set."""
+    metrics = comparison["metrics"]
+    figure = Figure(figsize=(2.2 * len(metrics), 3.6), layout="constrained")
+    for axes, (name, sets) in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True):
+        for place, values in enumerate(sets.values()):
+            axes.plot([place] * len(values["by_seed"]), values["by_seed"], "o", alpha=0.6, color=f"C{place}")
+            axes.hlines(values["mean"], place - 0.3, place + 0.3, color=f"C{place}")
+        axes.set_xticks(range(len(sets)), list(sets), rotation=30, ha="right")
+        axes.set_xlim(-0.6, len(sets) - 0.4)
+        axes.set_title(name, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{comparison['split']} split, {len(comparison['seeds'])} seeds", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def _check_member(folder: RunFolder, member: Recipe) -> None:
+    """Check that a finished run is of the recipe that is wanted; sizes may have been filled in."""
+    recipe = folder.read_record().recipe
+    wanted = replace(
+        member,
+        batch_size=member.batch_size or recipe.batch_size,
+        warmup_steps=recipe.warmup_steps if member.warmup_steps is None else member.warmup_steps,
+    )
+    differences = wanted.list_differences(vars(recipe))
+    if differences:
+        raise RunError(f"{folder.path}: was trained with {'; '.join(differences)}; choose another folder")
+
+
+def _look_up(evaluation: Mapping[str, Any], place: tuple[str, ...]) -> float:
+    value: Any = evaluation
+    for name in place:
+        value = value[name]
+    return float(value)
+
+
+def _describe(values: Sequence[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None]
+    return {
+        "by_seed": list(values),
+        "mean": float(np.mean(known)) if known else None,
+        "spread": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+    }

@@ -1,0 +1,289 @@
+"""Train a model from a store, in a folder from which a killed training goes on exactly."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from bigearthnet.errors import OptionError, RunError
+from trainer.model.devices import Wanted, find_devices
+from trainer.model.layers import WeightedCrossEntropy
+from trainer.model.networks import ModelCard, build_model, describe_model, save_model
+from trainer.run.folder import Position, RunFolder, RunRecord
+from trainer.run.recipe import FINAL_RATE, Recipe
+from trainer.score.metrics import baseline_average_precision, cross_entropy, measure_ranking
+from trainer.score.predict import predict_selection, select_patches, take_pixels
+from trainer.source.store import Selection, Store
+from trainer.stream.options import StreamOptions, count_threads
+from trainer.stream.stream import Stream
+from trainer.training.progress import EpochEnded, Report, Started, Stepped
+from trainer.training.tensorboard import EventLog
+
+CHECKPOINT_STEPS: Final = 250
+"""Steps between two saved states within an epoch: a minute of a large network on a fast device."""
+_FOCAL_GAMMA: Final = 2.0
+"""Lin et al., "Focal Loss for Dense Object Detection", 2017."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What does not change what comes out of a training."""
+
+    threads: int | None = None
+    """Threads that decode; one a core if None."""
+    checkpoint_steps: int = CHECKPOINT_STEPS
+    """Steps between two saved states within an epoch."""
+    tensorboard: bool = True
+    devices: Wanted = 1
+    """How many devices share each batch, see `trainer.model.devices`."""
+    command: str = ""
+    """What the user typed."""
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_steps < 1:
+            raise OptionError(f"checkpoint_steps must be at least 1, not {self.checkpoint_steps}")
+
+
+def fit(
+    store: Store,
+    path: Path | str,
+    recipe: Recipe,
+    options: FitOptions | None = None,
+    report: Report = lambda _: None,
+) -> dict[str, Any]:
+    """Train a model, or go on with a training that was killed.
+
+    Args:
+        store: Needs the splits train and validation.
+        path: Folder of the training; see `trainer.run.folder`.
+        recipe: How to train.
+        options: How to work.
+        report: Called with each event.
+
+    Returns:
+        The result: best epoch, its metrics on validation, the baseline.
+
+    Raises:
+        OptionError: The recipe does not suit the store.
+        SelectionError: The store lacks a split.
+        RunError: The folder holds something else.
+    """
+    options = options or FitOptions()
+    training = _Training(store, RunFolder(path), recipe, options, report)
+    return training.run()
+
+
+class _Training:
+    """One training between its start in this process and its end."""
+
+    def __init__(self, store: Store, folder: RunFolder, recipe: Recipe, options: FitOptions, report: Report) -> None:
+        self.folder, self.options, self.report = folder, options, report
+        bands = store.resolve_bands(recipe.list_bands())
+        if not (store.labels_43 if recipe.labels == 43 else store.labels_19):
+            raise OptionError(f"{store.name}: has no list of {recipe.labels} classes; choose the other number")
+        self.train = select_patches(store, "train", recipe.labels, bands)
+        self.validation = select_patches(store, "validation", recipe.labels, bands)
+        self.recipe = recipe.fit_to(len(self.train))
+        scales = {name: store.scale_of(names) for name, names in bands.items()}
+        self.record = RunRecord(
+            recipe=self.recipe,
+            fingerprint=store.fingerprint,
+            train=self.train.digest,
+            validation=self.validation.digest,
+            n_patches={"train": len(self.train), "validation": len(self.validation)},
+            bands=bands,
+            classes=self.train.classes,
+            store=store.name,
+            command=options.command,
+            versions=_list_versions(),
+            provenance={name: store.attributes.get(name) for name in ("dataset", "license", "citation", "counts")},
+        )
+        if self.recipe.deterministic:
+            _make_deterministic()
+        keras.utils.set_random_seed(self.recipe.seed)
+        self.devices = find_devices(options.devices)
+        self.devices.check_batch(self.recipe.batch_size or 0)
+        with self.devices.scope():
+            self.model = build_model(
+                self.recipe,
+                [info for info in store.arrays if info.name in bands],
+                bands,
+                {name: (mean.tolist(), std.tolist()) for name, (mean, std) in scales.items()},
+                self.train.classes,
+            )
+            self.card: ModelCard = describe_model(self.model)
+            self.stream = Stream(self.train, _stream_options(self.recipe, self.card, options))
+            _compile(self.model, self.recipe, self.train, len(self.stream))
+        self.worker = self.devices.spread(self.model)
+        self.variables = [*self.model.variables, *self.model.optimizer.variables]
+        self.truth = self.validation.labels
+        folder.begin(self.record)  # now that nothing can be wrong with the options
+        self.position = self._restore()
+
+    def run(self) -> dict[str, Any]:
+        """Train to the end."""
+        baseline = baseline_average_precision(self.truth)
+        at = self.position
+        self.report(
+            Started(
+                recipe=self.recipe,
+                n_train=len(self.train),
+                n_validation=len(self.validation),
+                n_weights=self.model.count_params(),
+                n_steps=len(self.stream),
+                baseline=baseline,
+                n_devices=len(self.devices),
+                epoch=at.epoch,
+                step=at.step,
+            )
+        )
+        events = EventLog(self.folder.events_path) if self.options.tensorboard else None
+        try:
+            while not at.is_over(self.recipe):
+                with self.devices.training(self.model):
+                    self._train_epoch()
+                record = self._end_epoch()
+                if events:
+                    events.write(record)
+        finally:
+            self.stream.close()
+            if events:
+                events.close()
+        result = {
+            "best_epoch": at.best_epoch + 1,
+            "epochs": at.epoch,
+            "validation": at.history[at.best_epoch],
+            "baseline_macro_ap": baseline,
+        }
+        self.folder.finish(result)
+        return result
+
+    def _restore(self) -> Position:
+        saved = self.folder.load_state(self.record.digest, self._values())
+        if saved is None:
+            return Position()
+        position, values = saved
+        for variable, value in zip(self.variables, values, strict=True):
+            variable.assign(value)
+        self.stream.seek(position.epoch, position.step)
+        return position
+
+    def _values(self) -> list[NDArray[Any]]:
+        return [keras.ops.convert_to_numpy(variable) for variable in self.variables]
+
+    def _save(self) -> None:
+        self.folder.save_state(self.record.digest, self.position, self._values())
+
+    def _train_epoch(self) -> None:
+        """Train the steps of the epoch that are left."""
+        at = self.position
+        while at.step < len(self.stream):
+            start = time.perf_counter()
+            batch = self.stream.batch(at.epoch, at.step)
+            waited = time.perf_counter()
+            found = self.worker.train_on_batch(take_pixels(batch, self.card), batch["labels"], return_dict=True)
+            if not np.isfinite(found["loss"]):
+                raise RunError(
+                    f"{self.folder.path}: the loss is {found['loss']} in step {at.step + 1} of epoch {at.epoch + 1}; "
+                    "begin anew with a lower learning rate"
+                )
+            at.loss_sum += float(found["loss"])
+            at.step += 1
+            at.wait_s += waited - start
+            at.busy_s += time.perf_counter() - start
+            self.report(Stepped(at.epoch, at.step, at.loss_sum / at.step))
+            if at.step % self.options.checkpoint_steps == 0 and at.step < len(self.stream):
+                self._save()
+
+    def _end_epoch(self) -> dict[str, float]:
+        """Validate, keep the model if it is the best so far, and save where we are."""
+        at = self.position
+        probabilities = predict_selection(self.worker, self.card, self.validation, threads=self.options.threads)
+        scores = measure_ranking(self.truth, probabilities)
+        record = {
+            "epoch": at.epoch + 1,
+            "loss": at.loss_sum / at.step,
+            "val_loss": cross_entropy(self.truth, probabilities),
+            "val_macro_ap": scores["macro"]["average_precision"],
+            "val_micro_ap": scores["micro"]["average_precision"],
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            "patches_per_s": at.step * len(self.train) // len(self.stream) / at.busy_s,
+            "data_wait_share": at.wait_s / at.busy_s,
+        }
+        is_best = record["val_macro_ap"] > at.best_score
+        if is_best:
+            at.best_epoch, at.best_score = at.epoch, record["val_macro_ap"]
+            save_model(self.model, self.folder.model_path)
+        at.history.append(record)
+        at.epoch, at.step, at.loss_sum, at.busy_s, at.wait_s = at.epoch + 1, 0, 0.0, 0.0, 0.0
+        self._save()
+        self.folder.write_log(at.history)
+        self.report(EpochEnded(record, is_best))
+        return record
+
+
+def _stream_options(recipe: Recipe, card: ModelCard, options: FitOptions) -> StreamOptions:
+    assert recipe.batch_size is not None
+    return StreamOptions(
+        bands=card.band_names,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        order=recipe.order,
+        drop_last=True,  # a few patches left over would spoil the batch normalisation; each epoch leaves out others
+        threads=options.threads or count_threads(),
+    )
+
+
+def _compile(model: Any, recipe: Recipe, train: Selection, n_steps: int) -> None:
+    """Compile a model and make the variables of its optimizer."""
+    assert recipe.warmup_steps is not None
+    rate = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if recipe.warmup_steps else recipe.learning_rate,
+        decay_steps=recipe.epochs * n_steps - recipe.warmup_steps,
+        alpha=FINAL_RATE,
+        warmup_target=recipe.learning_rate if recipe.warmup_steps else None,
+        warmup_steps=recipe.warmup_steps,
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay)
+    model.compile(optimizer, _make_loss(recipe, train))
+    model.optimizer.build(model.trainable_variables)
+
+
+def _make_loss(recipe: Recipe, train: Selection) -> Any:
+    if recipe.loss == "focal":
+        return keras.losses.BinaryFocalCrossentropy(gamma=_FOCAL_GAMMA, from_logits=True)
+    fixed = recipe.fixed_pos_weight()
+    if fixed is not None:
+        return WeightedCrossEntropy([fixed] * len(train.classes))
+    present = train.labels.sum(0, dtype=np.float64)
+    weights = np.where(present > 0, (len(train) - present) / np.maximum(present, 1), 1.0)
+    return WeightedCrossEntropy(weights.tolist())
+
+
+def _make_deterministic() -> None:
+    """Make TensorFlow choose algorithms that always give the same; other backends have no such switch."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415 - other backends do without
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def _list_versions() -> dict[str, str]:
+    backend = keras.config.backend()
+    return {
+        "bigearthnet-store": version("bigearthnet-store"),
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": backend,
+        backend: sys.modules[backend].__version__,
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,50 @@
+"""What a training says while it runs. No framework."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trainer.run.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Started:
+    """The training begins, or goes on."""
+
+    recipe: Recipe
+    n_train: int
+    n_validation: int
+    n_weights: int
+    n_steps: int
+    """Of an epoch."""
+    baseline: float
+    """Macro average precision on validation of a constant prediction: the mean label frequency."""
+    n_devices: int
+    """Share each batch."""
+    epoch: int
+    step: int
+    """Where it begins: 0, 0 unless it goes on."""
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A step was trained."""
+
+    epoch: int
+    step: int
+    """Steps of the epoch done."""
+    loss: float
+    """Mean over these."""
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """An epoch was trained and validated."""
+
+    record: dict[str, float]
+    """What the log says of it."""
+    is_best: bool
+
+
+Report = Callable[[Started | Stepped | EpochEnded], None]
