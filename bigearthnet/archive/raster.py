@@ -128,7 +128,7 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic]) -
                 raise _UnexpectedRasterError(f"expected {expected} in a CRS with an EPSG code, found {source.crs}")
             source.read(1, out=out)
             return Georeference(epsg, transform.c, transform.f, transform.a, source.nodata)
-    except (RasterioError, ValueError, ArithmeticError, MemoryError) as error:  # it passes on what it trips over
+    except (RasterioError, ValueError, ArithmeticError, MemoryError) as error:  # rasterio lets others through
         raise _UnexpectedRasterError(
             f"expected {expected}, found {found.st_size:,} bytes that cannot be read as one ({error}); "
             "the file may be truncated, extract it again"

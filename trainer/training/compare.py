@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bigearthnet.errors import OptionError, RunError
+from bigearthnet.files import write_json, write_new
 from trainer.run.folder import RunFolder
 from trainer.run.recipe import Recipe
 from trainer.score.evaluate import evaluate
@@ -100,8 +100,9 @@ def compare(
         "command": options.command if options else "",
         **summarize(found),
     }
-    (Path(path) / "comparison.json").write_text(json.dumps(comparison, indent=2) + "\n")
-    plot_comparison(comparison, Path(path) / "comparison.png")
+    write_json(Path(path) / "comparison.json", comparison)
+    with write_new(Path(path) / "comparison.png", overwrite=True) as temporary:
+        plot_comparison(comparison, temporary)
     return comparison
 
 
