@@ -13,7 +13,7 @@ import click
 import pytest
 
 from converter.commands.cli import cli as converter_cli
-from converter.commands.display import suggest_commands
+from converter.commands.descriptions import suggest_commands
 from converter.conversion import ConvertOptions, convert
 from converter.sample import write_sample
 

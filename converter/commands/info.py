@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from bigearthnet.store.summary import describe_store
-from converter.commands.display import describe_info
+from converter.commands.descriptions import describe_info
 
 
 @click.command()

@@ -12,7 +12,8 @@ import click
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import VerificationError
 from bigearthnet.look.quantity import format_count
-from converter.commands.display import ProgressDisplay, describe_verification
+from converter.commands.descriptions import describe_verification
+from converter.commands.display import ProgressDisplay
 from converter.verify.verification import VerifyOptions, verify
 
 

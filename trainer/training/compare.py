@@ -17,8 +17,8 @@ from trainer.run.recipe import Recipe
 from trainer.score.evaluate import evaluate
 from trainer.score.predict import select_patches
 from trainer.source.store import Store
+from trainer.training.events import OnEvent
 from trainer.training.fit import FitOptions, fit
-from trainer.training.progress import Report
 
 METRICS: Final = {
     "macro AP": ("ranking", "macro", "average_precision"),
@@ -48,7 +48,7 @@ def compare(
     band_sets: Sequence[str],
     n_seeds: int,
     options: FitOptions | None = None,
-    report: Report = lambda _: None,
+    on_event: OnEvent = lambda _: None,
     announce: Callable[[Member], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train and measure on the test split every band set with every seed, and compare them.
@@ -62,7 +62,7 @@ def compare(
         band_sets: At least two, as in `Recipe.bands`; the first is what the others are compared with.
         n_seeds: At least two.
         options: How to work.
-        report: Gets the events of every training.
+        on_event: Gets the events of every training.
         announce: Called before each training.
 
     Returns:
@@ -88,7 +88,7 @@ def compare(
         announce(Member(member.bands, member.seed, number, len(members)))
         folder = RunFolder(Path(path) / member.bands / str(member.seed))
         if folder.read_result() is None:
-            fit(store, folder.path, member, options, report)
+            fit(store, folder.path, member, options, on_event)
         else:
             _check_member(folder, member)
         found[member.bands].append(evaluate(store, folder.path, threads=options.threads if options else None))
