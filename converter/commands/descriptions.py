@@ -61,27 +61,27 @@ def _shorten(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def describe_verification(found: Verification) -> str:
+def describe_verification(verification: Verification) -> str:
     """Describe what a verification found, fault by fault."""
-    faults = [f"Fault     {fault}" for fault in found.faults]
-    compared = f", {found.n_compared:,} of them against the archive" if found.n_compared else ""
+    faults = [f"Fault     {fault}" for fault in verification.faults]
+    compared = f", {verification.n_compared:,} of them against the archive" if verification.n_compared else ""
     verdict = format_count(len(faults), "fault") if faults else "no fault"
     return "\n".join(
         [
             *faults,
-            f"Verified  {format_count(found.n_patches, 'patch')}{compared}, "
-            f"in {format_seconds(found.seconds)}: {verdict}",
+            f"Verified  {format_count(verification.n_patches, 'patch')}{compared}, "
+            f"in {format_seconds(verification.seconds)}: {verdict}",
         ]
     )
 
 
-def describe_info(found: dict[str, Any]) -> str:
+def describe_info(description: dict[str, Any]) -> str:
     """Describe a store from what `describe_store` found."""
-    attributes, counts, arrays = found["attributes"], found["counts"], found["arrays"]
+    attributes, counts, arrays = description["attributes"], description["counts"], description["arrays"]
     raw_bytes, stored_bytes = (sum(array[key] for array in arrays) for key in ("raw_bytes", "stored_bytes"))
     reconciled, options = attributes["counts"], attributes["options"]
     lines = [
-        f"Store     {found['store']}",
+        f"Store     {description['store']}",
         f"Data      {attributes['dataset']}, {attributes['license']}; format {attributes['format_version']}, "
         f"written by converter {attributes['converter_version']}",
         f"Patches   {reconciled['found']:,} found = {reconciled['converted']:,} converted "

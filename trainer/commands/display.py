@@ -63,11 +63,12 @@ class FitDisplay:
 
     def _show_epoch(self, event: EpochEnded) -> None:
         self._close_bar()
-        found = event.record
+        record = event.record
         click.echo(
-            f"Epoch {found['epoch']:.0f}/{self._n_epochs}  loss {found['loss']:.4f}  val_loss {found['val_loss']:.4f}  "
-            f"val_macro_ap {found['val_macro_ap']:.4f}{' *' if event.is_best else '  '}  "
-            f"{found['patches_per_s']:,.0f} patches/s, {found['data_wait_share']:.1%} waiting for data",
+            f"Epoch {record['epoch']:.0f}/{self._n_epochs}  loss {record['loss']:.4f}  "
+            f"val_loss {record['val_loss']:.4f}  val_macro_ap {record['val_macro_ap']:.4f}"
+            f"{' *' if event.is_best else '  '}  "
+            f"{record['patches_per_s']:,.0f} patches/s, {record['data_wait_share']:.1%} waiting for data",
             err=True,
         )
 

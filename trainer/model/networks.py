@@ -42,8 +42,8 @@ class ModelCard:
 
 def list_networks() -> dict[str, Callable[..., Any]]:
     """List the networks of `keras.applications` by name."""
-    found = {name: getattr(keras.applications, name) for name in dir(keras.applications)}
-    return {name: network for name, network in found.items() if name[0].isupper() and callable(network)}
+    networks = {name: getattr(keras.applications, name) for name in dir(keras.applications)}
+    return {name: network for name, network in networks.items() if name[0].isupper() and callable(network)}
 
 
 def build_model(

@@ -175,17 +175,17 @@ class RunFolder:
         try:
             with np.load(self._state_path) as saved:
                 note = json.loads(str(saved["note"]))
-                found = [saved[name] for name in sorted(set(saved.files) - {"note"})]
+                values = [saved[name] for name in sorted(set(saved.files) - {"note"})]
             owner, position = note["run"], Position(**note["position"])
         except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise RunError(f"{self._state_path}: damaged ({error}); remove it to begin again") from error
-        shapes, expected = [value.shape for value in found], [value.shape for value in variables]
+        shapes, expected = [value.shape for value in values], [value.shape for value in variables]
         if owner != digest or shapes != expected:
             raise RunError(
                 f"{self._state_path}: belongs to another training or model ({owner}, {len(shapes)} variables) than "
                 f"this one ({digest}, {len(expected)}); remove it to begin again"
             )
-        return position, found
+        return position, values
 
     def write_log(self, history: Sequence[Mapping[str, float]]) -> None:
         """Write the log anew, so that a training that was killed and went on has each epoch once."""

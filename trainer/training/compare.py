@@ -83,7 +83,7 @@ def compare(
             select_patches(store, split, recipe.labels, arrays)
     seeds = [recipe.seed + number for number in range(n_seeds)]
     members = [replace(recipe, bands=bands, seed=seed) for seed in seeds for bands in band_sets]
-    found: dict[str, list[dict[str, Any]]] = {bands: [] for bands in band_sets}
+    evaluations: dict[str, list[dict[str, Any]]] = {bands: [] for bands in band_sets}
     for number, member in enumerate(members, 1):
         announce(Member(member.bands, member.seed, number, len(members)))
         folder = RunFolder(Path(path) / member.bands / str(member.seed))
@@ -91,14 +91,14 @@ def compare(
             fit(store, folder.path, member, options, on_event)
         else:
             _check_member(folder, member)
-        found[member.bands].append(evaluate(store, folder.path, threads=options.threads if options else None))
+        evaluations[member.bands].append(evaluate(store, folder.path, threads=options.threads if options else None))
     comparison = {
         "store": store.name,
         "fingerprint": store.fingerprint,
         "split": "test",
         "seeds": seeds,
         "command": options.command if options else "",
-        **summarize(found),
+        **summarize(evaluations),
     }
     write_json(Path(path) / "comparison.json", comparison)
     with write_new(Path(path) / "comparison.png", overwrite=True) as temporary:
