@@ -10,10 +10,12 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from bigearthnet.errors import OptionError, RemoteError, StoreError
+from bigearthnet.files import write_durably
 
 _N_FETCHERS: Final = 4
 """Objects fetched ahead at a time; shards are tens of megabytes, so more would only share the same line."""
@@ -21,6 +23,12 @@ _N_FETCHERS: Final = 4
 _ABANDONED_S: Final = 3_600
 """A file under a temporary name that has not grown for so long was left by a process that died; others are not touched,
 since another process is fetching them."""
+
+_TAG: Final = "CACHEDIR.TAG"
+"""Marks a folder of kept objects, so that nothing else is ever removed; backups leave such folders out."""
+_TAG_TEXT: Final = b"""Signature: 8a477f597d28d172789f06887806bc55
+# Shards of a remote store, kept by bigearthnet-store. See https://bford.info/cachedir/
+"""
 
 _OPENINGS: Final = 10
 """Attempts to open what was just fetched, before other processes remove it again."""
@@ -84,8 +92,8 @@ class RemoteObjects:
 
     Args:
         url: Such as `s3://bucket/store` or `https://host/store`.
-        cache: Folder to keep objects in.
-        max_bytes: When objects take more than this, those used longest ago are removed.
+        cache: Folder to keep objects in; several stores may share it.
+        max_bytes: When the objects of all stores there take more than this, those used longest ago are removed.
         storage_options: What fsspec needs for this server: keys, endpoint and so on.
     """
 
@@ -102,7 +110,7 @@ class RemoteObjects:
         self.max_bytes: int | None = max_bytes
         self._limit = max_bytes
         self._root = root.rstrip("/")
-        self._cache = cache
+        self._folder = self._cache = cache
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
         self._asked: set[str] = set()
@@ -110,7 +118,10 @@ class RemoteObjects:
 
     def bind(self, fingerprint: str) -> None:
         """Name the content that the URL leads to, so that a store written anew never meets its old objects."""
-        self._cache /= fingerprint
+        self._cache = self._folder / fingerprint
+        tag = self._cache / _TAG
+        if not tag.exists():
+            write_durably(str(tag), [_TAG_TEXT])
 
     def read(self, key: str) -> bytes:
         """Read an object from the server."""
@@ -184,9 +195,10 @@ class RemoteObjects:
         self._make_room(kept)
 
     def _make_room(self, newest: Path) -> None:
-        """Remove the objects used longest ago until the rest fits; small ones that are no shards stay."""
+        """Remove the objects used longest ago, of any store, until the rest fits; small ones that are no shards stay."""
         found = []
-        for path in self._cache.glob("**/c/**/*"):
+        ours = [tag.parent for tag in self._folder.glob(f"*/{_TAG}") if tag.read_bytes() == _TAG_TEXT]
+        for path in chain.from_iterable(folder.glob("**/c/**/*") for folder in ours):
             with contextlib.suppress(FileNotFoundError):  # another process makes room too
                 status = path.stat()
                 fetching = path.name.startswith(".") and time.time() - status.st_mtime < _ABANDONED_S

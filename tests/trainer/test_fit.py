@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -142,6 +144,16 @@ def test_the_optimizer_and_the_random_draws_are_part_of_the_state(trained: Path,
     np.savez(state, **arrays)
     train(store, tmp_path / "run")
     assert _read_log(tmp_path / "run") != _read_log(trained)
+
+
+def test_the_rate_of_an_epoch_counts_the_patches_that_were_trained(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 60 patches, 7 batches of 8 are trained; by this clock a batch comes within a second and is trained in one."""
+    monkeypatch.setattr("trainer.training.fit.time", SimpleNamespace(perf_counter=count().__next__))
+    result = train(store, tmp_path / "run", replace(RECIPE, epochs=1))
+    assert result["validation"]["patches_per_s"] == 8 / 2
+    assert result["validation"]["data_wait_share"] == 1 / 2
 
 
 def test_training_stops_when_validation_gets_no_better(store: Store, tmp_path: Path) -> None:

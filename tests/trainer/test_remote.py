@@ -108,6 +108,25 @@ def test_the_cache_stays_within_its_limit(
     assert len(_shards(requests)) > len(set(_shards(requests)))
 
 
+def test_stores_that_share_a_cache_stay_within_its_limit_and_nothing_else_goes(
+    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+) -> None:
+    """The oldest file of all is somebody's own store, which lies in the same folder."""
+    own = Path(shutil.copytree(stores["none"], tmp_path / "own"))
+    for path in own.rglob("*"):
+        os.utime(path, (0, 0))
+    limit = 3_000_000
+    for codec in ("lz4", "zstd"):
+        url, _ = serve(stores[codec])
+        store = open_store(url, cache_dir=tmp_path, cache_bytes=limit)
+        _assert_same_batches(store, open_store(stores[codec]), order="window", window=1)
+    files = {path for path in tmp_path.glob("**/c/**/*") if path.is_file()}
+    kept = {path for path in files if own not in path.parents}
+    assert 0 < sum(path.stat().st_size for path in kept) <= limit
+    assert len({path.relative_to(tmp_path).parts[0] for path in kept}) == 1  # the first store's are the oldest
+    _assert_same_batches(open_store(own), open_store(stores["none"]))
+
+
 def test_two_processes_may_share_a_cache(
     stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
 ) -> None:
@@ -134,7 +153,8 @@ def test_what_another_process_is_fetching_is_not_removed_to_make_room(
 ) -> None:
     url, _ = serve(stores["lz4"])
     objects = RemoteObjects(url, tmp_path, 1, {})
-    folder = tmp_path / "images.zarr/s2_10m/c/7"
+    objects.bind("content")
+    folder = tmp_path / "content/images.zarr/s2_10m/c/7"
     folder.mkdir(parents=True)
     fetching, abandoned = folder / ".0.fetching", folder / ".0.abandoned"
     for path in (fetching, abandoned):

@@ -238,8 +238,8 @@ def open_store(
 
     Args:
         location: Its folder, or a URL such as `s3://bucket/store` or `https://host/store`.
-        cache_dir: Where whole shards of a remote store are kept; several processes may share it.
-        cache_bytes: How much is kept; shards used longest ago go first.
+        cache_dir: Where whole shards of remote stores are kept; several stores and processes may share it.
+        cache_bytes: How much is kept there, of all stores together; shards used longest ago go first.
         storage_options: Passed to fsspec: keys, endpoint and so on.
 
     Raises:

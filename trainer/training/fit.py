@@ -216,7 +216,7 @@ class _Training:
             "val_macro_ap": scores["macro"]["average_precision"],
             "val_micro_ap": scores["micro"]["average_precision"],
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-            "patches_per_s": at.step * len(self.train) // len(self.stream) / at.busy_s,
+            "patches_per_s": at.step * self.stream.options.batch_size / at.busy_s,
             "data_wait_share": at.wait_s / at.busy_s,
         }
         is_best = record["val_macro_ap"] > at.best_score

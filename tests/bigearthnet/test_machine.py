@@ -1,0 +1,112 @@
+"""Cores that may be used, as the scheduler and the control groups say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bigearthnet import machine
+from bigearthnet.machine import count_cores
+from tests.conftest import SmallArchive
+
+on_linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this platform binds no process to cores")
+
+_ON_ONE_CORE = (
+    "import os, runpy, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); sys.argv.pop(0); "
+    "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+"""What `taskset -c 0 python -m ...` does."""
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for control groups, on a machine of 64 cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(machine, "_MEMBERSHIPS", tmp_path / "memberships")
+    return tmp_path / "groups"
+
+
+def _join(groups: Path, membership: str, limits: dict[str, str]) -> None:
+    """Make the process a member of a group, and limit some groups."""
+    (groups.parent / "memberships").write_text(membership)
+    for file, limit in limits.items():
+        (groups / file).parent.mkdir(parents=True, exist_ok=True)
+        (groups / file).write_text(limit)
+
+
+@on_linux
+def test_a_process_on_one_core_counts_one() -> None:
+    code = (
+        "import os; from bigearthnet.machine import count_cores; found = [count_cores()]; "
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(*found, count_cores())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == [str(count_cores()), "1"]
+
+
+@on_linux
+def test_a_conversion_on_one_core_starts_one_worker(small: SmallArchive, tmp_path: Path) -> None:
+    command = ["converter", "convert", small.archive.root, tmp_path / "store", "--lists", small.lists]
+    found = subprocess.run([sys.executable, "-c", _ON_ONE_CORE, *command], capture_output=True, text=True, check=True)
+    assert "\n1 worker, ready" in found.stderr
+
+
+@on_linux
+def test_a_stream_on_one_core_has_one_thread(store: Path) -> None:
+    command = ["trainer", "bench", store, "--seconds", "0.1", "--json"]
+    found = subprocess.run([sys.executable, "-c", _ON_ONE_CORE, *command], capture_output=True, text=True, check=True)
+    assert json.loads(found.stdout)["options"]["threads"] == 1
+
+
+def test_without_limits_all_cores_of_the_affinity_count(groups: Path) -> None:
+    assert count_cores() == 64  # there are no control groups
+    _join(groups, "0::/\n", {})
+    assert count_cores() == 64
+    _join(groups, "0::/user/task\n", {"user/task/cpu.max": "max 100000\n", "user/cpu.max": "max 100000\n"})
+    assert count_cores() == 64
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "n_cores"),
+    [
+        ("0::/user/task\n", {"user/task/cpu.max": "300000 100000\n"}, 3),
+        ("0::/user/task\n", {"user/task/cpu.max": "250000 100000\n"}, 3),  # a part of a core is one to work on
+        ("0::/user/task\n", {"user/task/cpu.max": "1000 100000\n"}, 1),
+        ("0::/user/task\n", {"user/task/cpu.max": "max 100000\n", "user/cpu.max": "200000 100000\n"}, 2),
+        ("0::/user/task\n", {"user/task/cpu.max": "200000 100000\n", "user/cpu.max": "500000 100000\n"}, 2),
+        ("0::/user/task\n", {"user/task/cpu.max": "9900000 100000\n"}, 64),
+        ("0::/\n", {"cpu.max": "400000 100000\n"}, 4),  # in a container
+        ("0::/host/path\n", {"cpu.max": "400000 100000\n"}, 4),  # in one that sees its path on the host
+    ],
+)
+def test_the_second_version_of_control_groups_limits(
+    groups: Path, membership: str, limits: dict[str, str], n_cores: int
+) -> None:
+    _join(groups, membership, limits)
+    assert count_cores() == n_cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "n_cores"), [("300000\n", 3), ("150000\n", 2), ("-1\n", 64)], ids=["three", "one and a half", "none"]
+)
+@pytest.mark.parametrize("path", ["docker/task", "."], ids=["on the host", "in a container"])
+def test_the_first_version_of_control_groups_limits(groups: Path, path: str, quota: str, n_cores: int) -> None:
+    membership = "5:memory:/docker/task\n4:cpu,cpuacct:/docker/task\n3:cpuset:/docker/task\n0::/\n"
+    limits = {f"cpu/{path}/cpu.cfs_quota_us": quota, f"cpu/{path}/cpu.cfs_period_us": "100000\n"}
+    _join(groups, membership, limits)
+    _join(groups, membership, {"memory/docker/task/cpu.max": "100000 100000\n"})  # of no meaning there
+    assert count_cores() == n_cores
+
+
+def test_a_platform_without_affinity_counts_its_cores(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert count_cores() == 7
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert count_cores() == 1
