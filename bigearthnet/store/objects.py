@@ -195,7 +195,7 @@ class RemoteObjects:
         self._make_room(kept)
 
     def _make_room(self, newest: Path) -> None:
-        """Remove the objects used longest ago, of any store, until the rest fits; small ones that are no shards stay."""
+        """Remove the shards used longest ago, of any store, until the rest fits."""
         found = []
         ours = [tag.parent for tag in self._folder.glob(f"*/{_TAG}") if tag.read_bytes() == _TAG_TEXT]
         for path in chain.from_iterable(folder.glob("**/c/**/*") for folder in ours):
