@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -15,6 +18,9 @@ from bigearthnet.errors import EXIT_INTERRUPTED, BigEarthNetError
 
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
+_INTERRUPTED: Final = "Interrupted."
+_QUERY_INTERRUPTED: Final = "Query interrupted"
+"""What DuckDB makes of a KeyboardInterrupt, in a RuntimeError."""
 
 OnAdvance = Callable[[int, int], None]
 """Called with how many patches are done, and how many there are."""
@@ -52,7 +58,8 @@ class Commands(click.Group):
         """Import a command."""
         if cmd_name not in self._names:
             return None
-        command: click.Command = import_module(f"{self._package}.{cmd_name}").command
+        with end_on_interrupt():
+            command: click.Command = import_module(f"{self._package}.{cmd_name}").command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -61,6 +68,28 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BigEarthNetError as error:
             raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def end_on_interrupt() -> Iterator[None]:
+    """Let Ctrl-C end the process at once, for the time of imports before any work has begun.
+
+    Extension modules that are interrupted while they are imported go on as if nothing had happened, or abort.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # whoever ignores or handles Ctrl-C does so here too
+        return
+    signal.signal(signal.SIGINT, _end_at_once)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end_at_once(*_: object) -> NoReturn:
+    os.write(2, f"\n{_INTERRUPTED}\n".encode())
+    os._exit(EXIT_INTERRUPTED)
 
 
 def run_program(program: str) -> NoReturn:
@@ -73,12 +102,27 @@ def run_program(program: str) -> NoReturn:
         program: The module whose `cli` is the command line.
     """
     try:
-        status = import_module(program).cli(standalone_mode=False)
+        with end_on_interrupt():
+            cli = import_module(program).cli
+        status = cli(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt) as interrupt:
-        # click turns what interrupts a command into its own Abort.
-        click.echo(f"\n{str(interrupt.__cause__ or interrupt) or 'Interrupted.'}", err=True)
+    except (RuntimeError, KeyboardInterrupt) as interrupt:
+        # click turns what interrupts a command into its own Abort, a RuntimeError too.
+        if not isinstance(interrupt, click.Abort | KeyboardInterrupt) and str(interrupt) != _QUERY_INTERRUPTED:
+            raise
+        message = "" if str(interrupt) == _QUERY_INTERRUPTED else str(interrupt.__cause__ or interrupt)
+        click.echo(f"\n{message or _INTERRUPTED}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(status)
+
+
+def ben_convert() -> NoReturn:
+    """Run `ben-convert`."""
+    run_program("converter.commands.cli")
+
+
+def ben_train() -> NoReturn:
+    """Run `ben-train`, whose package takes long to import: Ctrl-C does no harm then."""
+    run_program("trainer.commands.cli")

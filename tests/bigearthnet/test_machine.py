@@ -23,6 +23,11 @@ _ON_ONE_CORE = (
 """What `taskset -c 0 python -m ...` does."""
 
 
+def _run_on_one_core(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", _ON_ONE_CORE, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for control groups, on a machine of 64 cores."""
@@ -46,22 +51,20 @@ def test_a_process_on_one_core_counts_one() -> None:
         "import os; from bigearthnet.machine import count_cores; found = [count_cores()]; "
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); print(*found, count_cores())"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == [str(count_cores()), "1"]
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == [str(count_cores()), "1"]
 
 
 @on_linux
 def test_a_conversion_on_one_core_starts_one_worker(small: SmallArchive, tmp_path: Path) -> None:
-    command = ["converter", "convert", small.archive.root, tmp_path / "store", "--lists", small.lists]
-    found = subprocess.run([sys.executable, "-c", _ON_ONE_CORE, *command], capture_output=True, text=True, check=True)
-    assert "\n1 worker, ready" in found.stderr
+    ended = _run_on_one_core("converter", "convert", small.archive.root, tmp_path / "store", "--lists", small.lists)
+    assert "\n1 worker, ready" in ended.stderr
 
 
 @on_linux
 def test_a_stream_on_one_core_has_one_thread(store: Path) -> None:
-    command = ["trainer", "bench", store, "--seconds", "0.1", "--json"]
-    found = subprocess.run([sys.executable, "-c", _ON_ONE_CORE, *command], capture_output=True, text=True, check=True)
-    assert json.loads(found.stdout)["options"]["threads"] == 1
+    ended = _run_on_one_core("trainer", "bench", store, "--seconds", "0.1", "--json")
+    assert json.loads(ended.stdout)["options"]["threads"] == 1
 
 
 def test_without_limits_all_cores_of_the_affinity_count(groups: Path) -> None:

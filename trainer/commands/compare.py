@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 
-from trainer.commands.backend import quieten_backend
+from trainer.commands.backend import load_backend
 from trainer.commands.display import FitDisplay
 from trainer.commands.invocation import quote_command
 from trainer.commands.recipe import add_devices, add_recipe
@@ -52,9 +52,9 @@ def command(
       ben-train compare STORE OUT --bands rgb --bands s2 --bands s2+s1 --seeds 3
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     opened, chosen = open_store(store), Recipe(labels=int(labels), **recipe)
-    quieten_backend()
-    from trainer.training.compare import compare  # noqa: PLC0415
-    from trainer.training.fit import FitOptions  # noqa: PLC0415
+    with load_backend():
+        from trainer.training.compare import compare  # noqa: PLC0415
+        from trainer.training.fit import FitOptions  # noqa: PLC0415
 
     options = FitOptions(threads=threads, devices=devices, command=quote_command())
     with FitDisplay() as display:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from trainer.commands.backend import quieten_backend
+from trainer.commands.backend import load_backend
 from trainer.run.folder import RunFolder, locate_evaluation
 from trainer.source.store import open_store
 
@@ -33,9 +33,9 @@ def command(run: Path, *, split: str, store: str | None, threads: int | None, as
       ben-train evaluate RUN --split test
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     opened = open_store(store or RunFolder(run).read_record().store)
-    quieten_backend()
-    from trainer.report import write_report  # noqa: PLC0415
-    from trainer.score.evaluate import evaluate  # noqa: PLC0415
+    with load_backend():
+        from trainer.report import write_report  # noqa: PLC0415
+        from trainer.score.evaluate import evaluate  # noqa: PLC0415
 
     with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
         evaluation = evaluate(opened, run, split, threads=threads, report=bar.update)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from trainer.commands.backend import quieten_backend
+from trainer.commands.backend import load_backend
 from trainer.run.folder import RunFolder
 
 
@@ -33,8 +33,8 @@ def command(model: Path, out: Path, *, form: Any, as_json: bool) -> None:
       ben-train export RUN classifier
       ben-train export RUN classifier.onnx
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    quieten_backend()
-    from trainer.model.export import export_model  # noqa: PLC0415
+    with load_backend():
+        from trainer.model.export import export_model  # noqa: PLC0415
 
     card = export_model(RunFolder(model).model_path if model.is_dir() else model, out, form)
     if as_json:

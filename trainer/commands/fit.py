@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from trainer.commands.backend import quieten_backend
+from trainer.commands.backend import load_backend
 from trainer.commands.display import FitDisplay
 from trainer.commands.invocation import quote_command
 from trainer.commands.recipe import add_devices, add_recipe
@@ -49,8 +49,8 @@ def command(
       ben-train fit STORE RUN --network ResNet50 --bands 10m,20m,s1
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     opened, chosen = open_store(store), Recipe(labels=int(labels), **recipe)
-    quieten_backend()
-    from trainer.training.fit import FitOptions, fit  # noqa: PLC0415
+    with load_backend():
+        from trainer.training.fit import FitOptions, fit  # noqa: PLC0415
 
     options = FitOptions(
         threads=threads,

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 from tqdm import tqdm
 
-from trainer.commands.backend import quieten_backend
+from trainer.commands.backend import load_backend
 from trainer.run.folder import RunFolder
 from trainer.score.predictions import Predictions, Scores, describe_patches
 from trainer.score.raw import ON_BAD, OnBad
@@ -73,8 +73,8 @@ def command(
         raise click.UsageError(f"{stores[0]} is a store: give it alone, or patch folders only")
     _check_options(context, _OF_FOLDERS if stores else _OF_STORES, "patch folders" if stores else "a store")
     opened = open_store(stores[0]) if stores else None
-    quieten_backend()
-    from trainer.score.predict import predict_raw, predict_store  # noqa: PLC0415
+    with load_backend():
+        from trainer.score.predict import predict_raw, predict_store  # noqa: PLC0415
 
     path = RunFolder(model).model_path if model.is_dir() else model
     found: Scores
