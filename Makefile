@@ -6,11 +6,12 @@ RAW ?= data/sample
 STORE ?= $(if $(filter data/sample,$(RAW)),data/sample-store,)
 RUN ?= data/run
 FUZZ_SECONDS ?= 60
+FULL ?= data/full
 ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info verify report train test test-faults test-js fuzz check format bench clean
+.PHONY: help setup convert info verify report train test test-faults test-full clean-full test-js fuzz check format bench clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -60,6 +61,14 @@ test: $(VENV)/.all ## Run all tests but the slow fault injections
 
 test-faults: $(VENV)/.all ## Kill, starve and deceive the converter, for real
 	$(BIN)/python -m pytest -m faults $(ARGS)
+
+test-full: $(VENV)/.all ## Run every command on all 590,326 patches, made of hard links in the folder FULL (6 GB)
+	BIGEARTHNET_FULL=$(FULL) $(BIN)/python -m pytest -m full tests/full $(ARGS); status=$$?; \
+	test ! -f $(FULL)/log.txt || cat $(FULL)/log.txt; exit $$status
+
+clean-full: ## Remove what test-full keeps in FULL
+	@test -n "$(FULL)"
+	rm -rf $(FULL)/archive $(FULL)/archive.partial $(FULL)/work $(FULL)/log.txt
 
 test-js: $(VENV)/.all ## Read stores from JavaScript, which needs npm's registry once; `make test` has it too
 	$(BIN)/python -m tests.js.packages
