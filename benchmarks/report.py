@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from bigearthnet.labels import LABELS_19
 from bigearthnet.names import N_PATCHES
-from bigearthnet.store.images import read_attributes
+from bigearthnet.store.manifest import read_attributes
 from converter.report import write_report
 from converter.report.census import take_census
 from converter.report.footprints import count_footprints

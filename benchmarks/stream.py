@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 from benchmarks.convert import clone_real_patches
 from bigearthnet.archive.lists import read_lists
 from trainer import Store, Stream, open_store
-from trainer.source.arrays import Check
+from trainer.source.read import Check
 from trainer.stream.order import order_items
 
 BATCH: Final = 128

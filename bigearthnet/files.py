@@ -47,15 +47,22 @@ def write_new(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
-def write_durably(path: str, parts: list[bytes]) -> int:
+def write_durably(path: str, parts: list[bytes], *, temporary_in: str | os.PathLike[str] | None = None) -> int:
     """Write a file under a temporary name, flush it to disk and rename it into place.
+
+    Args:
+        path: Where the file goes; its folder is made if needed.
+        parts: Its content.
+        temporary_in: Folder on the same file system for the temporary name, where what a killed process leaves does
+            no harm; that of the file if None.
 
     Returns:
         Bytes written.
     """
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"  # not the process id: two hosts may share a folder and a number
+    # Not the process id: two hosts may share a folder and a number.
+    temporary = f"{os.path.join(temporary_in or folder, os.path.basename(path))}.{secrets.token_hex(4)}.tmp"
     try:
         with open(temporary, "wb", buffering=0) as file:
             n_bytes = _write_all(file.fileno(), parts)

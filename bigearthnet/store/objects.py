@@ -50,6 +50,14 @@ class Objects(Protocol):
         """Start to bring objects near that will be asked for soon."""
         ...
 
+    def bind(self, fingerprint: str) -> None:
+        """Name the content of the store, so that one written anew never meets objects that were kept of the old one."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Remove the kept copy of an object, if there is one."""
+        ...
+
 
 class LocalObjects:
     """A store in a folder."""
@@ -74,6 +82,12 @@ class LocalObjects:
 
     def fetch_ahead(self, keys: Iterable[str]) -> None:
         """Do nothing: the objects are here."""
+
+    def bind(self, fingerprint: str) -> None:
+        """Do nothing: no copies are kept."""
+
+    def forget(self, key: str) -> None:
+        """Do nothing: no copies are kept."""
 
 
 class RemoteObjects:
@@ -109,8 +123,12 @@ class RemoteObjects:
         self._fetchers: ThreadPoolExecutor | None = None
 
     def bind(self, fingerprint: str) -> None:
-        """Name the content that the URL leads to, so that a store written anew never meets its old objects."""
+        """Name the content that the URL leads to: its objects are kept in a folder of that name."""
         self._cache /= fingerprint
+
+    def forget(self, key: str) -> None:
+        """Remove the kept copy of an object, if there is one."""
+        (self._cache / key).unlink(missing_ok=True)
 
     def read(self, key: str) -> bytes:
         """Read an object from the server."""

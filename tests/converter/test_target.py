@@ -30,6 +30,7 @@ def make_finished(store: Path) -> Path:
     (store / "images.zarr").mkdir(parents=True)
     (store / "images.zarr" / "zarr.json").write_text("{}")
     (store / "patches.parquet").write_text("table")
+    (store / "manifest.json").write_text("{}")
     return store
 
 
@@ -139,7 +140,7 @@ def test_a_damaged_record_of_the_plan_is_refused(content: str, tmp_path: Path) -
         pass
 
 
-def test_overwriting_removes_everything_of_a_store_the_table_first(
+def test_overwriting_removes_everything_of_a_store_the_manifest_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with claim(tmp_path) as receipts:
@@ -150,7 +151,7 @@ def test_overwriting_removes_everything_of_a_store_the_table_first(
     real_rmtree = shutil.rmtree
 
     def rmtree(path: Any, *args: Any, **kwargs: Any) -> None:
-        assert not (tmp_path / "patches.parquet").exists()
+        assert not (tmp_path / "manifest.json").exists()
         real_rmtree(path, *args, **kwargs)
 
     monkeypatch.setattr(shutil, "rmtree", rmtree)
@@ -218,4 +219,4 @@ def test_releasing_leaves_nothing_but_the_store(tmp_path: Path) -> None:
         receipts.mkdir()
         make_finished(tmp_path)
         release_target(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.zarr", "patches.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*("images.zarr", "manifest.json", "patches.parquet")]

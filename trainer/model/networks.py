@@ -12,9 +12,9 @@ from typing import Any, Final
 import keras
 
 from bigearthnet.errors import OptionError, RunError
+from bigearthnet.store.arrays import ArrayInfo
 from trainer.model.layers import ClassLogits, DropFeatures, RandomSymmetry, StandardizeBands
 from trainer.run.recipe import SMALL, Recipe
-from trainer.source.arrays import ArrayInfo
 
 _SMALL_FILTERS: Final = (32, 64, 128)
 _SMALL_MOMENTUM: Final = 0.9
