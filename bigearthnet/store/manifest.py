@@ -10,9 +10,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bigearthnet.errors import StoreError
 from bigearthnet.store.layout import CROISSANT, FORMAT_NAME, FORMAT_VERSION, IMAGES, MANIFEST, REJECTS, TABLE
@@ -24,17 +24,15 @@ GROUP: Final = f"{IMAGES}/zarr.json"
 _PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 """A plain relative path: no part is empty, hidden, `.` or `..`."""
 
+_HEXADECIMAL: Final = re.compile("[0-9a-f]*")
 
-@dataclass(frozen=True)
-class Entry:
-    """What a file of a store must be."""
+
+class Entry(NamedTuple):
+    """What a file of a store must be; in the JSON a list of the same two."""
 
     n_bytes: int
     checksum: str
     """Of a shard, the hash of its chunks' checksums (`hash_chunks`); of any other file, the SHA-256 of its bytes."""
-
-    def __post_init__(self) -> None:
-        _check_count(self.n_bytes)
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,7 @@ class Manifest:
             for path, entry in entries.items():
                 if not _PATH.fullmatch(path):
                     raise ValueError(f"expected a relative path inside the store, found {path!r}")
+                _check_count(entry.n_bytes)
                 _check_hash(entry.checksum, length)
         if missing := {GROUP, TABLE} - self.files.keys():
             raise ValueError(f"expected {', '.join(sorted(missing))} among the files")
@@ -69,7 +68,7 @@ def _check_count(n: int) -> None:
 
 
 def _check_hash(text: str, length: int) -> None:
-    if not re.fullmatch(f"[0-9a-f]{{{length}}}", text):
+    if len(text) != length or not _HEXADECIMAL.fullmatch(text):
         raise ValueError(f"expected a hash of {length} hexadecimal digits, found {text!r}")
 
 
@@ -94,8 +93,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
         "format_version": FORMAT_VERSION,
         "fingerprint": manifest.fingerprint,
         "counts": dict(manifest.counts),
-        "files": {path: astuple(entry) for path, entry in manifest.files.items()},
-        "shards": {path: astuple(entry) for path, entry in manifest.shards.items()},
+        "files": dict(manifest.files),
+        "shards": dict(manifest.shards),
     }
     return _encode(content | {"checksum": _hash(content)})
 

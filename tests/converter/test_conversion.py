@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
+from bigearthnet.archive.records import Reject
 from bigearthnet.errors import OptionError, OutputError, SourceError, StoreError
 from converter.conversion import ConvertOptions, Summary, convert
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
+from converter.finish import write_rejects
 from tests.archives import ARRAYS, Archive, read_files, write_lists
 from tests.conftest import SHARD_SIZE, SmallArchive
 
@@ -367,6 +369,22 @@ def test_skipping_bad_patches_leaves_a_dense_store_that_accounts_for_all(
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [
         *("croissant.json", "images.zarr", "manifest.json", "patches.parquet", "rejected.parquet")
     ]
+
+
+def test_the_list_of_rejected_patches_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".progress").mkdir()
+    write_rejects(tmp_path, [Reject("patch", "file", "why")])
+    before = (tmp_path / "rejected.parquet").read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_rejects(tmp_path, [Reject("patch", "file", "why"), Reject("another", "file", "why")])
+    assert read_files(tmp_path) == {"rejected.parquet": before}
 
 
 def test_a_store_that_skipped_bad_patches_is_the_same_however_it_came_about(

@@ -86,6 +86,19 @@ def test_a_finished_store_is_refused_unless_it_may_be_replaced(tmp_path: Path) -
     check_target(tmp_path, overwrite=True)
 
 
+def test_a_store_of_format_1_is_refused_and_replaced_whole_if_it_may_be(tmp_path: Path) -> None:
+    """It has a table and no manifest; of its Zarr metadata nothing may be left in an unfinished store."""
+    make_finished(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(
+        StoreError, match=r"a store without manifest\.json, of an earlier format or damaged, is already"
+    ):
+        check_target(tmp_path, overwrite=False)
+    check_target(tmp_path, overwrite=True)
+    with claim(tmp_path, overwrite=True):
+        assert [path.name for path in tmp_path.iterdir()] == [".progress"]
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = tmp_path / "file" / "store"

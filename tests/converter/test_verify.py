@@ -14,6 +14,8 @@ import pytest
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError, SourceError, StoreError
 from bigearthnet.store import table
+from bigearthnet.store.manifest import read_manifest
+from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.table import read_rows
 from converter.events import Advanced, Event, Started
 from converter.verify.inspection import Fault
@@ -125,6 +127,16 @@ def test_a_shard_that_is_not_the_one_that_was_written_is_found(
     assert any(what in str(fault) for fault in faults)
 
 
+def test_shards_that_were_exchanged_are_named(copy: Path, scheduler: str) -> None:
+    one, other = (copy / f"images.zarr/s2_60m/c/{shard}/0/0/0" for shard in (1, 3))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    faults = [str(fault) for fault in look(copy, scheduler).faults]
+    for shard in (1, 3):
+        assert f"s2_60m, shard {shard}: its chunks are not those that were written" in faults
+
+
 def metadata_of(store: Path) -> list[str]:
     return sorted({*read_files(store)} - {*shards_of(store)} - {"patches.parquet"})
 
@@ -171,6 +183,18 @@ def test_hidden_files_that_a_desktop_leaves_are_no_fault(copy: Path, scheduler: 
     for folder in (copy, copy / "images.zarr", copy / "images.zarr" / "s2_10m"):
         (folder / ".DS_Store").write_bytes(b"\0")
     assert look(copy, scheduler).faults == []
+
+
+def test_files_that_no_conversion_wrote_are_named(copy: Path, scheduler: str) -> None:
+    (copy / "notes.txt").touch()
+    (copy / "images.zarr" / "s2_5m").mkdir()
+    (copy / "images.zarr" / "s2_5m" / "zarr.json").write_text("{}")
+    (copy / "images.zarr" / "s2_10m" / "c" / "6" / "0" / "0").mkdir(parents=True)
+    (copy / "images.zarr" / "s2_10m" / "c" / "6" / "0" / "0" / "0").write_bytes(b"pixels")
+    strangers = ["images.zarr/s2_10m/c/6/0/0/0", "images.zarr/s2_5m/zarr.json", "notes.txt"]
+    found = look(copy, scheduler)
+    assert [str(fault) for fault in found.faults] == [f"{name}: manifest.json does not list it" for name in strangers]
+    assert found.n_patches == 22
 
 
 # -- Lies that have all their checksums ------------------------------------------------------------------------------
@@ -252,6 +276,18 @@ def test_a_fingerprint_that_is_another_is_found(copy: Path, scheduler: str, forg
     faults = "\n".join(map(str, look(copy, scheduler).faults))
     assert "its fingerprint is not that of the images" in faults
     assert "the contents give" in faults
+
+
+def test_a_manifest_that_lies_is_found(copy: Path, scheduler: str) -> None:
+    shards = read_manifest(LocalObjects(copy)).shards
+    first, second, *rest = shards
+    lies = {first: shards[second], **{name: shards[name] for name in rest}}
+    seal_again(copy, fingerprint="0" * 32, counts={"found": 1}, shards=lies)
+    faults = [str(fault) for fault in look(copy, scheduler).faults]
+    assert f"manifest.json: fingerprint: {'0' * 32}, the images have {attributes_of(copy)['fingerprint']}" in faults
+    assert any(fault.startswith("manifest.json: counts: {'found': 1}, the images have") for fault in faults)
+    assert "manifest.json: expected 6 shards of each array, it lists others" in faults
+    assert "s2_10m, shard 0: its chunks are not those that were written" in faults
 
 
 def test_root_attributes_that_describe_nothing_are_an_error(copy: Path, scheduler: str, forge: Any) -> None:

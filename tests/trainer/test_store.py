@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,6 +131,31 @@ def test_an_unfinished_store_is_refused(copy_store: Callable[[str], Path], tmp_p
     (folder / "manifest.json").unlink()
     with pytest.raises(StoreError, match=r"expected a finished store \(manifest.json\), found an unfinished one"):
         open_store(folder)
+
+
+def test_a_flipped_bit_in_the_table_is_refused_on_opening(copy_store: Callable[[str], Path]) -> None:
+    """It might be one of a label, and the training would not notice."""
+    path = copy_store("lz4") / "patches.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"patches\.parquet: its bytes are not those that were written"):
+        open_store(path.parent)
+
+
+def test_a_table_of_another_store_is_refused(copy_store: Callable[[str], Path]) -> None:
+    folder = copy_store("lz4")
+    shutil.copy(copy_store("none") / "patches.parquet", folder)
+    with pytest.raises(StoreError, match=r"patches\.parquet: its bytes are not those that were written"):
+        open_store(folder)
+
+
+def test_a_store_of_format_1_says_that_it_must_be_converted_again(tmp_path: Path) -> None:
+    attributes: Any = {"format": "bigearthnet-store", "format_version": 1, "fingerprint": "0" * 32}
+    zarr.open_group(tmp_path / "images.zarr", mode="w", attributes=attributes)
+    (tmp_path / "patches.parquet").touch()
+    with pytest.raises(StoreError, match="found bigearthnet-store 1; convert the archive again"):
+        open_store(tmp_path)
 
 
 def test_classes_that_the_store_does_not_list_are_refused(copy_store: Callable[[str], Path]) -> None:
