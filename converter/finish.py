@@ -19,7 +19,7 @@ from bigearthnet.names import CITATIONS, LICENSE, N_PATCHES, SPLITS, TITLES
 from bigearthnet.store.croissant import describe_dataset
 from bigearthnet.store.images import remove_other_shards, write_metadata
 from bigearthnet.store.layout import CROISSANT, FORMAT_NAME, FORMAT_VERSION, MANIFEST, REJECTS, TABLE, Layout
-from bigearthnet.store.manifest import Entry, Manifest, encode_manifest, identify_file, list_files
+from bigearthnet.store.manifest import Entry, build_manifest, encode_manifest
 from bigearthnet.store.statistics import BandStatistics, merge_statistics
 from bigearthnet.store.table import Table, build_table, encode_rejects, encode_table, hash_table
 from converter.interrupts import hold_interrupts
@@ -68,10 +68,9 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
     place_file(store, TABLE, encode_table(table, fingerprint))
     write_rejects(store, rejects)
     place_file(store, CROISSANT, describe_dataset(store, plan.layout, attributes).encode())
-    names = list_files(store, shards)
-    flush_files(store, names)
-    files = {name: identify_file((store / name).read_bytes()) for name in names}
-    place_file(store, MANIFEST, encode_manifest(Manifest(fingerprint, attributes["counts"], files, shards)))
+    manifest = build_manifest(store, fingerprint, attributes["counts"], shards)
+    flush_files(store, manifest.files)
+    place_file(store, MANIFEST, encode_manifest(manifest))
     release_target(store)
 
 

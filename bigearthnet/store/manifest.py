@@ -77,13 +77,23 @@ def identify_file(content: bytes) -> Entry:
     return Entry(len(content), hashlib.sha256(content).hexdigest())
 
 
-def list_files(store: Path, shards: Mapping[str, Entry]) -> list[str]:
-    """List the files that a manifest names beside the shards, without hidden ones, which desktops leave behind."""
+def build_manifest(store: Path, fingerprint: str, counts: Mapping[str, int], shards: Mapping[str, Entry]) -> Manifest:
+    """Make the manifest of a store whose files are all there; hidden ones, which desktops leave behind, do not count.
+
+    Args:
+        store: The store's folder.
+        fingerprint: Identifies its content.
+        counts: Patches, as its root attributes have them.
+        shards: Every shard, in order.
+    """
     images = (path for path in sorted((store / IMAGES).rglob("*")) if path.is_file() and path.name[0] != ".")
-    names = [path.relative_to(store).as_posix() for path in images]
-    return [name for name in names if name not in shards] + [
-        name for name in (TABLE, REJECTS, CROISSANT) if (store / name).is_file()
-    ]
+    paths = [*images, store / TABLE, store / REJECTS, store / CROISSANT]
+    files = {
+        name: identify_file(path.read_bytes())
+        for path in paths
+        if (name := path.relative_to(store).as_posix()) not in shards and path.is_file()
+    }
+    return Manifest(fingerprint, counts, files, shards)
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
