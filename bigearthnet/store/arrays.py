@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,6 +88,8 @@ def describe_arrays(metadata: Mapping[str, Any]) -> tuple[ArrayInfo, ...]:
 
 
 def _describe_array(name: str, node: Mapping[str, Any]) -> ArrayInfo:
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):  # it becomes a path, and may be a stranger's
+        raise ValueError(f"expected a plain name of an array, found {name!r}")
     n_patches, *bands_axis, n_rows, n_columns = node["shape"]
     bands = tuple(node["attributes"]["bands"])
     if len(bands_axis) > 1 or len(bands) != sum(bands_axis or [1]):

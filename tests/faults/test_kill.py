@@ -85,7 +85,7 @@ def count(event, args):
         n_steps += 1
         if n_steps == last:
             os.kill(os.getpid(), signal.SIGKILL)
-from converter.commands.cli import main
+from converter.__main__ import main
 sys.argv[0] = "converter"
 sys.addaudithook(count)
 try:

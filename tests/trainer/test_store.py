@@ -102,11 +102,18 @@ def test_selections_are_told_apart(store: Store) -> None:
     assert store.select("train").digest == store.select("train", where="true").digest
 
 
+def _rename_array(root: dict[str, Any]) -> None:
+    """Shards of such an array would lie outside of the store, and of the cache of a remote one."""
+    arrays = root["consolidated_metadata"]["metadata"]
+    arrays["../../s2_10m"] = arrays.pop("s2_10m")
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
         (lambda root: root.pop("consolidated_metadata"), "consolidated_metadata"),
         (lambda root: root["attributes"].pop("labels_19"), "labels_19"),
+        (_rename_array, r"expected a plain name of an array, found '\.\./\.\./s2_10m'"),
         (lambda root: root["consolidated_metadata"]["metadata"]["s2_10m"]["shape"].__setitem__(0, 3), "same number"),
         (lambda root: root["consolidated_metadata"]["metadata"]["s2_10m"]["shape"].__setitem__(1, 3), "s2_10m"),
     ],
