@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from bigearthnet.errors import StoreError
+from bigearthnet.store.arrays import ArrayInfo, describe_arrays
 from bigearthnet.store.layout import CROISSANT, FORMAT_NAME, FORMAT_VERSION, IMAGES, MANIFEST, REJECTS, TABLE
 from bigearthnet.store.objects import LocalObjects, Objects
 
@@ -200,11 +201,11 @@ def read_file(objects: Objects, manifest: Manifest, path: str) -> bytes:
     return content
 
 
-def open_metadata(objects: Objects) -> tuple[Manifest, dict[str, Any]]:
+def open_images(objects: Objects) -> tuple[Manifest, dict[str, Any], tuple[ArrayInfo, ...]]:
     """Open a finished store: make sure that table and metadata are those that were written.
 
     Returns:
-        Its manifest, and the Zarr metadata of the images.
+        Its manifest, the root attributes, and the arrays of pixels.
 
     Raises:
         StoreError: There is no finished store of a format that this version reads, or it is damaged.
@@ -213,13 +214,13 @@ def open_metadata(objects: Objects) -> tuple[Manifest, dict[str, Any]]:
     objects.bind(manifest.fingerprint)
     read_file(objects, manifest, TABLE)
     try:
-        metadata: dict[str, Any] = json.loads(read_file(objects, manifest, GROUP))
-        return manifest, metadata | {"attributes": dict(metadata["attributes"])}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StoreError(f"{objects.name}/{GROUP}: expected the metadata of a Zarr group ({error!r})") from error
+        metadata = json.loads(read_file(objects, manifest, GROUP))
+        return manifest, dict(metadata["attributes"]), describe_arrays(metadata)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(f"{objects.name}/{GROUP}: does not describe a store ({error!r}); copy it again") from error
 
 
 def read_attributes(store: Path) -> dict[str, Any]:
-    """Read the root attributes of a finished store in a folder; see `open_metadata`."""
-    attributes: dict[str, Any] = open_metadata(LocalObjects(store))[1]["attributes"]
+    """Read the root attributes of a finished store in a folder; see `open_images`."""
+    _, attributes, _ = open_images(LocalObjects(store))
     return attributes

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bigearthnet.errors import StoreError
-from bigearthnet.store.arrays import describe_arrays
-from bigearthnet.store.manifest import open_metadata
+from bigearthnet.store.manifest import open_images
 from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.table import count_values
 
@@ -41,7 +40,7 @@ def describe_parts(store: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     Raises:
         StoreError: There is no finished store, or it is not the one that was written.
     """
-    manifest, metadata = open_metadata(LocalObjects(store))
+    manifest, attributes, infos = open_images(LocalObjects(store))
     if missing := [path for path in manifest.shards if not (store / path).is_file()]:
         raise StoreError(
             f"{store}: expected {len(manifest.shards):,} shards, {len(missing):,} of them are missing, such as "
@@ -59,6 +58,6 @@ def describe_parts(store: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 entry.n_bytes for path, entry in manifest.shards.items() if path.startswith(f"{info.key}/")
             ),
         }
-        for info in sorted(describe_arrays(metadata), key=lambda info: info.name)
+        for info in sorted(infos, key=lambda info: info.name)
     ]
-    return metadata["attributes"], arrays
+    return attributes, arrays

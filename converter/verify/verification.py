@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,17 +14,10 @@ from bigearthnet.archive.patch import PatchReader, ReaderName
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError
 from bigearthnet.labels import LABELS_19, LABELS_43, to_labels_19
-from bigearthnet.store.arrays import describe_arrays
+from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.images import read_coordinates, read_layout
 from bigearthnet.store.layout import IMAGES, MANIFEST, TABLE, Layout, name_shard
-from bigearthnet.store.manifest import (
-    Entry,
-    Manifest,
-    decode_manifest,
-    identify_file,
-    open_metadata,
-    read_manifest,
-)
+from bigearthnet.store.manifest import Entry, Manifest, decode_manifest, identify_file, open_images, read_manifest
 from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.statistics import merge_statistics
 from bigearthnet.store.table import PATCH_COLUMNS, count_rejects, read_fingerprint, read_rows, read_table
@@ -110,13 +103,12 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
         damaged = list(_check_files(store, read_manifest(objects)))
     if damaged:
         return Verification(store, faults=damaged, seconds=time.perf_counter() - start)
-    manifest, metadata = open_metadata(objects)
-    attributes = metadata["attributes"]
+    manifest, attributes, arrays = open_images(objects)
     layout = read_layout(store, attributes)
     rows = read_rows(store)
     found = Verification(store, len(rows))
     found.faults += _check_listing(store, layout, manifest, len(rows))
-    found.faults += _check_arrays(metadata, layout, len(rows))
+    found.faults += _check_arrays(arrays, layout, len(rows))
     found.faults += _check_table(store, attributes, manifest, rows)
     found.faults += _check_labels(attributes, rows)
     archive = _open_archive(options, layout, on_event)
@@ -149,7 +141,7 @@ def _check_listing(store: Path, layout: Layout, manifest: Manifest, n_patches: i
     known = {MANIFEST, *manifest.files, *manifest.shards}
     for path in sorted(store.rglob("*")):
         name = path.relative_to(store).as_posix()
-        if path.is_file() and name not in known and not f"/{name}".count("/."):
+        if path.is_file() and name not in known and "/." not in f"/{name}":
             yield Fault(name, None, None, f"{MANIFEST} does not list it")
 
 
@@ -176,9 +168,9 @@ def _open_archive(options: VerifyOptions, layout: Layout, on_event: OnEvent) -> 
     )
 
 
-def _check_arrays(metadata: Mapping[str, Any], layout: Layout, n_patches: int) -> Iterator[Fault]:
+def _check_arrays(arrays: Sequence[ArrayInfo], layout: Layout, n_patches: int) -> Iterator[Fault]:
     """Hold the arrays' own description against what they must be."""
-    described = {array.name: array for array in describe_arrays(metadata)}
+    described = {array.name: array for array in arrays}
     for group in layout.groups:
         array = described.pop(group.name, None)
         expected = ((n_patches, *group.stored_shape), group.dtype, group.bands, ("patch", *group.dimensions))
@@ -194,9 +186,9 @@ def _check_table(
     store: Path, attributes: dict[str, Any], manifest: Manifest, rows: Sequence[dict[str, Any]]
 ) -> Iterator[Fault]:
     """Hold the table and the manifest against the coordinates and the root attributes."""
-    for name, of_images in (("fingerprint", manifest.fingerprint), ("counts", manifest.counts)):
-        if attributes[name] != of_images:
-            yield Fault(MANIFEST, None, None, f"{name}: {of_images}, the images have {attributes[name]}")
+    for name, listed in (("fingerprint", manifest.fingerprint), ("counts", manifest.counts)):
+        if attributes[name] != listed:
+            yield Fault(MANIFEST, None, None, f"{name}: {listed}, the images have {attributes[name]}")
     counts, n_rejected = attributes["counts"], count_rejects(store)
     reconciled = {"converted": len(rows), "rejected": n_rejected, "found": len(rows) + n_rejected}
     for name, n in reconciled.items():

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, SelectionError, StoreError
-from bigearthnet.store.arrays import ArrayInfo, describe_arrays
+from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.layout import TABLE
-from bigearthnet.store.manifest import GROUP, open_metadata
+from bigearthnet.store.manifest import GROUP, open_images
 from bigearthnet.store.objects import Objects, locate_objects
 from bigearthnet.store.statistics import BandSummary
 from trainer.source.read import ArrayReader, Check, MappedShards, ShardReader, TensorStoreReader
@@ -241,10 +241,8 @@ def open_store(
     """
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     objects = locate_objects(location, cache, cache_bytes, storage_options or {})
-    manifest, metadata = open_metadata(objects)
-    attributes = metadata["attributes"]
+    manifest, attributes, arrays = open_images(objects)
     try:
-        arrays = describe_arrays(metadata)
         counts = {info.n_patches for info in arrays}
         if len(counts) != 1:
             raise ValueError(f"expected arrays of the same number of patches, found {sorted(counts)}")
