@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 
 from bigearthnet.labels import LABELS_19
 from bigearthnet.names import N_PATCHES
-from bigearthnet.store.images import read_attributes
+from bigearthnet.store.layout import MANIFEST
+from bigearthnet.store.manifest import build_manifest, encode_manifest, read_attributes, read_manifest
+from bigearthnet.store.objects import LocalObjects
 from converter.report import write_report
 from converter.report.census import take_census
 from converter.report.footprints import count_footprints
@@ -51,6 +53,9 @@ def enlarge(store: Path, folder: Path, n_patches: int) -> None:
     with pq.ParquetWriter(folder / "patches.parquet", rows.schema, compression="zstd", store_schema=False) as writer:
         writer.write_table(rows, row_group_size=50_000)
         writer.add_key_value_metadata(facts)
+    manifest = read_manifest(LocalObjects(store))
+    enlarged = build_manifest(folder, manifest.fingerprint, manifest.counts, manifest.shards)
+    (folder / MANIFEST).write_bytes(encode_manifest(enlarged))
 
 
 def clock(name: str, work: Callable[[], object]) -> None:

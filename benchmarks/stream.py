@@ -45,8 +45,10 @@ from numpy.typing import NDArray
 
 from benchmarks.convert import clone_real_patches
 from bigearthnet.archive.lists import read_lists
+from bigearthnet.store.layout import MANIFEST
+from bigearthnet.store.manifest import Entry, build_manifest, encode_manifest
 from trainer import Store, Stream, open_store
-from trainer.source.arrays import Check
+from trainer.source.read import Check
 from trainer.stream.order import order_items
 
 BATCH: Final = 128
@@ -91,7 +93,7 @@ def prepare(folder: Path, n_patches: int) -> Data:
     stores = {}
     for codec in CODECS:
         path = folder / codec
-        if not (path / "patches.parquet").exists():
+        if not (path / MANIFEST).exists():
             command = [sys.executable, "-m", "converter", "convert", str(raw), str(path), "--codec", codec]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         stores[codec] = open_store(path)
@@ -442,9 +444,12 @@ def measure_opening(data: Data) -> dict[str, float]:
         duckdb.execute(
             f"COPY (SELECT source.* REPLACE (i::INTEGER AS index) FROM range({N_FULL}) AS numbers(i) "
             f"JOIN '{store.table}' AS source ON source.index = i % {len(data.names)} ORDER BY i) "
-            f"TO '{folder}/store/patches.parquet' (FORMAT parquet, COMPRESSION zstd, "
-            f"KV_METADATA {{'bigearthnet-store:fingerprint': '{store.fingerprint}'}})"
+            f"TO '{folder}/store/patches.parquet' (FORMAT parquet, COMPRESSION zstd)"
         )
+        keys = [info.shard_key(shard) for shard in range(n_shards) for info in store.arrays]
+        entries = {key: Entry((folder / "store" / key).stat().st_size, "0" * 16) for key in keys}
+        manifest = build_manifest(folder / "store", store.fingerprint, store.attributes["counts"], entries)
+        (folder / "store" / MANIFEST).write_bytes(encode_manifest(manifest))
         code = (
             "import json, sys, time\n"
             "start = time.perf_counter()\n"

@@ -15,18 +15,23 @@ from bigearthnet.errors import OutputError
 
 
 @contextmanager
-def replace_file(path: Path) -> Iterator[Path]:
+def replace_file(path: Path, *, temporary_in: Path | None = None) -> Iterator[Path]:
     """Give a name beside `path` to write to; what stands there at the end becomes `path`, and nothing if that failed.
 
     A file is on disk before it gets its name, so that not even a power cut leaves part of one. It may be a folder too,
     if there is none yet.
+
+    Args:
+        path: What to write; its folder is made if needed.
+        temporary_in: Folder on the same file system for the temporary name, where what a killed process leaves does
+            no harm; that of `path` if None.
 
     Raises:
         OSError: It cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Hidden, with the suffix by which writers go; no process id, since two hosts may share a folder and a number.
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = (temporary_in or path.parent) / f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
     try:
         yield temporary
         _flush(temporary)
@@ -78,8 +83,14 @@ def write_json(path: Path, values: Any) -> None:
         temporary.write_text(text, "utf-8")
 
 
-def write_durably(path: str, parts: Sequence[bytes]) -> int:
+def write_durably(path: str, parts: Sequence[bytes], *, temporary_in: Path | None = None) -> int:
     """Write the parts of a file one after another, in place of what is there.
+
+    Args:
+        path: Where the file goes; its folder is made if needed.
+        parts: Its content.
+        temporary_in: Folder on the same file system for the temporary name, where what a killed process leaves does
+            no harm; that of the file if None.
 
     Returns:
         Bytes written.
@@ -87,7 +98,10 @@ def write_durably(path: str, parts: Sequence[bytes]) -> int:
     Raises:
         OSError: It cannot be written.
     """
-    with replace_file(Path(path)) as temporary, open(temporary, "wb", buffering=0) as file:
+    with (
+        replace_file(Path(path), temporary_in=temporary_in) as temporary,
+        open(temporary, "wb", buffering=0) as file,
+    ):
         return _write_all(file.fileno(), parts)
 
 

@@ -19,10 +19,9 @@ from bigearthnet.errors import OptionError, SourceError, StoreError
 from bigearthnet.look.quantity import format_count
 from bigearthnet.names import Dataset
 from bigearthnet.store.layout import REJECTS, Codec, Layout
-from bigearthnet.store.table import write_rejects
 from converter.cluster import open_cluster
 from converter.events import Advanced, Finishing, OnEvent, Planned, Scanned, Started, ignore
-from converter.finish import finish_store
+from converter.finish import finish_store, write_rejects
 from converter.plan import Plan, ShardTask, leave_out, plan_store
 from converter.receipt import Receipt, read_receipt
 from converter.target import check_target, claim_target

@@ -1,11 +1,11 @@
-"""Turn the receipts of all shards into a finished store: metadata, coordinates, statistics and, last, the table."""
+"""Turn the receipts of all shards into a finished store: metadata, coordinates, table and, last, the manifest."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,16 @@ from bigearthnet import __version__
 from bigearthnet.archive.records import Reject
 from bigearthnet.labels import LABELS_19, LABELS_43
 from bigearthnet.names import CITATIONS, LICENSE, N_PATCHES, SPLITS, TITLES
-from bigearthnet.store.croissant import describe_dataset, hash_description, write_description
+from bigearthnet.store.croissant import describe_dataset
 from bigearthnet.store.images import remove_other_shards, write_metadata
-from bigearthnet.store.layout import FORMAT_NAME, FORMAT_VERSION, Layout
+from bigearthnet.store.layout import CROISSANT, FORMAT_NAME, FORMAT_VERSION, MANIFEST, REJECTS, TABLE, Layout
+from bigearthnet.store.manifest import Entry, build_manifest, encode_manifest
 from bigearthnet.store.statistics import BandStatistics, merge_statistics
-from bigearthnet.store.table import Table, build_table, hash_table, publish_table, write_rejects, write_table
+from bigearthnet.store.table import Table, build_table, encode_rejects, encode_table, hash_table
 from converter.interrupts import hold_interrupts
 from converter.plan import Plan
 from converter.receipt import Receipt
-from converter.target import release_target, seal_metadata
+from converter.target import flush_files, place_file, release_target
 
 
 def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: Sequence[Reject]) -> None:
@@ -45,7 +46,7 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
         "x_ul": np.array([found.x_ul for found in facts]),
         "y_ul": np.array([found.y_ul for found in facts]),
     }
-    attributes = {
+    attributes: dict[str, Any] = {
         "format": FORMAT_NAME,
         "format_version": FORMAT_VERSION,
         "fingerprint": fingerprint,
@@ -60,22 +61,25 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
         "license": LICENSE,
         "citation": CITATIONS[plan.layout.dataset],
     }
-    shards = {made.path for receipt in receipts for made in receipt.objects}
+    shards = {made.path: Entry(made.n_bytes, made.checksum) for receipt in receipts for made in receipt.objects}
     remove_other_shards(store, shards)
     with hold_interrupts():  # zarr would leave its event loop behind, and complain
         write_metadata(store, plan.layout, coordinates, attributes)
+    place_file(store, TABLE, encode_table(table, fingerprint))
     write_rejects(store, rejects)
-    description = describe_dataset(store, plan.layout, attributes)
-    metadata = {
-        "fingerprint": fingerprint,
-        "format": FORMAT_NAME,
-        "format_version": str(FORMAT_VERSION),
-        "files": json.dumps(seal_metadata(store, shards)),
-        "croissant": hash_description(description),
-    }
-    write_description(store, description, write_table(store, table, metadata))
-    publish_table(store)
+    place_file(store, CROISSANT, describe_dataset(store, plan.layout, attributes).encode())
+    manifest = build_manifest(store, fingerprint, attributes["counts"], shards)
+    flush_files(store, manifest.files)
+    place_file(store, MANIFEST, encode_manifest(manifest))
     release_target(store)
+
+
+def write_rejects(store: Path, rejects: Sequence[Reject]) -> None:
+    """Write the list of patches that could not be converted, if there are any; one of an earlier run goes."""
+    if rejects:
+        place_file(store, REJECTS, encode_rejects(rejects))
+    else:
+        (store / REJECTS).unlink(missing_ok=True)
 
 
 def make_fingerprint(checksums: Iterable[str], table: Table) -> str:
@@ -120,7 +124,7 @@ def summarise_bands(layout: Layout, statistics: Mapping[str, tuple[BandStatistic
         statistics: Per array, per band, over the recommended training patches.
     """
     return {
-        band: {"mean": found.mean, "std": found.std, "min": found.minimum, "max": found.maximum, "count": found.count}
+        band: asdict(found.summarise())
         for group in layout.groups
         if group.sensor != "map"  # class codes have no mean
         for band, found in zip(group.bands, statistics[group.name], strict=True)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.errors import OutputError, StoreError
 from bigearthnet.files import flush_folder, write_durably
-from bigearthnet.store.layout import CROISSANT, IMAGES, PROGRESS, REJECTS, TABLE
+from bigearthnet.store.layout import CROISSANT, IMAGES, MANIFEST, PROGRESS, REJECTS, TABLE
 
-_OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT})
+_OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT, MANIFEST})
 """Everything that a conversion may put into the store's folder, and so may delete."""
 
 
@@ -33,21 +32,22 @@ def check_target(store: Path, *, overwrite: bool) -> None:
         names = {entry.name for entry in store.iterdir()} if store.exists() else set()
     except OSError as error:
         raise StoreError(f"{store}: cannot be listed: {error.strerror}") from error
-    begun = names & {PROGRESS, TABLE}
+    begun = names & {PROGRESS, TABLE, MANIFEST}
     if others := sorted(names - _OWN if begun else names):
         raise StoreError(
             f"{store}: expected an empty folder or a store, found {', '.join(others[:3])}"
             f"{' and more' if len(others) > 3 else ''}; give a folder of its own, nothing in this one will be touched"
         )
-    if begun == {TABLE} and not overwrite:
+    if begun and PROGRESS not in begun and not overwrite:
         raise _refuse_finished(store)
 
 
 def _refuse_finished(store: Path) -> StoreError:
-    return StoreError(
-        f"{store}: a finished store is already there; use it, give another folder, or replace it with the option "
-        "overwrite"
-    )
+    if (store / MANIFEST).exists():
+        there = "a finished store is already there; use it"
+    else:
+        there = f"a store without {MANIFEST}, of an earlier format or damaged, is already there; leave it"
+    return StoreError(f"{store}: {there}, give another folder, or replace it with the option overwrite")
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
 
 def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwrite: bool) -> None:
     """Refuse or clear what is there and cannot be continued, and record the plan; nothing is lost if room is short."""
-    finished = (store / TABLE).exists()
+    finished = (store / MANIFEST).exists()
     if finished and not overwrite:  # by another process, meanwhile; or one that died just before it had tidied up
         release_target(store)
         raise _refuse_finished(store)
@@ -101,58 +101,33 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
         )
     if differences or finished or not path.exists():  # what has begun goes on: it needs less than all
         _check_space(store, projected_bytes)
-    if differences or finished:
         _clear(store)
-    if not path.exists():
         write_durably(str(path), [json.dumps(plan, indent=1).encode()])
 
 
 def release_target(store: Path) -> None:
-    """Remove what only an unfinished store needs, once it is certain that the table stays."""
+    """Remove what only an unfinished store needs, once it is certain that the manifest stays."""
     flush_folder(store)
     shutil.rmtree(store / PROGRESS)
 
 
-def seal_metadata(store: Path, shards: Collection[str]) -> dict[str, str]:
-    """Flush to disk whatever a store holds beside shards and table.
+def place_file(store: Path, name: str, content: bytes) -> None:
+    """Put a file into the folder of an unfinished store whole, flushed to disk."""
+    write_durably(str(store / name), [content], temporary_in=store / PROGRESS)
 
-    Without it, a power cut could leave a store whose table is there and whose metadata is empty.
 
-    Args:
-        store: The store's folder.
-        shards: The shards' files, relative to the store.
+def flush_files(store: Path, names: Iterable[str]) -> None:
+    """Flush files of a store to disk, and the folders that they are in.
 
-    Returns:
-        The checksum of each file, as `hash_metadata` finds it.
+    Without it, a power cut could leave a store whose manifest is there and whose metadata is empty.
     """
-    folders = {store}
-    for name in (checksums := hash_metadata(store, shards)):
+    folders: set[Path] = set()
+    for name in names:
         with open(store / name, "rb") as file:
             os.fsync(file.fileno())
         folders.update(parent for parent in (store / name).parents if parent.is_relative_to(store))
     for folder in folders:
         flush_folder(folder)
-    return checksums
-
-
-def hash_metadata(store: Path, shards: Collection[str]) -> dict[str, str]:
-    """Hash each file of a store but the shards and the table, by its path relative to the store.
-
-    Hidden files, which desktops leave behind, do not count.
-    """
-    files = [*sorted((store / IMAGES).rglob("*")), store / REJECTS]
-    return {
-        name: hash_file(path)
-        for path in files
-        if path.is_file()
-        and not path.name.startswith(".")
-        and (name := path.relative_to(store).as_posix()) not in shards
-    }
-
-
-def hash_file(path: Path) -> str:
-    """Hash a file of metadata."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
 def _take_lock(progress: Path, store: Path) -> int:
@@ -195,9 +170,9 @@ def _is_same(descriptor: int, path: Path) -> bool:
 
 
 def _clear(store: Path) -> None:
-    """Remove a store, its table first, so that a half-removed one is never taken for finished."""
-    for path in (store / TABLE, store / REJECTS, store / CROISSANT, store / PROGRESS / "plan.json"):
-        path.unlink(missing_ok=True)
+    """Remove a store, its manifest first, so that a half-removed one is never taken for finished."""
+    for name in (MANIFEST, TABLE, REJECTS, CROISSANT, f"{PROGRESS}/plan.json"):
+        (store / name).unlink(missing_ok=True)
     for path in (store / IMAGES, store / PROGRESS / "receipts"):
         if path.exists():
             shutil.rmtree(path)

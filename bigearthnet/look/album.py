@@ -24,8 +24,9 @@ from bigearthnet.bands import BAND_SETS, REFERENCE_MAP, Sensor, choose_groups
 from bigearthnet.errors import OptionError, SelectionError, SourceError
 from bigearthnet.look.picture import name_planes
 from bigearthnet.names import annotation_file, band_file, parse_patch_name
-from bigearthnet.store.images import read_attributes, read_layout, read_pixels
+from bigearthnet.store.images import read_layout, read_pixels
 from bigearthnet.store.layout import IMAGES, PROGRESS, TABLE, Layout
+from bigearthnet.store.manifest import read_attributes
 from bigearthnet.store.query import select_patches
 
 

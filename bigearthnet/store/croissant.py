@@ -1,29 +1,19 @@
 """A description of a store in Croissant, which catalogues, search engines and data loaders read.
 
-It names the table by its checksum, and the table seals every other file by theirs. So the table seals the description
-as it is before it names the table: with zeros for the checksum, and no size.
-
 Source: Croissant 1.0 (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.0.html).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.bands import BandGroup
-from bigearthnet.files import flush_folder
 from bigearthnet.names import TITLES
-from bigearthnet.store.layout import CROISSANT, IMAGES, PROGRESS, REJECTS, TABLE, Layout
-
-_NO_SHA256: Final = "0" * 64
-_NO_SIZE: Final = "0 B"
-_UNNAMED: Final = (json.dumps(_NO_SHA256), json.dumps(_NO_SIZE))
-"""Stand for what the description says of the table, while the table is not yet written."""
+from bigearthnet.store.layout import IMAGES, REJECTS, TABLE, Layout
+from bigearthnet.store.manifest import identify_file
 
 _URL: Final = "https://bigearth.net"
 _LICENSE_URL: Final = "https://cdla.dev/permissive-1-0/"
@@ -94,10 +84,10 @@ _LISTS: Final = frozenset({"labels", "labels_19"})
 
 
 def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any]) -> str:
-    """Describe a store whose table is not yet written.
+    """Describe a store that is finished but for this description and the manifest.
 
     Args:
-        store: The store's folder; the list of rejected patches is described if it is there.
+        store: The store's folder.
         layout: The store's arrays.
         attributes: Root attributes of the images.
 
@@ -132,10 +122,10 @@ def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any])
 
 
 def _describe_files(store: Path) -> list[dict[str, Any]]:
-    files = [(TABLE, "One row a patch (GeoParquet 1.1).", _NO_SHA256, _NO_SIZE)]
-    if (rejected := store / REJECTS).is_file():
-        facts = _identify(rejected.read_bytes())
-        files.append((REJECTS, "Patches that could not be converted, and why.", *facts))
+    files = {
+        TABLE: "One row a patch (GeoParquet 1.1).",
+        REJECTS: "Patches that could not be converted, and why.",
+    }
     return [
         {
             "@type": "cr:FileObject",
@@ -143,17 +133,14 @@ def _describe_files(store: Path) -> list[dict[str, Any]]:
             "name": name,
             "description": description,
             "contentUrl": name,
-            "contentSize": size,
+            "contentSize": f"{entry.n_bytes} B",
             "encodingFormat": "application/x-parquet",
-            "sha256": sha256,
+            "sha256": entry.checksum,
         }
-        for name, description, sha256, size in files
+        for name, description in files.items()
+        if (store / name).is_file()
+        for entry in [identify_file((store / name).read_bytes())]
     ]
-
-
-def _identify(content: bytes) -> tuple[str, str]:
-    """Return SHA-256 and size of a file."""
-    return hashlib.sha256(content).hexdigest(), f"{len(content)} B"
 
 
 def _describe_images(groups: Sequence[BandGroup]) -> dict[str, Any]:
@@ -222,48 +209,3 @@ def _extract(column: str, member: str | None = None) -> dict[str, Any]:
     if member is not None:
         source["transform"] = {"jsonPath": member}
     return {"source": source}
-
-
-def hash_description(text: str) -> str:
-    """Hash a description that does not name its table yet."""
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def write_description(store: Path, text: str, table: Path) -> None:
-    """Write `croissant.json`, flushed to disk.
-
-    Args:
-        store: The store's folder.
-        text: From `describe_dataset`.
-        table: The table that will be the store's, which it names.
-    """
-    for placeholder, value in zip(_UNNAMED, _name_table(table), strict=True):
-        text = text.replace(placeholder, value, 1)  # the table is the first file
-    temporary = store / PROGRESS / CROISSANT
-    with open(temporary, "wb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, store / CROISSANT)
-    flush_folder(store)
-
-
-def is_description_intact(store: Path, checksum: str) -> bool:
-    """Tell whether `croissant.json` is the one that was written and names the table that is there.
-
-    Args:
-        store: The store's folder.
-        checksum: From `hash_description`, as the table has it.
-    """
-    text = (store / CROISSANT).read_bytes().decode(errors="replace")
-    for placeholder, value in zip(_UNNAMED, _name_table(store / TABLE), strict=True):
-        if value not in text:
-            return False
-        text = text.replace(value, placeholder, 1)
-    return hash_description(text) == checksum
-
-
-def _name_table(path: Path) -> tuple[str, str]:
-    """Return the two JSON values by which a description names its table."""
-    sha256, size = _identify(path.read_bytes())
-    return json.dumps(sha256), json.dumps(size)

@@ -20,7 +20,7 @@ from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 from bigearthnet.bands import QUANTIFICATION_VALUE, BandGroup, choose_groups
 from bigearthnet.errors import OptionError, StoreError
 from bigearthnet.names import TITLES
-from bigearthnet.store.layout import FORMAT_NAME, FORMAT_VERSION, IMAGES, TABLE, Layout
+from bigearthnet.store.layout import IMAGES, Layout
 from bigearthnet.store.shard import CLEVEL
 
 _COORDINATES: Final = "patch_id epsg x_ul y_ul"
@@ -141,36 +141,6 @@ def remove_other_shards(store: Path, keep: Collection[str]) -> None:
             path.unlink()
 
 
-def is_finished(path: Path) -> bool:
-    """Tell whether a folder holds a complete store: its table is written last."""
-    return (path / IMAGES / "zarr.json").is_file() and (path / TABLE).is_file()
-
-
-def read_attributes(store: Path) -> dict[str, Any]:
-    """Read the root attributes of a finished store.
-
-    Raises:
-        StoreError: There is no finished store of a format that this version reads.
-    """
-    if not is_finished(store):
-        found = "an unfinished one" if (store / IMAGES).exists() else "none" if store.exists() else "no such folder"
-        raise StoreError(
-            f"{store}: expected a finished store ({IMAGES} and {TABLE}), found {found}; "
-            "give the folder that `convert` wrote, or run `convert` again to finish it"
-        )
-    try:
-        attributes = dict(zarr.open_group(store / IMAGES, mode="r").attrs)
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{store / IMAGES}: the metadata is damaged ({error}); `verify` names the files") from error
-    name, version = attributes.get("format"), attributes.get("format_version")
-    if (name, version) != (FORMAT_NAME, FORMAT_VERSION):
-        raise StoreError(
-            f"{store}: expected format {FORMAT_NAME} {FORMAT_VERSION}, found {name} {version}; "
-            "use a version of this tool that reads it"
-        )
-    return attributes
-
-
 def read_layout(store: Path, attributes: Mapping[str, Any]) -> Layout:
     """Read the layout of a finished store from its root attributes.
 
@@ -214,28 +184,3 @@ def read_coordinates(store: Path) -> dict[str, list[Any]]:
         group = zarr.open_group(store / IMAGES, mode="r")
         arrays = {name: array for name, array in group.arrays() if name in _COORDINATE_ATTRIBUTES}
         return {name: np.asarray(array[:]).tolist() for name, array in arrays.items()}
-
-
-def describe_arrays(store: Path) -> list[dict[str, Any]]:
-    """Describe each data array of a finished store.
-
-    Returns:
-        JSON values: `name`, `dimensions`, `shape`, `dtype`, `bands`, `raw_bytes` and `stored_bytes`.
-    """
-    found = []
-    for name, array in sorted(zarr.open_group(store / IMAGES, mode="r").arrays()):
-        described: dict[str, Any] = array.metadata.to_dict()
-        if "bands" in described["attributes"]:
-            objects = (path for path in (store / IMAGES / name / "c").rglob("*") if path.is_file())
-            found.append(
-                {
-                    "name": name,
-                    "dimensions": list(described["dimension_names"]),
-                    "shape": list(array.shape),
-                    "dtype": str(array.dtype),
-                    "bands": described["attributes"]["bands"],
-                    "raw_bytes": array.nbytes,
-                    "stored_bytes": sum(path.stat().st_size for path in objects),
-                }
-            )
-    return found

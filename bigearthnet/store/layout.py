@@ -10,7 +10,7 @@ from bigearthnet.errors import OptionError
 from bigearthnet.names import Dataset
 
 FORMAT_NAME: Final = "bigearthnet-store"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 Codec = Literal["lz4", "zstd", "none"]
 """How the pixels inside a shard are compressed; every choice is lossless."""
@@ -18,11 +18,13 @@ Codec = Literal["lz4", "zstd", "none"]
 IMAGES: Final = "images.zarr"
 """The Zarr group inside a store."""
 TABLE: Final = "patches.parquet"
-"""The GeoParquet table inside a store; a store is finished if and only if it is there."""
+"""The GeoParquet table inside a store."""
 REJECTS: Final = "rejected.parquet"
 """The list of patches left out of a store, if any were."""
 CROISSANT: Final = "croissant.json"
 """The description of a store for catalogues and data loaders."""
+MANIFEST: Final = "manifest.json"
+"""The list of everything else in a store; a store is finished if and only if it is there."""
 PROGRESS: Final = ".progress"
 """Folder inside an unfinished store that holds lock, plan and receipts; removed at the end."""
 
@@ -62,5 +64,10 @@ class Layout:
 
 
 def name_shard(group: BandGroup, shard: int) -> str:
-    """Name the object of a shard, relative to the store: Zarr's default chunk key."""
-    return f"{IMAGES}/{group.name}/c/{shard}{'/0' * len(group.dimensions)}"
+    """Name the object of a shard, relative to the store."""
+    return name_object(f"{IMAGES}/{group.name}", len(group.dimensions), shard)
+
+
+def name_object(array: str, n_dimensions: int, shard: int) -> str:
+    """Name the object of a shard of an array of so many dimensions after `patch`: Zarr's default chunk key."""
+    return f"{array}/c/{shard}{'/0' * n_dimensions}"

@@ -58,6 +58,14 @@ class Objects(Protocol):
         """Start to bring objects near that will be asked for soon."""
         ...
 
+    def bind(self, fingerprint: str) -> None:
+        """Name the content of the store, so that one written anew never meets objects that were kept of the old one."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Remove the kept copy of an object, if there is one."""
+        ...
+
 
 class LocalObjects:
     """A store in a folder."""
@@ -82,6 +90,12 @@ class LocalObjects:
 
     def fetch_ahead(self, keys: Iterable[str]) -> None:
         """Do nothing: the objects are here."""
+
+    def bind(self, fingerprint: str) -> None:
+        """Do nothing: no copies are kept."""
+
+    def forget(self, key: str) -> None:
+        """Do nothing: no copies are kept."""
 
 
 class RemoteObjects:
@@ -122,6 +136,10 @@ class RemoteObjects:
         tag = self._cache / _TAG
         if not tag.exists():
             write_durably(str(tag), [_TAG_TEXT])
+
+    def forget(self, key: str) -> None:
+        """Remove the kept copy of an object, if there is one."""
+        (self._cache / key).unlink(missing_ok=True)
 
     def read(self, key: str) -> bytes:
         """Read an object from the server."""

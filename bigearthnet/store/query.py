@@ -13,8 +13,8 @@ import duckdb
 
 from bigearthnet.errors import SelectionError, StoreError
 from bigearthnet.files import check_new, write_new
-from bigearthnet.store.images import read_attributes
 from bigearthnet.store.layout import REJECTS, TABLE
+from bigearthnet.store.manifest import read_attributes
 
 _FORMATS: Final = {
     ".csv": "FORMAT csv, HEADER",

@@ -15,6 +15,20 @@ from bigearthnet.bands import BandGroup
 
 
 @dataclass(frozen=True)
+class BandSummary:
+    """Statistics of one band, as the root attribute `statistics` of a store has them; None of no pixels."""
+
+    mean: float | None
+    """In stored units, like all the rest."""
+    std: float | None
+    """Population standard deviation."""
+    min: float | None
+    max: float | None
+    count: int
+    """Pixels."""
+
+
+@dataclass(frozen=True)
 class BandStatistics:
     """Sums over the pixels of one band.
 
@@ -49,6 +63,10 @@ class BandStatistics:
         if not self.count:
             return None
         return math.sqrt(max(0, self.count * self.total_of_squares - self.total**2)) / self.count
+
+    def summarise(self) -> BandSummary:
+        """Return what a store says of the band."""
+        return BandSummary(self.mean, self.std, self.minimum, self.maximum, self.count)
 
 
 class BandSums:

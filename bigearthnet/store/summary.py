@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bigearthnet.errors import StoreError
-from bigearthnet.store.images import describe_arrays, read_attributes
-from bigearthnet.store.table import count_values, read_table_metadata
+from bigearthnet.store.manifest import open_images
+from bigearthnet.store.objects import LocalObjects
+from bigearthnet.store.table import count_values
 
 
 def describe_store(store: Path) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def describe_store(store: Path) -> dict[str, Any]:
         (patches per value of the table's columns).
 
     Raises:
-        StoreError: There is no finished store, or its table belongs to other images.
+        StoreError: There is no finished store, or it is not the one that was written.
     """
     attributes, arrays = describe_parts(store)
     return {
@@ -30,25 +31,33 @@ def describe_store(store: Path) -> dict[str, Any]:
 
 
 def describe_parts(store: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Describe the images of a finished store, and make sure that they and the table belong together.
+    """Describe the images of a finished store, and make sure that all its files are there.
 
     Returns:
-        Its root attributes, and one record a data array.
+        Its root attributes, and one record a data array: `name`, `dimensions`, `shape`, `dtype`, `bands`, `raw_bytes`
+        and `stored_bytes`.
 
     Raises:
-        StoreError: There is no finished store, or its table belongs to other images.
+        StoreError: There is no finished store, or it is not the one that was written.
     """
-    attributes = read_attributes(store)
-    found = read_table_metadata(store).get("fingerprint")
-    if found != attributes["fingerprint"]:
+    manifest, attributes, infos = open_images(LocalObjects(store))
+    if missing := [path for path in manifest.shards if not (store / path).is_file()]:
         raise StoreError(
-            f"{store}: expected table and images of one conversion, found fingerprints {found} and "
-            f"{attributes['fingerprint']}; put back the files that belong together, or convert again"
+            f"{store}: expected {len(manifest.shards):,} shards, {len(missing):,} of them are missing, such as "
+            f"{missing[0]}; copy the store again, or convert again with --overwrite"
         )
-    arrays = describe_arrays(store)
-    if empty := [array["name"] for array in arrays if not array["stored_bytes"]]:
-        raise StoreError(
-            f"{store}: expected shards of every array, found none of {', '.join(empty)}; "
-            "copy the store again, or convert again with --overwrite"
-        )
+    arrays = [
+        {
+            "name": info.name,
+            "dimensions": list(info.dimensions),
+            "shape": list(info.shape),
+            "dtype": info.dtype,
+            "bands": list(info.bands),
+            "raw_bytes": info.raw_bytes,
+            "stored_bytes": sum(
+                entry.n_bytes for path, entry in manifest.shards.items() if path.startswith(f"{info.key}/")
+            ),
+        }
+        for info in sorted(infos, key=lambda info: info.name)
+    ]
     return attributes, arrays

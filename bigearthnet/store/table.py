@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import DTypeLike
 
 from bigearthnet.archive.records import Patch, PatchFacts, Reject
 from bigearthnet.errors import StoreError
 from bigearthnet.labels import to_labels_19
 from bigearthnet.names import parse_patch_name
 from bigearthnet.store.footprint import outline_patches
-from bigearthnet.store.layout import PROGRESS, REJECTS, TABLE
+from bigearthnet.store.layout import FORMAT_NAME, REJECTS, TABLE
 
 _SCHEMA: Final = pa.schema(
     [
@@ -88,10 +88,7 @@ _GEO: Final = {
 Table = pa.Table
 """The type of a table, for those who may not import pyarrow."""
 
-_METADATA_PREFIX: Final = "bigearthnet-store:"
-_CHECKSUM_KEY: Final = _METADATA_PREFIX + "checksum"
-_NO_CHECKSUM: Final = "0" * 32
-"""Stands for the checksum of the file while the file is hashed."""
+_FINGERPRINT_KEY: Final = f"{FORMAT_NAME}:fingerprint"
 
 
 def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Table:
@@ -128,69 +125,75 @@ def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Tab
     return pa.table({name: pa.array(columns[name], _SCHEMA.field(name).type) for name in _SCHEMA.names}, schema=_SCHEMA)
 
 
-def write_table(store: Path, table: pa.Table, metadata: dict[str, str]) -> Path:
-    """Write the table in full, but not yet to its place.
-
-    Args:
-        store: The store's folder.
-        table: From `build_table`.
-        metadata: Facts that the table repeats from the images; stored under keys that begin `bigearthnet-store:`.
-
-    Returns:
-        The file, flushed to disk, which `publish_table` puts into its place.
-    """
-    temporary = store / PROGRESS / TABLE
-    with (
-        open(temporary, "wb") as file,
-        pq.ParquetWriter(
-            file,
-            table.schema,
-            compression="zstd",
-            use_dictionary=_DICTIONARY_COLUMNS,
-            store_schema=False,
-            write_page_index=True,
-        ) as writer,
-    ):
-        writer.add_key_value_metadata({"geo": json.dumps(_GEO)})
-        writer.add_key_value_metadata({_METADATA_PREFIX + key: value for key, value in metadata.items()})
-        writer.add_key_value_metadata({_CHECKSUM_KEY: _NO_CHECKSUM})
+def encode_table(table: pa.Table, fingerprint: str) -> bytes:
+    """Return the table as a Parquet file, which repeats the fingerprint so that it is known away from its store."""
+    file = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        file,
+        table.schema,
+        compression="zstd",
+        use_dictionary=_DICTIONARY_COLUMNS,
+        store_schema=False,
+        write_page_index=True,
+    ) as writer:
+        writer.add_key_value_metadata({"geo": json.dumps(_GEO), _FINGERPRINT_KEY: fingerprint})
         writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
-    with open(temporary, "rb+") as written:
-        checksum, position = _hash_file(written.read())
-        written.seek(position)
-        written.write(checksum)
-        written.flush()
-        os.fsync(written.fileno())
-    return temporary
+    return bytes(file.getvalue())
 
 
-def publish_table(store: Path) -> None:
-    """Put the table that `write_table` wrote into its place by atomic rename, which declares the store complete."""
-    os.replace(store / PROGRESS / TABLE, store / TABLE)
-
-
-def is_intact(store: Path) -> bool:
-    """Tell whether every byte of the table is the one that was written."""
-    content = (store / TABLE).read_bytes()
-    checksum, position = _hash_file(content)
-    return content[position : position + len(checksum)] == checksum
-
-
-def _hash_file(content: bytes) -> tuple[bytes, int]:
-    """Hash a table as if it held no checksum of itself; returns the hash, and where it stands or must stand."""
-    key = content.rfind(_CHECKSUM_KEY.encode())
-    position = key + len(_CHECKSUM_KEY) + 2  # Thrift: field header and length of the value
-    rest = content[:position] + _NO_CHECKSUM.encode() + content[position + len(_NO_CHECKSUM) :]
-    return hashlib.blake2b(rest, digest_size=16).hexdigest().encode(), position
+def encode_rejects(rejects: Iterable[Reject]) -> bytes:
+    """Return the list of patches that could not be converted as a Parquet file: `patch_id`, `file`, `reason`."""
+    rows = [asdict(reject) for reject in sorted(rejects, key=lambda reject: reject.patch_id)]
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd")
+    return bytes(file.getvalue())
 
 
 def hash_table(table: pa.Table) -> str:
-    """Hash the values of a table, column by column, whatever chunks or dictionaries hold them."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, kind in zip(table.column_names, table.schema.types, strict=True):
-        column = table[name].cast(pa.int64()) if pa.types.is_timestamp(kind) else table[name]
-        digest.update(f"{name}={column.to_pylist()!r}".encode())
+    """Hash the values of a table, whatever chunks or dictionaries hold them, as docs/store-format.md defines it."""
+    digest = hashlib.blake2b(f"{table.num_rows}\n".encode(), digest_size=16)
+    for name in table.column_names:
+        digest.update(f"{name}\n".encode())
+        for part in _encode_values(table[name].combine_chunks()):
+            digest.update(part)
     return digest.hexdigest()
+
+
+def _encode_values(values: pa.Array) -> Iterator[bytes]:
+    """Yield the canonical bytes of a column: which values are there, their lengths if these vary, then all of them."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    kind = values.type
+    yield _pack(values.is_valid(), "u1")
+    if pa.types.is_struct(kind):
+        for position in range(kind.num_fields):
+            yield from _encode_values(pc.struct_field(values, position))
+    elif pa.types.is_list(kind):
+        yield _pack(pc.list_value_length(values), "<u4")
+        yield from _encode_values(values.flatten())
+    elif pa.types.is_string(kind) or pa.types.is_binary(kind):
+        yield _pack(pc.binary_length(values), "<u4")
+        yield _join(values.drop_null())
+    elif pa.types.is_boolean(kind):
+        yield _pack(values, "u1")
+    else:
+        numbers = values.cast(pa.int64()) if pa.types.is_timestamp(kind) else values
+        yield _pack(numbers, np.dtype(numbers.type.to_pandas_dtype()).newbyteorder("<"))
+
+
+def _pack(numbers: pa.Array, dtype: DTypeLike) -> bytes:
+    """Return the bytes of numbers, with 0 for null."""
+    present = numbers.fill_null(False if pa.types.is_boolean(numbers.type) else 0)
+    return bytes(present.to_numpy(zero_copy_only=False).astype(dtype).tobytes())
+
+
+def _join(strings: pa.Array) -> bytes:
+    """Return the bytes of strings that are all there, one after another."""
+    if not len(strings):
+        return b""
+    _, offsets, content = strings.buffers()
+    ends = np.frombuffer(offsets, np.int32)[strings.offset : strings.offset + len(strings) + 1]
+    return bytes(memoryview(content or b"")[ends[0] : ends[-1]])
 
 
 @contextmanager
@@ -236,25 +239,11 @@ def count_rejects(store: Path) -> int:
         return int(pq.read_metadata(file).num_rows)
 
 
-def write_rejects(store: Path, rejects: Sequence[Reject]) -> None:
-    """Write the list of patches that could not be converted, if there are any: `patch_id`, `file`, `reason`."""
-    path = store / REJECTS
-    path.unlink(missing_ok=True)
-    if rejects:
-        rows = [asdict(reject) for reject in sorted(rejects, key=lambda reject: reject.patch_id)]
-        with open(path, "wb") as file:
-            pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd")
-
-
-def read_table_metadata(store: Path) -> dict[str, str]:
-    """Read the facts that `write_table` put beside the table."""
+def read_fingerprint(store: Path) -> str | None:
+    """Read the fingerprint that the table repeats."""
     with _open_parquet(store / TABLE) as file:
-        found = pq.read_metadata(file).metadata or {}
-    return {
-        key.decode().removeprefix(_METADATA_PREFIX): value.decode()
-        for key, value in found.items()
-        if key.decode().startswith(_METADATA_PREFIX)
-    }
+        found = (pq.read_metadata(file).metadata or {}).get(_FINGERPRINT_KEY.encode())
+    return None if found is None else found.decode(errors="replace")
 
 
 def count_values(store: Path) -> dict[str, dict[str, int]]:

@@ -13,8 +13,9 @@ from bigearthnet.archive.raster import Georeference, write_raster
 from bigearthnet.bands import REFERENCE_MAP, BandGroup
 from bigearthnet.files import check_new, write_new
 from bigearthnet.names import band_file, declared_nodata
-from bigearthnet.store.images import read_attributes, read_layout, read_pixels
+from bigearthnet.store.images import read_layout, read_pixels
 from bigearthnet.store.layout import Layout
+from bigearthnet.store.manifest import read_attributes
 
 
 def export_rasters(

@@ -60,7 +60,7 @@ class ShardReport:
     n_compared: int
     """Patches compared with the archive."""
     faults: tuple[Fault, ...]
-    checksums: tuple[str, ...]
+    checksums: dict[str, str]
     """Hash of the chunks of each array, in the order of the arrays; a damaged array has none."""
     statistics: dict[str, tuple[BandStatistics, ...]]
 
@@ -79,12 +79,12 @@ def inspect_shard(inspector: Inspector, task: ShardInspection) -> ShardReport:
     """Inspect one shard of every array: index, checksums, lengths, counts and, if asked, every pixel."""
     groups = inspector.layout.groups
     faults: list[Fault] = []
-    checksums: list[str] = []
+    checksums: dict[str, str] = {}
     chunks: dict[str, list[bytes]] = {}
     for group in groups:
         try:
             chunks[group.name] = _read_chunks(inspector, group, task)
-            checksums.append(hash_chunks(chunks[group.name]))
+            checksums[group.name] = hash_chunks(chunks[group.name])
         except (DamagedError, OSError) as error:
             faults.append(Fault(group.name, task.shard, None, str(error)))
     sums = {group.name: BandSums(group) for group in groups}
@@ -113,7 +113,7 @@ def inspect_shard(inspector: Inspector, task: ShardInspection) -> ShardReport:
         n_patches=len(task.patch_ids),
         n_compared=sum(source is not None for source in task.sources) if inspector.reader else 0,
         faults=tuple(faults),
-        checksums=tuple(checksums),
+        checksums=checksums,
         statistics={name: added.to_statistics() for name, added in sums.items()},
     )
 

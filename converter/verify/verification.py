@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +14,16 @@ from bigearthnet.archive.patch import PatchReader, ReaderName
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError
 from bigearthnet.labels import LABELS_19, LABELS_43, to_labels_19
-from bigearthnet.names import TITLES
-from bigearthnet.store.croissant import is_description_intact
-from bigearthnet.store.images import describe_arrays, read_attributes, read_coordinates, read_layout
-from bigearthnet.store.layout import CROISSANT, IMAGES, TABLE, Layout
+from bigearthnet.store.arrays import ArrayInfo
+from bigearthnet.store.images import read_coordinates, read_layout
+from bigearthnet.store.layout import IMAGES, MANIFEST, TABLE, Layout, name_shard
+from bigearthnet.store.manifest import Entry, Manifest, decode_manifest, identify_file, open_images, read_manifest
+from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.statistics import merge_statistics
-from bigearthnet.store.table import PATCH_COLUMNS, count_rejects, is_intact, read_rows, read_table, read_table_metadata
+from bigearthnet.store.table import PATCH_COLUMNS, count_rejects, read_fingerprint, read_rows, read_table
 from converter.cluster import open_cluster
 from converter.events import Advanced, OnEvent, Scanned, Started, ignore
 from converter.finish import count_splits, make_fingerprint, summarise_bands
-from converter.target import hash_file
 from converter.verify.inspection import COMPARED, Fault, Inspector, ShardInspection, ShardReport, inspect_shard
 
 
@@ -80,9 +79,10 @@ class Verification:
 def verify(store: Path | str, options: VerifyOptions | None = None, on_event: OnEvent = ignore) -> Verification:
     """Verify a finished store.
 
-    First, every byte of table and metadata must be the one that was written; if not, nothing they say is looked at.
-    Then every chunk is read, checked against its checksum and decoded; the table is held against the arrays, the
-    counts, the class names and the statistics; and, if an archive is given, pixels and labels against it.
+    First, every file but the shards must be the one that the manifest lists; if not, nothing they say is looked at.
+    Then every chunk is read, checked against its checksum and decoded, and every shard held against the manifest; the
+    table is held against the arrays, the counts, the class names and the statistics; and, if an archive is given,
+    pixels and labels against it.
 
     Args:
         store: The store's folder.
@@ -96,84 +96,105 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     options = options or VerifyOptions()
     start = time.perf_counter()
     store = Path(store).absolute()
-    if damaged := list(_check_files(store)):
+    objects = LocalObjects(store)
+    if (store / MANIFEST).is_file() and decode_manifest(objects.read(MANIFEST)) is None:
+        damaged = [Fault(MANIFEST, None, None, "its bytes are not those that were written; nothing else was looked at")]
+    else:
+        damaged = list(_check_files(store, read_manifest(objects)))
+    if damaged:
         return Verification(store, faults=damaged, seconds=time.perf_counter() - start)
-    attributes = read_attributes(store)
+    manifest, attributes, arrays = open_images(objects)
     layout = read_layout(store, attributes)
     rows = read_rows(store)
     found = Verification(store, len(rows))
-    found.faults += _check_arrays(store, layout, len(rows))
-    found.faults += _check_table(store, attributes, rows)
+    found.faults += _check_listing(store, layout, manifest, len(rows))
+    found.faults += _check_arrays(arrays, layout, len(rows))
+    found.faults += _check_table(store, attributes, manifest, rows)
     found.faults += _check_labels(attributes, rows)
-    archive = _open_archive(options, on_event)
+    archive = _open_archive(options, layout, on_event)
     if archive is not None:
         found.faults += _check_archive(archive, layout, rows)
     reports = _inspect(store, layout, attributes, rows, archive, options, on_event)
     found.faults += [fault for report in reports for fault in report.faults]
     found.n_compared = sum(report.n_compared for report in reports)
+    found.faults += _check_shards(store, layout, manifest, reports)
     found.faults += _check_sums(store, layout, attributes, reports)
     found.seconds = time.perf_counter() - start
     return found
 
 
-def _check_files(store: Path) -> Iterator[Fault]:
-    """Hold the table against its checksum, and the metadata against those that the table has."""
-    if not (store / TABLE).is_file():
-        return
-    if not is_intact(store):
-        yield Fault(TABLE, None, None, "its bytes are not those that were written; nothing else was looked at")
-        return
-    metadata = read_table_metadata(store)
-    checks = {
-        name: partial(_has_checksum, store / name, sealed) for name, sealed in json.loads(metadata["files"]).items()
-    }
-    if "croissant" in metadata:  # stores of earlier versions have none
-        checks[CROISSANT] = partial(is_description_intact, store, metadata["croissant"])
-    for name, is_as_written in checks.items():
+def _check_files(store: Path, manifest: Manifest) -> Iterator[Fault]:
+    """Hold every file but the shards against the manifest."""
+    for name, entry in manifest.files.items():
         try:
-            if not is_as_written():
+            if identify_file((store / name).read_bytes()) != entry:
                 yield Fault(name, None, None, "its bytes are not those that were written; no pixels were looked at")
         except OSError as error:
             yield Fault(name, None, None, f"cannot be read ({error.strerror}); no pixels were looked at")
 
 
-def _has_checksum(path: Path, checksum: str) -> bool:
-    return hash_file(path) == checksum
+def _check_listing(store: Path, layout: Layout, manifest: Manifest, n_patches: int) -> Iterator[Fault]:
+    """Hold the manifest against the shards that there must be, and the folder against the manifest."""
+    n_shards = -(-n_patches // layout.shard_size)
+    if manifest.shards.keys() != {name_shard(group, shard) for shard in range(n_shards) for group in layout.groups}:
+        yield Fault(MANIFEST, None, None, f"expected {n_shards:,} shards of each array, it lists others")
+    known = {MANIFEST, *manifest.files, *manifest.shards}
+    for path in sorted(store.rglob("*")):
+        name = path.relative_to(store).as_posix()
+        if path.is_file() and name not in known and "/." not in f"/{name}":
+            yield Fault(name, None, None, f"{MANIFEST} does not list it")
 
 
-def _open_archive(options: VerifyOptions, on_event: OnEvent) -> Archive | None:
+def _check_shards(store: Path, layout: Layout, manifest: Manifest, reports: Sequence[ShardReport]) -> Iterator[Fault]:
+    """Hold shards that are whole against the manifest: each may still be another than was written."""
+    for report in reports:
+        for group in layout.groups:
+            name = name_shard(group, report.shard)
+            if group.name in report.checksums and name in manifest.shards:
+                found = Entry((store / name).stat().st_size, report.checksums[group.name])
+                if found != manifest.shards[name]:
+                    yield Fault(group.name, report.shard, None, "its chunks are not those that were written")
+
+
+def _open_archive(options: VerifyOptions, layout: Layout, on_event: OnEvent) -> Archive | None:
     if options.against is None:
         return None
     return read_archive(
         options.against.roots,
+        dataset=layout.dataset,
         lists=options.lists,
         metadata=options.metadata,
         progress=lambda n_found: on_event(Scanned(n_found)),
     )
 
 
-def _check_arrays(store: Path, layout: Layout, n_patches: int) -> Iterator[Fault]:
+def _check_arrays(arrays: Sequence[ArrayInfo], layout: Layout, n_patches: int) -> Iterator[Fault]:
     """Hold the arrays' own description against what they must be."""
-    described = {array["name"]: array for array in describe_arrays(store)}
+    described = {array.name: array for array in arrays}
     for group in layout.groups:
         array = described.pop(group.name, None)
-        expected = ([n_patches, *group.stored_shape], group.dtype, list(group.bands), ["patch", *group.dimensions])
+        expected = ((n_patches, *group.stored_shape), group.dtype, group.bands, ("patch", *group.dimensions))
         if array is None:
             yield Fault(group.name, None, None, "the array is missing")
-        elif (found := (array["shape"], array["dtype"], array["bands"], array["dimensions"])) != expected:
+        elif (found := (array.shape, array.dtype, array.bands, array.dimensions)) != expected:
             yield Fault(group.name, None, None, f"expected {expected}, found {found}")
     for name in described:
         yield Fault(name, None, None, "the array is not one of those that the root attributes name")
 
 
-def _check_table(store: Path, attributes: dict[str, Any], rows: Sequence[dict[str, Any]]) -> Iterator[Fault]:
-    """Hold the table against the coordinates and the root attributes."""
+def _check_table(
+    store: Path, attributes: dict[str, Any], manifest: Manifest, rows: Sequence[dict[str, Any]]
+) -> Iterator[Fault]:
+    """Hold the table and the manifest against the coordinates and the root attributes."""
+    for name, listed in (("fingerprint", manifest.fingerprint), ("counts", manifest.counts)):
+        if attributes[name] != listed:
+            yield Fault(MANIFEST, None, None, f"{name}: {listed}, the images have {attributes[name]}")
     counts, n_rejected = attributes["counts"], count_rejects(store)
     reconciled = {"converted": len(rows), "rejected": n_rejected, "found": len(rows) + n_rejected}
     for name, n in reconciled.items():
         if counts[name] != n:
             yield Fault(TABLE, None, None, f"the store says {counts[name]:,} {name}, the tables have {n:,}")
-    if read_table_metadata(store).get("fingerprint") != attributes["fingerprint"]:
+    if read_fingerprint(store) != attributes["fingerprint"]:
         yield Fault(TABLE, None, None, "its fingerprint is not that of the images: they are not of one conversion")
     ranges = count_splits(row["split"] if row["recommended"] else None for row in rows)
     if ranges != attributes["splits"]:
@@ -206,9 +227,6 @@ def _check_labels(attributes: dict[str, Any], rows: Sequence[dict[str, Any]]) ->
 
 def _check_archive(archive: Archive, layout: Layout, rows: Sequence[dict[str, Any]]) -> Iterator[Fault]:
     """Hold what lists or metadata say of each patch against the table."""
-    if archive.dataset != layout.dataset:
-        yield Fault("archive", None, None, f"it is {TITLES[archive.dataset]}, the store {TITLES[layout.dataset]}")
-        return
     patch_of = {patch.patch_id: patch for patch in archive.patches}
     columns = (*PATCH_COLUMNS, "s1_name", *(["labels"] if layout.dataset == "v2" else []))
     for row in rows:
@@ -280,7 +298,8 @@ def _check_sums(
     for band, expected in attributes["statistics"].items():
         if recomputed.get(band) != expected:
             yield Fault(IMAGES, None, None, f"statistics of {band} are {expected}, pixels give {recomputed.get(band)}")
-    fingerprint = make_fingerprint((checksum for report in reports for checksum in report.checksums), read_table(store))
+    checksums = (checksum for report in reports for checksum in report.checksums.values())
+    fingerprint = make_fingerprint(checksums, read_table(store))
     if fingerprint != attributes["fingerprint"]:
         yield Fault(
             IMAGES, None, None, f"the fingerprint is {attributes['fingerprint']}, the contents give {fingerprint}"

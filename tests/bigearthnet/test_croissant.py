@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bigearthnet.store.table import publish_table, read_table, read_table_metadata, write_table
 from converter.verify.verification import VerifyOptions, verify
 from tests.archives import read_files
 from tests.samples import Samples
@@ -97,7 +96,7 @@ def test_every_file_of_the_store_is_named_once_and_identified(described: Path) -
         assert (file.sha256, file.content_size) == (hashlib.sha256(content).hexdigest(), f"{len(content)} B")
     (images,) = metadata.file_sets
     named = [*(file.content_url for file in metadata.file_objects), *images.includes]
-    for name in read_files(described).keys() - {"croissant.json"}:
+    for name in read_files(described).keys() - {"croissant.json", "manifest.json"}:
         assert sum(fnmatch(name, pattern) for pattern in named) == 1, name
 
 
@@ -152,13 +151,3 @@ def test_a_description_that_is_not_the_one_that_was_written_is_found(
     (copy / "croissant.json").unlink()
     (fault,) = find_faults(copy, scheduler)
     assert fault.startswith("croissant.json: cannot be read (No such file or directory)")
-
-
-def test_a_store_of_an_earlier_version_needs_no_description(copy: Path, scheduler: str) -> None:
-    (copy / "croissant.json").unlink()
-    sealed = read_table_metadata(copy)
-    del sealed["checksum"], sealed["croissant"]
-    (copy / ".progress").mkdir()
-    write_table(copy, read_table(copy), sealed)
-    publish_table(copy)
-    assert find_faults(copy, scheduler) == []

@@ -16,8 +16,8 @@ import tensorstore
 import xarray as xr
 import zarr
 
-from bigearthnet.errors import StoreError
-from bigearthnet.store.images import describe_arrays, is_finished, read_attributes
+from bigearthnet.store.manifest import read_attributes
+from bigearthnet.store.summary import describe_parts
 from tests.archives import ARRAYS
 from tests.conftest import SHARD_SIZE, SmallArchive
 
@@ -175,13 +175,12 @@ def test_the_reader_that_the_summary_suggests_works_as_printed(store: Path) -> N
 
 def test_attributes_are_read_back(store: Path, small: SmallArchive) -> None:
     attributes = read_attributes(store)
-    assert (attributes["format"], attributes["format_version"]) == ("bigearthnet-store", 1)
+    assert (attributes["format"], attributes["format_version"]) == ("bigearthnet-store", 2)
     assert attributes["counts"]["converted"] == len(small.names)
-    assert is_finished(store)
 
 
 def test_arrays_are_described_with_their_sizes(store: Path) -> None:
-    described = {array["name"]: array for array in describe_arrays(store)}
+    described = {array["name"]: array for array in describe_parts(store)[1]}
     assert list(described) == sorted(ARRAYS)
     for array, found in described.items():
         shape = [22, len(ARRAYS[array]), SIZES[array], SIZES[array]]
@@ -189,37 +188,3 @@ def test_arrays_are_described_with_their_sizes(store: Path) -> None:
         assert found["raw_bytes"] == 2 * np.prod(shape)
         files = [path for path in (store / "images.zarr" / array / "c").rglob("*") if path.is_file()]
         assert found["stored_bytes"] == sum(path.stat().st_size for path in files)
-
-
-@pytest.mark.parametrize(
-    ("kind", "found"), [("missing", "no such folder"), ("empty", "none"), ("unfinished", "an unfinished one")]
-)
-def test_what_is_no_finished_store_is_refused(kind: str, found: str, tmp_path: Path) -> None:
-    path = tmp_path / "store"
-    if kind != "missing":
-        path.mkdir()
-    if kind == "unfinished":
-        (path / "images.zarr").mkdir()
-    with pytest.raises(StoreError, match=rf"{path}: expected a finished store .*, found {found}; give the folder"):
-        read_attributes(path)
-    assert not is_finished(path)
-
-
-@pytest.mark.parametrize(
-    ("attributes", "found"),
-    [({}, "None None"), ({"format": "bigearthnet-store", "format_version": 2}, "bigearthnet-store 2")],
-)
-def test_a_store_of_another_format_is_refused(attributes: dict[str, Any], found: str, tmp_path: Path) -> None:
-    zarr.open_group(tmp_path / "images.zarr", mode="w", attributes=attributes)
-    (tmp_path / "patches.parquet").touch()
-    with pytest.raises(StoreError, match=f"expected format bigearthnet-store 1, found {found}; use a version"):
-        read_attributes(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"zarr_format": 3}'])
-def test_damaged_metadata_is_refused_by_name(content: str, tmp_path: Path) -> None:
-    (tmp_path / "images.zarr").mkdir()
-    (tmp_path / "images.zarr" / "zarr.json").write_text(content)
-    (tmp_path / "patches.parquet").touch()
-    with pytest.raises(StoreError, match=f"{tmp_path}"):
-        read_attributes(tmp_path)

@@ -34,14 +34,14 @@ def test_a_store_is_described_as_json(store: Path, small: SmallArchive) -> None:
 def test_a_table_of_other_images_is_refused(copy: Path, small: SmallArchive, scheduler: str, tmp_path: Path) -> None:
     convert(small.archive.root, tmp_path / "other", small.options(scheduler=scheduler, shard_size=2))
     shutil.copy(tmp_path / "other" / "patches.parquet", copy / "patches.parquet")
-    with pytest.raises(StoreError, match=r"expected table and images of one conversion, found fingerprints .* and "):
+    with pytest.raises(StoreError, match=r"patches\.parquet: its bytes are not those that were written"):
         describe_store(copy)
 
 
 def test_a_table_without_a_fingerprint_is_refused(copy: Path) -> None:
     table = pq.read_table(copy / "patches.parquet").replace_schema_metadata(None)
     pq.write_table(table, copy / "patches.parquet")
-    with pytest.raises(StoreError, match="found fingerprints None and "):
+    with pytest.raises(StoreError, match=r"patches\.parquet: its bytes are not those that were written"):
         describe_store(copy)
 
 

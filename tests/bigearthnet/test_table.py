@@ -18,7 +18,7 @@ import pytest
 import rasterio.warp
 from bigearthnet_common.constants import NEW_LABELS, OLD2NEW_LABELS_DICT
 
-from bigearthnet.store.table import count_values, read_table_metadata
+from bigearthnet.store.table import count_values, read_fingerprint
 from tests.conftest import SmallArchive
 
 
@@ -180,7 +180,7 @@ def test_the_table_repeats_the_fingerprint_of_the_images(store: Path) -> None:
 
     attributes: Any = dict(zarr.open_group(store / "images.zarr", mode="r").attrs)
     assert len(attributes["fingerprint"]) == 32
-    assert read_table_metadata(store)["fingerprint"] == attributes["fingerprint"]
+    assert read_fingerprint(store) == attributes["fingerprint"]
 
 
 def test_values_are_counted_as_they_occur(store: Path, labels: dict[str, list[str]], small: SmallArchive) -> None:

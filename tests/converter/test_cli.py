@@ -96,7 +96,7 @@ def test_a_bad_patch_is_one_clear_error(
     assert found in error
     assert "run the same command" in error
     assert "the option on-bad skip" in error
-    assert not (tmp_path / "store" / "patches.parquet").exists()
+    assert not (tmp_path / "store" / "manifest.json").exists()
 
 
 def test_a_bad_patch_ends_a_process_of_its_own_with_exit_code_1(

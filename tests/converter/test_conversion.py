@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
+from bigearthnet.archive.records import Reject
 from bigearthnet.errors import OptionError, OutputError, SourceError, StoreError
 from converter.conversion import ConvertOptions, Summary, convert
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
+from converter.finish import write_rejects
 from tests.archives import ARRAYS, Archive, read_files, write_lists
 from tests.conftest import SHARD_SIZE, SmallArchive
 
@@ -143,7 +145,9 @@ def test_every_pixel_of_a_store_of_several_shards_is_what_rasterio_reads(small: 
 
 
 def test_a_store_holds_what_it_must_and_nothing_else(store: Path) -> None:
-    assert sorted(path.name for path in store.iterdir()) == ["croissant.json", "images.zarr", "patches.parquet"]
+    assert sorted(path.name for path in store.iterdir()) == [
+        *("croissant.json", "images.zarr", "manifest.json", "patches.parquet")
+    ]
     shards = sorted(path for path in read_files(store) if "/s2_" in path and "/c/" in path)
     assert shards == sorted(f"images.zarr/{array}/c/{shard}/0/0/0" for array in ARRAYS for shard in range(6))
 
@@ -363,8 +367,24 @@ def test_skipping_bad_patches_leaves_a_dense_store_that_accounts_for_all(
     )
     assert all(row["reason"] for row in rejected)
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == [
-        *("croissant.json", "images.zarr", "patches.parquet", "rejected.parquet")
+        *("croissant.json", "images.zarr", "manifest.json", "patches.parquet", "rejected.parquet")
     ]
+
+
+def test_the_list_of_rejected_patches_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".progress").mkdir()
+    write_rejects(tmp_path, [Reject("patch", "file", "why")])
+    before = (tmp_path / "rejected.parquet").read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_rejects(tmp_path, [Reject("patch", "file", "why"), Reject("another", "file", "why")])
+    assert read_files(tmp_path) == {"rejected.parquet": before}
 
 
 def test_a_store_that_skipped_bad_patches_is_the_same_however_it_came_about(
@@ -410,7 +430,7 @@ def test_stopping_at_bad_patches_converts_the_rest_and_goes_on_once_they_are_men
     options = small.options(scheduler=scheduler, max_bad=1.0)
     with pytest.raises(SourceError, match=rf"{bad}/{bad}_B08\.tif: expected .*120 x 120 uint16.*found 20,000 bytes"):
         convert(raw.root, path, options)
-    assert not (path / "patches.parquet").exists()
+    assert not (path / "manifest.json").exists()
     before = shards_of(path)
     assert sorted(before) == sorted(f"images.zarr/{array}/c/{shard}/0/0/0" for array in ARRAYS for shard in range(1, 6))
     raw.tif(bad, "B08").write_bytes(whole)
@@ -454,7 +474,7 @@ def test_an_archive_of_nothing_but_bad_patches_is_an_error_even_if_they_may_be_s
         raw.note(name).unlink()
     with pytest.raises(SourceError, match="every patch of the archive is bad"):
         convert(raw.root, tmp_path / "store", small.options(scheduler=scheduler, on_bad="skip", max_bad=1.0))
-    assert not (tmp_path / "store" / "patches.parquet").exists()
+    assert not (tmp_path / "store" / "manifest.json").exists()
 
 
 # -- Interruption ----------------------------------------------------------------------------------------------------
@@ -476,7 +496,7 @@ def interrupt(small: SmallArchive, path: Path, scheduler: str, after: int = 3, *
 
     with pytest.raises(InterruptedRunError):
         convert(small.archive.root, path, small.options(scheduler=scheduler, **changes), listen)
-    assert not (path / "patches.parquet").exists()
+    assert not (path / "manifest.json").exists()
 
 
 def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(
@@ -525,7 +545,7 @@ def test_a_run_interrupted_while_it_finishes_goes_on_and_ends_in_the_same_bytes(
     with pytest.raises(InterruptedRunError):
         convert(small.archive.root, path, small.options(scheduler=scheduler))
     assert (path / "images.zarr" / "zarr.json").exists()
-    assert not (path / "patches.parquet").exists()
+    assert not (path / "manifest.json").exists()
     monkeypatch.undo()
     summary = convert(small.archive.root, path, small.options(scheduler=scheduler))
     assert summary.n_converted_now == 0

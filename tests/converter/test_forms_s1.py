@@ -19,9 +19,10 @@ from bigearthnet.archive.raster import read_band
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError, SourceError, StoreError
 from converter.conversion import convert, plan_conversion
+from converter.verify.verification import VerifyOptions, verify
 from tests.archives import ARRAYS, Archive, read_files, write_lists
 from tests.conftest import RunCli
-from tests.forms import Pairs, convert_here, extract_pairs, open_here
+from tests.forms import Pairs, convert_here, extract_pairs, open_here, write_v2_metadata
 
 SKIP: dict[str, Any] = {"on_bad": "skip", "max_bad": 1.0}
 
@@ -337,6 +338,17 @@ def test_s1_alone_makes_a_store_of_the_same_patches(pairs: Pairs, store: Path, t
         assert {key: row[key] for key in kept} == {key: both[name][key] for key in kept}
         assert row["geometry"] == both[name]["geometry"]
         assert row["labels"] == pairs.s1.read_note(pairs.partner_of[name])["labels"]
+
+
+def test_s1_alone_is_verified_as_the_dataset_that_the_store_names(
+    raw: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metadata that lie beside the folder would make v2.0 of it, whose names of Sentinel-1 look the same."""
+    write_v2_metadata(raw.s1.root.parent, [])
+    convert_here(Sources(s1=raw.s1.root), tmp_path / "store", raw.options(dataset="v1"))
+    monkeypatch.setattr("converter.verify.verification.open_cluster", open_here)
+    found = verify(tmp_path / "store", VerifyOptions(against=Sources(s1=raw.s1.root), lists=raw.lists))
+    assert (found.faults, found.n_compared) == ([], 6)
 
 
 def test_s1_alone_knows_the_tile_from_its_name(pairs: Pairs, store: Path, tmp_path: Path) -> None:

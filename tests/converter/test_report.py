@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +39,7 @@ from tests.archives import write_lists
 from tests.browser import DESKTOP, PHONE, Visitor
 from tests.conftest import RunCli, SmallArchive
 from tests.forms import ARRAYS_V2, convert_here, extract_pairs, write_v2, write_v2_lists
+from tests.manifests import seal_again
 
 FORMS: Final = ("v1", "rgb", "s1", "v2")
 HOSTILE: Final = "<script>alert('&')</script>"
@@ -396,6 +398,8 @@ def test_the_same_place_is_preferred_to_the_same_country(store: Path, tmp_path: 
     other = next(row for row in rows if row["recommended"] and row["country"] != snowy["country"])
     other |= {name: snowy[name] for name in ("epsg", "x_ul", "y_ul")}
     pq.write_table(table.from_pylist(rows, table.schema), copy / "patches.parquet")
+    shutil.copy(store / "manifest.json", copy)
+    seal_again(copy)
     (pair,) = choose_gallery(copy, LABELS_19).snowy
     assert pair.same_place
     assert pair.clean is not None
@@ -522,7 +526,8 @@ def test_what_is_no_store_or_no_place_for_a_page_is_a_clear_error(stores: dict[s
 def test_a_table_of_other_images_is_refused(stores: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "images.zarr").symlink_to(stores["s1"] / "images.zarr")
     (tmp_path / "patches.parquet").symlink_to(stores["v2"] / "patches.parquet")
-    with pytest.raises(StoreError, match="fingerprints"):
+    shutil.copy(stores["s1"] / "manifest.json", tmp_path)
+    with pytest.raises(StoreError, match=r"patches\.parquet: its bytes are not those that were written"):
         write_report(tmp_path, tmp_path / "page.html")
 
 

@@ -30,6 +30,7 @@ def make_finished(store: Path) -> Path:
     (store / "images.zarr").mkdir(parents=True)
     (store / "images.zarr" / "zarr.json").write_text("{}")
     (store / "patches.parquet").write_text("table")
+    (store / "manifest.json").write_text("{}")
     return store
 
 
@@ -83,6 +84,19 @@ def test_a_finished_store_is_refused_unless_it_may_be_replaced(tmp_path: Path) -
     with pytest.raises(StoreError, match=r"a finished store is already there; .* with the option overwrite"):
         check_target(tmp_path, overwrite=False)
     check_target(tmp_path, overwrite=True)
+
+
+def test_a_store_of_format_1_is_refused_and_replaced_whole_if_it_may_be(tmp_path: Path) -> None:
+    """It has a table and no manifest; of its Zarr metadata nothing may be left in an unfinished store."""
+    make_finished(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(
+        StoreError, match=r"a store without manifest\.json, of an earlier format or damaged, is already"
+    ):
+        check_target(tmp_path, overwrite=False)
+    check_target(tmp_path, overwrite=True)
+    with claim(tmp_path, overwrite=True):
+        assert [path.name for path in tmp_path.iterdir()] == [".progress"]
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
@@ -139,7 +153,7 @@ def test_a_damaged_record_of_the_plan_is_refused(content: str, tmp_path: Path) -
         pass
 
 
-def test_overwriting_removes_everything_of_a_store_the_table_first(
+def test_overwriting_removes_everything_of_a_store_the_manifest_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with claim(tmp_path) as receipts:
@@ -150,7 +164,7 @@ def test_overwriting_removes_everything_of_a_store_the_table_first(
     real_rmtree = shutil.rmtree
 
     def rmtree(path: Any, *args: Any, **kwargs: Any) -> None:
-        assert not (tmp_path / "patches.parquet").exists()
+        assert not (tmp_path / "manifest.json").exists()
         real_rmtree(path, *args, **kwargs)
 
     monkeypatch.setattr(shutil, "rmtree", rmtree)
@@ -218,4 +232,4 @@ def test_releasing_leaves_nothing_but_the_store(tmp_path: Path) -> None:
         receipts.mkdir()
         make_finished(tmp_path)
         release_target(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images.zarr", "patches.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*("images.zarr", "manifest.json", "patches.parquet")]

@@ -14,13 +14,15 @@ import pytest
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError, SourceError, StoreError
 from bigearthnet.store import table
-from bigearthnet.store.table import is_intact, read_rows
+from bigearthnet.store.manifest import read_manifest
+from bigearthnet.store.objects import LocalObjects
+from bigearthnet.store.table import read_rows
 from converter.events import Advanced, Event, Started
-from converter.target import hash_file
 from converter.verify.inspection import Fault
 from converter.verify.verification import Verification, VerifyOptions, verify
 from tests.archives import Archive, read_files
 from tests.conftest import RunCli, SmallArchive
+from tests.manifests import seal_again
 
 
 @pytest.fixture
@@ -125,6 +127,16 @@ def test_a_shard_that_is_not_the_one_that_was_written_is_found(
     assert any(what in str(fault) for fault in faults)
 
 
+def test_shards_that_were_exchanged_are_named(copy: Path, scheduler: str) -> None:
+    one, other = (copy / f"images.zarr/s2_60m/c/{shard}/0/0/0" for shard in (1, 3))
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+    faults = [str(fault) for fault in look(copy, scheduler).faults]
+    for shard in (1, 3):
+        assert f"s2_60m, shard {shard}: its chunks are not those that were written" in faults
+
+
 def metadata_of(store: Path) -> list[str]:
     return sorted({*read_files(store)} - {*shards_of(store)} - {"patches.parquet"})
 
@@ -132,7 +144,7 @@ def metadata_of(store: Path) -> list[str]:
 def test_one_flipped_bit_in_any_file_of_metadata_is_found_and_the_file_is_named(copy: Path, scheduler: str) -> None:
     dice = random.Random(0)
     names = metadata_of(copy)
-    assert len(names) == 31
+    assert len(names) == 32
     for name in names:
         whole = (copy / name).read_bytes()
         for bit in dice.sample(range(8 * len(whole)), 6):
@@ -143,21 +155,20 @@ def test_one_flipped_bit_in_any_file_of_metadata_is_found_and_the_file_is_named(
     assert look(copy, scheduler).faults == []
 
 
-def test_one_flipped_bit_anywhere_in_the_table_is_found(copy: Path) -> None:
-    path = copy / "patches.parquet"
+@pytest.mark.parametrize("name", ["patches.parquet", "manifest.json"])
+def test_one_flipped_bit_anywhere_in_table_or_manifest_is_found(name: str, copy: Path) -> None:
+    path = copy / name
     whole = path.read_bytes()
     for at in range(random.randrange(11), len(whole), 11):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
-        assert not is_intact(copy), at
-    path.write_bytes(whole)
-    assert is_intact(copy)
+        assert [fault.where for fault in verify(copy).faults] == [name], at
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"\0" * 1000])
 def test_a_table_that_is_none_is_a_fault(content: bytes, copy: Path, scheduler: str) -> None:
     (copy / "patches.parquet").write_bytes(content)
     (fault,) = look(copy, scheduler).faults
-    assert str(fault) == "patches.parquet: its bytes are not those that were written; nothing else was looked at"
+    assert str(fault) == "patches.parquet: its bytes are not those that were written; no pixels were looked at"
 
 
 def test_metadata_that_is_gone_is_a_fault(copy: Path, scheduler: str) -> None:
@@ -174,6 +185,18 @@ def test_hidden_files_that_a_desktop_leaves_are_no_fault(copy: Path, scheduler: 
     assert look(copy, scheduler).faults == []
 
 
+def test_files_that_no_conversion_wrote_are_named(copy: Path, scheduler: str) -> None:
+    (copy / "notes.txt").touch()
+    (copy / "images.zarr" / "s2_5m").mkdir()
+    (copy / "images.zarr" / "s2_5m" / "zarr.json").write_text("{}")
+    (copy / "images.zarr" / "s2_10m" / "c" / "6" / "0" / "0").mkdir(parents=True)
+    (copy / "images.zarr" / "s2_10m" / "c" / "6" / "0" / "0" / "0").write_bytes(b"pixels")
+    strangers = ["images.zarr/s2_10m/c/6/0/0/0", "images.zarr/s2_5m/zarr.json", "notes.txt"]
+    found = look(copy, scheduler)
+    assert [str(fault) for fault in found.faults] == [f"{name}: manifest.json does not list it" for name in strangers]
+    assert found.n_patches == 22
+
+
 # -- Lies that have all their checksums ------------------------------------------------------------------------------
 
 
@@ -183,22 +206,18 @@ def forge(copy: Path) -> Any:
 
     def change(column: str | None = None, row: int = 0, value: Any = None, **attributes: Any) -> None:
         rows = table.read_table(copy)
-        kept = table.read_table_metadata(copy)
         if column is not None:
             values = rows[column].to_pylist()
             values[row] = value
             field = rows.schema.field(column)
             rows = rows.set_column(rows.schema.names.index(column), field, pa.array(values, field.type))
+            (copy / "patches.parquet").write_bytes(table.encode_table(rows, attributes_of(copy)["fingerprint"]))
         path = copy / "images.zarr" / "zarr.json"
         if attributes:
             group = json.loads(path.read_bytes())
             group["attributes"] |= attributes
             path.write_text(json.dumps(group))
-        files = json.loads(kept["files"]) | {"images.zarr/zarr.json": hash_file(path)}
-        del kept["checksum"], kept["croissant"]
-        (copy / ".progress").mkdir()
-        table.write_table(copy, rows, kept | {"files": json.dumps(files)})
-        table.publish_table(copy)
+        seal_again(copy)
 
     return change
 
@@ -257,6 +276,18 @@ def test_a_fingerprint_that_is_another_is_found(copy: Path, scheduler: str, forg
     faults = "\n".join(map(str, look(copy, scheduler).faults))
     assert "its fingerprint is not that of the images" in faults
     assert "the contents give" in faults
+
+
+def test_a_manifest_that_lies_is_found(copy: Path, scheduler: str) -> None:
+    shards = read_manifest(LocalObjects(copy)).shards
+    first, second, *rest = shards
+    lies = {first: shards[second], **{name: shards[name] for name in rest}}
+    seal_again(copy, fingerprint="0" * 32, counts={"found": 1}, shards=lies)
+    faults = [str(fault) for fault in look(copy, scheduler).faults]
+    assert f"manifest.json: fingerprint: {'0' * 32}, the images have {attributes_of(copy)['fingerprint']}" in faults
+    assert any(fault.startswith("manifest.json: counts: {'found': 1}, the images have") for fault in faults)
+    assert "manifest.json: expected 6 shards of each array, it lists others" in faults
+    assert "s2_10m, shard 0: its chunks are not those that were written" in faults
 
 
 def test_root_attributes_that_describe_nothing_are_an_error(copy: Path, scheduler: str, forge: Any) -> None:

@@ -214,7 +214,7 @@ def test_mending_a_patch_redoes_its_shard_alone(
     assert read_files(tmp_path / "store") == read_files(store)
 
 
-def test_everything_is_flushed_before_the_table_appears(
+def test_everything_is_flushed_before_the_manifest_appears(
     small: SmallArchive, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A power cut after it must find the metadata, the coordinates and the names of all of them on disk."""
@@ -229,8 +229,8 @@ def test_everything_is_flushed_before_the_table_appears(
         real_fsync(descriptor)
 
     def replace(source: Any, target: Any) -> None:
-        if Path(target).name == "patches.parquet":
-            paths = [path, path / "croissant.json", *(path / "images.zarr").rglob("*")]
+        if Path(target).name == "manifest.json":
+            paths = [path, path / "patches.parquet", path / "croissant.json", *(path / "images.zarr").rglob("*")]
             shards = {*(path / "images.zarr").glob("s2_*/c/**/*"), *(path / "images.zarr").glob("s2_*/c")}
             unflushed.extend(one for one in paths if one not in shards and one.stat().st_ino not in flushed)
             assert Path(source).stat().st_ino in flushed
@@ -241,7 +241,7 @@ def test_everything_is_flushed_before_the_table_appears(
     monkeypatch.setattr(os, "replace", replace)
     convert(small.archive.root, path, small.options(scheduler=scheduler))
     assert unflushed == []
-    assert path.stat().st_ino in flushed  # the name of the table, before the receipts went
+    assert path.stat().st_ino in flushed  # the name of the manifest, before the receipts went
 
 
 def test_a_shard_and_the_name_of_it_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ def test_a_disk_that_fills_up_during_the_finish(
         error = running.end().error
         assert "cannot be written: No space left on device" in error
         assert "What is finished is kept: make room" in error
-        assert not (disk / "store" / "patches.parquet").exists()
+        assert not (disk / "store" / "manifest.json").exists()
         (disk / "big").unlink()
         check_kept_and_go_on(start, disk / "store", expected)
 

@@ -45,7 +45,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(
     moments = random.Random(f"{whom} {seed}")
     store = tmp_path / "store"
     n_kills = 0
-    while len(find_receipts(store)) < N_PATCHES - 5 and not (store / "patches.parquet").exists():
+    while len(find_receipts(store)) < N_PATCHES - 5 and not (store / "manifest.json").exists():
         before = find_finished_shards(store)
         running = start(store)
         if running.wait_for_receipts(len(before) // 3 + moments.randint(2, 8)):
@@ -56,10 +56,10 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_bytes(
         ended.check_quiet()
         n_kills += ended.code != 0
         kept = find_finished_shards(store)
-        if not (store / "patches.parquet").exists():
+        if not (store / "manifest.json").exists():
             assert {name: kept[name] for name in before} == before
     assert n_kills
-    if not (store / "patches.parquet").exists():
+    if not (store / "manifest.json").exists():
         finish(start, store, expected)
     assert read_files(store) == expected
 
@@ -72,7 +72,7 @@ def test_killed_at_a_moment_it_goes_on_to_the_same_bytes(
     assert running.wait_for_file(moment)
     running.signal()
     assert running.end().code == -signal.SIGKILL
-    assert not (tmp_path / "store" / "patches.parquet").exists()
+    assert not (tmp_path / "store" / "manifest.json").exists()
     finish(start, tmp_path / "store", expected)
 
 
@@ -85,7 +85,7 @@ def count(event, args):
         n_steps += 1
         if n_steps == last:
             os.kill(os.getpid(), signal.SIGKILL)
-from converter.commands.cli import main
+from converter.__main__ import main
 sys.argv[0] = "converter"
 sys.addaudithook(count)
 try:
@@ -112,7 +112,7 @@ def test_killed_at_any_step_of_the_finish_it_ends_in_the_same_bytes(
     for step in sorted({*range(1, n_steps, n_steps // 8), *range(n_steps - 4, n_steps + 1)}):
         store = Path(shutil.copytree(whole, tmp_path / str(step)))
         codes.append(die_at(step, small, store).returncode)
-        finished = (store / "patches.parquet").exists()
+        finished = (store / "manifest.json").exists()
         if finished and not (store / ".progress").exists():
             assert read_files(store) == expected
             continue
@@ -255,7 +255,7 @@ def test_a_scheduler_that_goes_away_is_one_clear_error_and_the_same_command_goes
         ended = running.end()
         assert ended.error.startswith(f"{address}: the connection to the dask scheduler was lost. What is finished is")
         assert ended.seconds < 20
-    assert not (tmp_path / "store" / "patches.parquet").exists()
+    assert not (tmp_path / "store" / "manifest.json").exists()
     finish(start, tmp_path / "store", expected)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.manifests import seal_again
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import OptionError, RunError, SelectionError, Store, open_store
 from trainer.commands.cli import cli
@@ -266,6 +267,7 @@ def test_a_store_without_splits_is_refused(copy_store: Callable[[str], Path], tm
     place = table.schema.get_field_index("split")
     none = pa.nulls(len(table), pa.string())
     pq.write_table(table.set_column(place, table.schema.field("split"), none), store / "patches.parquet")
+    seal_again(store)
     with pytest.raises(SelectionError, match="no split 'train'; the store has none"):
         train(open_store(store), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bigearthnet.store.arrays import ArrayInfo
 from tests.trainer.trainings import OWN_WARNINGS, keras
 from trainer import OptionError, RunError
 from trainer.model.layers import ClassLogits, DropFeatures, RandomSymmetry, StandardizeBands, WeightedCrossEntropy
 from trainer.model.networks import build_model, describe_model, list_networks, load_model, save_model
 from trainer.run.recipe import Recipe
-from trainer.source.arrays import ArrayInfo
 from trainer.source.turns import turn_patch
 
 pytestmark = OWN_WARNINGS
@@ -22,7 +22,7 @@ CLASSES = ("Urban fabric", "Pastures", "Inland waters")
 
 
 def _info(name: str, bands: tuple[str, ...], size: int) -> ArrayInfo:
-    return ArrayInfo(name, name, bands, 9, True, size, size, "uint16", 4, "raw")
+    return ArrayInfo(name, name, bands, (9, len(bands), size, size), (), "uint16", 4, "raw")
 
 
 ARRAYS = (_info("s2_10m", ("B02", "B03"), 120), _info("s2_60m", ("B01",), 20))

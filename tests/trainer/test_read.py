@@ -19,9 +19,8 @@ from zarr.codecs import BytesCodec, GzipCodec
 
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
-from trainer.source.arrays import CHECKS
 from trainer.source.decode import BloscDecoder, DamageError, Shard
-from trainer.source.read import ArrayReader, ShardReader, TensorStoreReader
+from trainer.source.read import CHECKS, ArrayReader, ShardReader, TensorStoreReader
 
 
 def _write_empty(path: Path) -> None:

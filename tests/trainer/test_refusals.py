@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.manifests import seal_again
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import open_store
 from trainer.__main__ import main
@@ -62,6 +63,7 @@ def _change_attributes(store: Path, change: Callable[[dict[str, Any]], dict[str,
     metadata = json.loads(path.read_text())
     metadata["attributes"] = change(metadata["attributes"])
     path.write_text(json.dumps(metadata))
+    seal_again(store)
 
 
 def _drop_splits(store: Path, dropped: tuple[str, ...]) -> None:
@@ -70,10 +72,11 @@ def _drop_splits(store: Path, dropped: tuple[str, ...]) -> None:
     place = table.schema.get_field_index("split")
     changed = table.set_column(place, table.schema.field("split"), pa.array(splits, pa.string()))
     pq.write_table(changed, store / "patches.parquet")
+    seal_again(store)
 
 
 CASES: dict[str, tuple[tuple[str, ...], str]] = {
-    "no store": (("fit", "{empty}", "{new}"), "expected a finished store (images.zarr and patches.parquet)"),
+    "no store": (("fit", "{empty}", "{new}"), "expected a finished store (manifest.json), found none"),
     "unknown band": (("fit", "{store}", "{new}", "--bands", "B99"), "no band 'B99'; choose from B02"),
     "unknown network": (("fit", "{store}", "{new}", "--network", "vgg"), "no network 'vgg'; choose from small"),
     "wrong classes": (("fit", "{no-43}", "{new}", *_OPTIONS, "--labels", "43"), "has no list of 43 classes"),

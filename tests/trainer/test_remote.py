@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import json
 import os
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from bigearthnet.store.objects import RemoteObjects
+from tests.manifests import seal_again
 from trainer import OptionError, ReadError, RemoteError, Store, StoreError, Stream, open_store
 
 pytest.importorskip("aiohttp")
@@ -176,6 +179,56 @@ def test_a_store_that_was_written_anew_never_meets_its_old_shards(
     shutil.copytree(stores["none"], served)
     assert open_store(stores["none"]).fingerprint != open_store(stores["lz4"]).fingerprint
     _assert_same_batches(open_store(url, cache_dir=tmp_path / "cache"), open_store(stores["none"]))
+
+
+def test_a_table_with_the_same_content_in_other_bytes_is_fetched_anew(
+    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+) -> None:
+    """The fingerprint, which names the folder of the cache, is of the content alone."""
+    served = Path(shutil.copytree(stores["lz4"], tmp_path / "served"))
+    url, _ = serve(served)
+    open_store(url, cache_dir=tmp_path / "cache")
+    pq.write_table(pq.read_table(served / "patches.parquet"), served / "patches.parquet", compression="gzip")
+    seal_again(served)
+    _assert_same_batches(open_store(url, cache_dir=tmp_path / "cache"), open_store(stores["lz4"]))
+    (kept,) = (tmp_path / "cache").rglob("patches.parquet")
+    assert kept.read_bytes() == (served / "patches.parquet").read_bytes()
+
+
+def test_damage_on_the_server_and_in_the_cache_is_noticed(
+    copy_store: Callable[[str], Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+) -> None:
+    folder = copy_store("lz4")
+    url, _ = serve(folder)
+    open_store(url, cache_dir=tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").rglob("patches.parquet")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-1])
+    open_store(url, cache_dir=tmp_path / "cache")
+    assert kept.read_bytes() == whole
+    for name in ("patches.parquet", "images.zarr/zarr.json"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b" ")
+        with pytest.raises(StoreError, match=f"{url}/{name}: its bytes are not those that were written"):
+            open_store(url, cache_dir=tmp_path / "another cache")
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("fingerprint", ["../" * 8 + "tmp/elsewhere", "/tmp/elsewhere", "..", "", "A" * 32])
+def test_a_fingerprint_that_is_none_never_becomes_a_path(
+    fingerprint: str, copy_store: Callable[[str], Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+) -> None:
+    folder = copy_store("lz4")
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    content["fingerprint"] = fingerprint
+    checksum = hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+    path.write_text(json.dumps(content | {"checksum": checksum}))
+    url, _ = serve(folder)
+    with pytest.raises(StoreError, match="does not describe a store"):
+        open_store(url, cache_dir=tmp_path / "cache" / "deep")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_shard_that_is_missing_on_the_server_is_named(

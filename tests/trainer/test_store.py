@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 import zarr
 
 import trainer
+from tests.manifests import seal_again
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE
 from trainer import OptionError, SelectionError, Store, StoreError, open_store
 
@@ -27,6 +29,7 @@ def _edit_metadata(folder: Path, edit: Edit) -> None:
     root = json.loads(path.read_text())
     edit(root)
     path.write_text(json.dumps(root))
+    seal_again(folder)
 
 
 def test_a_store_describes_itself(any_store: Store) -> None:
@@ -99,14 +102,18 @@ def test_selections_are_told_apart(store: Store) -> None:
     assert store.select("train").digest == store.select("train", where="true").digest
 
 
+def _rename_array(root: dict[str, Any]) -> None:
+    """Shards of such an array would lie outside of the store, and of the cache of a remote one."""
+    arrays = root["consolidated_metadata"]["metadata"]
+    arrays["../../s2_10m"] = arrays.pop("s2_10m")
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda root: root["attributes"].update(format="other"), "expected format bigearthnet-store 1, found other 1"),
-        (lambda root: root["attributes"].update(format_version=2), "found bigearthnet-store 2"),
-        (lambda root: root["attributes"].update(fingerprint="0"), "does not belong to"),
         (lambda root: root.pop("consolidated_metadata"), "consolidated_metadata"),
         (lambda root: root["attributes"].pop("labels_19"), "labels_19"),
+        (_rename_array, r"expected a plain name of an array, found '\.\./\.\./s2_10m'"),
         (lambda root: root["consolidated_metadata"]["metadata"]["s2_10m"]["shape"].__setitem__(0, 3), "same number"),
         (lambda root: root["consolidated_metadata"]["metadata"]["s2_10m"]["shape"].__setitem__(1, 3), "s2_10m"),
     ],
@@ -121,13 +128,41 @@ def test_what_is_not_a_store_is_refused(copy_store: Callable[[str], Path], edit:
 def test_an_unfinished_store_is_refused(copy_store: Callable[[str], Path], tmp_path: Path) -> None:
     folder = copy_store("lz4")
     (folder / "patches.parquet").unlink()
-    with pytest.raises(StoreError, match=r"finished store.*patches.parquet"):
+    with pytest.raises(StoreError, match=r"patches.parquet: expected a file of a finished store"):
         open_store(folder)
     with pytest.raises(StoreError, match="finished store"):
         open_store(tmp_path / "nowhere")
     (folder / "patches.parquet").write_text("nothing")
-    with pytest.raises(StoreError, match="not a Parquet file"):
+    with pytest.raises(StoreError, match=r"patches.parquet: its bytes are not those that were written"):
         open_store(folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(StoreError, match=r"expected a finished store \(manifest.json\), found an unfinished one"):
+        open_store(folder)
+
+
+def test_a_flipped_bit_in_the_table_is_refused_on_opening(copy_store: Callable[[str], Path]) -> None:
+    """It might be one of a label, and the training would not notice."""
+    path = copy_store("lz4") / "patches.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"patches\.parquet: its bytes are not those that were written"):
+        open_store(path.parent)
+
+
+def test_a_table_of_another_store_is_refused(copy_store: Callable[[str], Path]) -> None:
+    folder = copy_store("lz4")
+    shutil.copy(copy_store("none") / "patches.parquet", folder)
+    with pytest.raises(StoreError, match=r"patches\.parquet: its bytes are not those that were written"):
+        open_store(folder)
+
+
+def test_a_store_of_format_1_says_that_it_must_be_converted_again(tmp_path: Path) -> None:
+    attributes: Any = {"format": "bigearthnet-store", "format_version": 1, "fingerprint": "0" * 32}
+    zarr.open_group(tmp_path / "images.zarr", mode="w", attributes=attributes)
+    (tmp_path / "patches.parquet").touch()
+    with pytest.raises(StoreError, match="found bigearthnet-store 1; convert the archive again"):
+        open_store(tmp_path)
 
 
 def test_classes_that_the_store_does_not_list_are_refused(copy_store: Callable[[str], Path]) -> None:

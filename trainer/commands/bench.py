@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from trainer.commands.selection import add_selection, select_from
-from trainer.source.arrays import CHECKS
+from trainer.source.read import CHECKS
 from trainer.stream.options import TURNS, StreamOptions
 from trainer.stream.order import ORDERS
 from trainer.stream.speed import StreamSpeed, measure_stream

@@ -10,11 +10,11 @@ import click
 from click.core import ParameterSource
 from tqdm import tqdm
 
+from bigearthnet.store.layout import IMAGES
 from trainer.commands.backend import load_backend
 from trainer.run.folder import RunFolder
 from trainer.score.predictions import Predictions, Scores, describe_patches
 from trainer.score.raw import ON_BAD, OnBad
-from trainer.source.layout import IMAGES
 from trainer.source.store import open_store
 
 _OF_STORES = ("split", "where", "recommended")

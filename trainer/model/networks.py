@@ -13,9 +13,9 @@ import keras
 
 from bigearthnet.errors import OptionError, RunError
 from bigearthnet.files import write_new
+from bigearthnet.store.arrays import ArrayInfo
 from trainer.model.layers import ClassLogits, DropFeatures, RandomSymmetry, StandardizeBands
 from trainer.run.recipe import SMALL, Recipe
-from trainer.source.arrays import ArrayInfo
 
 _SMALL_FILTERS: Final = (32, 64, 128)
 _SMALL_MOMENTUM: Final = 0.9

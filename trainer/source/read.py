@@ -9,16 +9,21 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, ReadError
+from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.objects import LocalObjects, Objects
-from trainer.source.arrays import ArrayInfo, Check
 from trainer.source.decode import BloscDecoder, DamageError, RawDecoder, Shard
 from trainer.source.turns import turn_patches
+
+Check = Literal["first", "always", "never"]
+"""When the crc32c of a chunk is compared: the first time since its shard was opened, every time, not at all."""
+
+CHECKS: Final[tuple[Check, ...]] = get_args(Check)
 
 _MAX_MAPPED = 16_384
 """Shards mapped at a time; Linux allows a process 65,530 mappings (vm.max_map_count)."""

@@ -55,23 +55,6 @@ def select_patches(
     return indices, bits.astype(np.int64)
 
 
-def read_table_metadata(table: str) -> dict[str, str]:
-    """Read the key-value metadata of a Parquet file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        StoreError: It is not a Parquet file.
-    """
-    with open(table, "rb"):  # DuckDB would report a missing file as one of its own errors
-        pass
-    with duckdb.connect() as connection:
-        try:
-            rows = connection.execute("SELECT key, value FROM parquet_kv_metadata($1)", [table]).fetchall()
-        except duckdb.Error as error:
-            raise StoreError(f"{table}: not a Parquet file that DuckDB reads ({error}); copy it again") from error
-    return {bytes(key).decode(): bytes(value).decode(errors="replace") for key, value in rows}
-
-
 def _list_conditions(
     connection: duckdb.DuckDBPyConnection, table: str, split: str | None, *, recommended: bool
 ) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,19 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, SelectionError, StoreError
-from bigearthnet.store.objects import Objects, RemoteObjects, locate_objects
-from trainer.source.arrays import ArrayInfo, BandStatistics, Check
-from trainer.source.layout import (
-    FORMAT_NAME,
-    IMAGES,
-    TABLE,
-    check_format,
-    count_patches,
-    describe_arrays,
-    read_statistics,
-)
-from trainer.source.read import ArrayReader, MappedShards, ShardReader, TensorStoreReader
-from trainer.source.select import read_table_metadata, select_patches
+from bigearthnet.store.arrays import ArrayInfo
+from bigearthnet.store.layout import TABLE
+from bigearthnet.store.manifest import GROUP, open_images
+from bigearthnet.store.objects import Objects, locate_objects
+from bigearthnet.store.statistics import BandSummary
+from trainer.source.read import ArrayReader, Check, MappedShards, ShardReader, TensorStoreReader
+from trainer.source.select import select_patches
 
 _RGB: Final = ("B04", "B03", "B02")
 _SENSORS: Final = ("s2", "s1")
@@ -57,7 +50,7 @@ class Store:
     labels_43: tuple[str, ...]
     labels_19: tuple[str, ...]
     """Class names; labels are multi-hot in this order."""
-    statistics: Mapping[str, BandStatistics]
+    statistics: Mapping[str, BandSummary]
     """For each band, over the recommended training patches; without bands of which nothing is known."""
     splits: Mapping[str, tuple[int, int]]
     """Half-open range of the recommended patches of each split."""
@@ -248,44 +241,24 @@ def open_store(
     """
     cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     objects = locate_objects(location, cache, cache_bytes, storage_options or {})
+    manifest, attributes, arrays = open_images(objects)
     try:
-        metadata = json.loads(objects.read(f"{IMAGES}/zarr.json"))
-        attributes = metadata["attributes"]
-        check_format(objects.name, attributes)
-        arrays = describe_arrays(metadata)
-        fingerprint = attributes["fingerprint"]
-        if isinstance(objects, RemoteObjects):
-            objects.bind(fingerprint)
-        _check_table(objects, fingerprint)
-        n_patches = count_patches(objects.name, arrays)
+        counts = {info.n_patches for info in arrays}
+        if len(counts) != 1:
+            raise ValueError(f"expected arrays of the same number of patches, found {sorted(counts)}")
         return Store(
             name=objects.name,
-            n_patches=n_patches,
-            fingerprint=fingerprint,
+            n_patches=counts.pop(),
+            fingerprint=manifest.fingerprint,
             arrays=arrays,
             labels_43=tuple(attributes["labels_43"]),
             labels_19=tuple(attributes["labels_19"]),
-            statistics=read_statistics(attributes["statistics"]),
+            statistics={
+                band: BandSummary(**summary) for band, summary in attributes["statistics"].items() if summary["count"]
+            },
             splits={name: (first, last) for name, (first, last) in attributes["splits"].items()},
             attributes=attributes,
             objects=objects,
         )
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"{objects.name}: expected a finished store ({IMAGES} and {TABLE}), "
-            f"but there is no {error.filename or error}; give what `converter` wrote, or let it finish"
-        ) from error
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, OptionError):
-            raise
-        raise StoreError(f"{objects.name}: {IMAGES}/zarr.json is damaged ({error!r}); copy it again") from error
-
-
-def _check_table(objects: Objects, fingerprint: str) -> None:
-    """Refuse a table that was written with other images."""
-    found = read_table_metadata(objects.path(TABLE)).get(f"{FORMAT_NAME}:fingerprint")
-    if found != fingerprint:
-        raise StoreError(
-            f"{objects.name}: {TABLE} (fingerprint {found}) does not belong to {IMAGES} (fingerprint {fingerprint}); "
-            "copy both from the same store"
-        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"{objects.name}/{GROUP}: does not describe a store ({error!r}); copy it again") from error

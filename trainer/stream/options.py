@@ -8,7 +8,7 @@ from typing import Final, Literal, get_args
 
 from bigearthnet.errors import OptionError
 from bigearthnet.machine import count_cores
-from trainer.source.arrays import CHECKS, Check
+from trainer.source.read import CHECKS, Check
 from trainer.stream.order import ORDERS, Order
 
 Turns = Literal["none", "each-quarter", "one-of-eight"]

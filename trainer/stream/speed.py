@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from bigearthnet.errors import OptionError
-from trainer.source.arrays import Check
+from trainer.source.read import Check
 from trainer.source.store import Selection
 from trainer.stream.options import StreamOptions
 from trainer.stream.order import order_items
