@@ -22,8 +22,8 @@ from bigearthnet.archive.lists import packaged_example, read_lists
 from bigearthnet.errors import OptionError, SourceError
 from bigearthnet.machine import count_cores
 from bigearthnet.names import annotation_file
+from converter.sample.brief import Brief, choose_briefs
 from converter.sample.listing import write_listing
-from converter.sample.order import Order, choose_orders
 from converter.sample.product import Files, SampleForm, make_patch
 
 _BATCH: Final = 16
@@ -76,24 +76,24 @@ def write_sample(
         raise OptionError(f"a sample must be written by at least 1 worker, not {workers:,}")
     form = form or SampleForm()
     real = _read_real(form)
-    orders = choose_orders(read_lists(), form.dataset, real.keys(), n_patches, seed)
+    briefs = choose_briefs(read_lists(), form.dataset, real.keys(), n_patches, seed)
     _claim(out)
-    n_real = n_patches - len(orders)
+    n_real = n_patches - len(briefs)
     done = n_bytes = 0
     for patch_id in sorted(real)[:n_real]:
         n_bytes += _place(out, real[patch_id])
         done += 1
         if progress:
             progress(done, n_patches)
-    batches = [orders[start : start + _BATCH] for start in range(0, len(orders), _BATCH)]
+    batches = [briefs[start : start + _BATCH] for start in range(0, len(briefs), _BATCH)]
     for n_new, n_new_bytes in _run(out, batches, form, min(workers or count_cores(), len(batches) // 2)):
         done += n_new
         n_bytes += n_new_bytes
         if progress:
             progress(done, n_patches)
     if form.dataset == "v2":
-        n_bytes += write_listing(out, orders)
-    return SampleSummary(out, n_real=n_real, n_synthetic=len(orders), n_bytes=n_bytes)
+        n_bytes += write_listing(out, briefs)
+    return SampleSummary(out, n_real=n_real, n_synthetic=len(briefs), n_bytes=n_bytes)
 
 
 def _claim(out: Path) -> None:
@@ -128,8 +128,8 @@ def _read_example(sensor: str) -> dict[str, Files]:
     return patches
 
 
-def _run(out: Path, batches: list[list[Order]], form: SampleForm, workers: int) -> Iterator[tuple[int, int]]:
-    """Yield patches and bytes written, batch by batch, in any order."""
+def _run(out: Path, batches: list[list[Brief]], form: SampleForm, workers: int) -> Iterator[tuple[int, int]]:
+    """Yield patches and bytes written, batch by batch, in any brief."""
     if workers <= 1:
         for batch in batches:
             yield _write_batch(out, batch, form)
@@ -148,8 +148,8 @@ def _run(out: Path, batches: list[list[Order]], form: SampleForm, workers: int) 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _write_batch(out: Path, batch: list[Order], form: SampleForm) -> tuple[int, int]:
-    return len(batch), sum(_place(out, dict(make_patch(order, form))) for order in batch)
+def _write_batch(out: Path, batch: list[Brief], form: SampleForm) -> tuple[int, int]:
+    return len(batch), sum(_place(out, dict(make_patch(brief, form))) for brief in batch)
 
 
 def _place(out: Path, folders: dict[str, Files]) -> int:
