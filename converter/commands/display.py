@@ -15,7 +15,7 @@ from tqdm import tqdm
 from bigearthnet.archive.metadata import FILES
 from bigearthnet.bands import BandGroup
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
-from bigearthnet.names import N_PATCHES, TITLES
+from bigearthnet.names import N_PATCHES, SYNTHETIC_NOTE, TITLES
 from bigearthnet.store.layout import IMAGES
 from converter.conversion import Summary
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
@@ -208,6 +208,7 @@ def describe_info(found: dict[str, Any]) -> str:
     raw_bytes, stored_bytes = (sum(array[key] for array in arrays) for key in ("raw_bytes", "stored_bytes"))
     reconciled, options = attributes["counts"], attributes["options"]
     lines = [
+        *([SYNTHETIC_NOTE, ""] if attributes.get("synthetic") else []),
         f"Store     {found['store']}",
         f"Data      {attributes['dataset']}, {attributes['license']}; format {attributes['format_version']}, "
         f"written by converter {attributes['converter_version']}",

@@ -39,6 +39,13 @@ class SampleForm:
     with_s1: bool = False
     """Write Sentinel-1 too."""
 
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Folders below the sample's that a conversion is given, one a sensor; empty for the sample's own."""
+        if self.dataset == "v2":
+            return ("BigEarthNet-S2", *(["BigEarthNet-S1"] if self.with_s1 else []), "Reference_Maps")
+        return ("BigEarthNet-v1.0", "BigEarthNet-S1-v1.0") if self.with_s1 else ("",)
+
     def s2_folder(self, name: str) -> str:
         """Name the folder of a Sentinel-2 patch, below the sample's: alone, v1.0 needs no folder around it."""
         if self.dataset == "v2":
