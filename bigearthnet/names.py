@@ -23,6 +23,15 @@ N_PATCHES: Final[dict[Dataset, int]] = {"v1": 590_326, "v2": 549_488}
 SPLITS: Final = ("train", "validation", "test")
 """Official splits, in the order in which the store holds them."""
 
+SYNTHETIC_FILE: Final = "SYNTHETIC.txt"
+"""A file of this name lies in folders that `ben-convert sample` made, and in no published archive."""
+SYNTHETIC_MARK: Final = "SYNTHETIC"
+SYNTHETIC_NOTE: Final = (
+    "SYNTHETIC: labels and pixels of all patches, but for six at most, are made up. "
+    "For trying things out, never for results."
+)
+"""What everything that is made from such folders says."""
+
 LICENSE: Final = "CDLA-Permissive-1.0"
 
 CITATIONS: Final[dict[Dataset, str]] = {

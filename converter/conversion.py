@@ -176,15 +176,14 @@ def convert(
         options.reader,
         options.allow_missing_s1,
     )
-    claim = claim_target(
-        store, _identify(plan, reader), overwrite=options.overwrite, projected_bytes=plan.projected_bytes
-    )
+    identity = _identify(plan, reader) | {"synthetic": planned.archive.is_synthetic}
+    claim = claim_target(store, identity, overwrite=options.overwrite, projected_bytes=plan.projected_bytes)
     with claim as receipts_folder:
         conversion = _Conversion(Job(reader, str(store), str(receipts_folder), plan.layout), options, on_event)
         plan, receipts = conversion.run(plan)
         on_event(Finishing())
         clock = time.perf_counter()
-        finish_store(store, plan, receipts, [*left_out, *conversion.rejects])
+        finish_store(store, plan, receipts, [*left_out, *conversion.rejects], synthetic=planned.archive.is_synthetic)
     return Summary(
         store=store,
         n_patches=plan.n_patches,

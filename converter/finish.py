@@ -28,7 +28,9 @@ from converter.receipt import Receipt
 from converter.target import flush_files, place_file, release_target
 
 
-def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: Sequence[Reject]) -> None:
+def finish_store(
+    store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: Sequence[Reject], *, synthetic: bool
+) -> None:
     """Finish a store all of whose shards are on disk.
 
     Args:
@@ -36,6 +38,7 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
         plan: The plan that the receipts fulfil.
         receipts: One a task, in order.
         rejects: Patches that are not in the plan, and why.
+        synthetic: The archive was made by `ben-convert sample`.
     """
     facts = [found for receipt in receipts for found in receipt.facts]
     table = build_table(plan.patches, facts)
@@ -58,6 +61,7 @@ def finish_store(store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: 
         "labels_43": LABELS_43 if plan.layout.dataset == "v1" else (),
         "labels_19": LABELS_19,
         "statistics": summarise_bands(plan.layout, {name: _merge(receipts, name) for name in receipts[0].statistics}),
+        **({"synthetic": True} if synthetic else {}),
         "license": LICENSE,
         "citation": CITATIONS[plan.layout.dataset],
     }

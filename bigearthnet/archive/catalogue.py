@@ -31,6 +31,8 @@ class Archive:
     """Patches that no list names; they are converted (v1.0)."""
     n_stray: int
     """Entries of the folders that hold no patch."""
+    is_synthetic: bool
+    """`ben-convert sample` made one of the folders."""
 
 
 def read_archive(
@@ -72,6 +74,7 @@ def read_archive(
         n_missing=len(listed.difference(source.patch_id for source in sources)),
         n_unlisted=sum(patch.patch_id not in listed for patch in patches),
         n_stray=sum(scan.n_stray for scan in scans.values()),
+        is_synthetic=any(scan.is_synthetic for scan in scans.values()),
     )
 
 

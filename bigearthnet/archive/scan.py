@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from bigearthnet.errors import SourceError
-from bigearthnet.names import Dataset, parse_patch_name
+from bigearthnet.names import SYNTHETIC_FILE, Dataset, parse_patch_name
 
 _MAX_DEPTH: Final = 2
 """Folders that may stand around a patch: one per scene (v2.0), and one that the archive was extracted into."""
@@ -28,7 +28,9 @@ class Scan:
     folder_of: dict[str, str]
     """Folder of each patch, relative to the root, by patch name."""
     n_stray: int
-    """Entries that are neither hidden, nor a patch folder, nor a folder that holds some."""
+    """Entries that are neither hidden, nor a patch folder, nor a folder that holds some, nor the note of a sample."""
+    is_synthetic: bool
+    """The note of a sample lies in the folder, beside it, or between the patch folders."""
 
     @cached_property
     def dataset(self) -> Dataset | None:
@@ -75,7 +77,13 @@ def scan_folder(root: Path, progress: Callable[[int], None] = lambda _: None) ->
             f"found {walk.n_stray:,} other entries and no patch. Give the folder that BigEarthNet was extracted to"
         )
     progress(len(folder_of))
-    return Scan(root, folder_of, walk.n_stray)
+    return Scan(root, folder_of, walk.n_stray, walk.n_notes > 0 or has_note(root))
+
+
+def has_note(root: Path) -> bool:
+    """Tell whether a folder, or the one around it, says that `ben-convert sample` made it."""
+    root = Path(os.path.abspath(root))  # not resolved: a link may lie elsewhere than what it points to
+    return any((folder / SYNTHETIC_FILE).is_file() for folder in (root, root.parent))
 
 
 class _Walk:
@@ -84,7 +92,7 @@ class _Walk:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._seen: set[tuple[int, int]] = set()
-        self.n_stray = 0
+        self.n_stray = self.n_notes = 0
 
     def find_patches(self, below: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
         """Yield the name of each patch below a folder, and its folder relative to the root."""
@@ -104,6 +112,8 @@ class _Walk:
                     n_found += 1
                     yield found
                 self.n_stray += depth == 0 and not n_found
+            elif name == SYNTHETIC_FILE:
+                self.n_notes += 1
             elif depth == 0:
                 self.n_stray += 1
 

@@ -19,7 +19,7 @@ from bigearthnet.archive.annotation import read_annotation
 from bigearthnet.archive.metadata import find_metadata, find_rows
 from bigearthnet.archive.patch import PatchReader, read_patch
 from bigearthnet.archive.records import Source
-from bigearthnet.archive.scan import Scan, scan_folder
+from bigearthnet.archive.scan import Scan, has_note, scan_folder
 from bigearthnet.bands import BAND_SETS, REFERENCE_MAP, Sensor, choose_groups
 from bigearthnet.errors import OptionError, SelectionError, SourceError
 from bigearthnet.look.picture import name_planes
@@ -63,6 +63,8 @@ class Album(Protocol):
 
     bands: tuple[str, ...]
     """Every band that they have."""
+    is_synthetic: bool
+    """`ben-convert sample` made them up."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -95,8 +97,10 @@ def open_album(path: Path, choice: Choice) -> Album:
 
 class _StoreAlbum:
     def __init__(self, store: Path, choice: Choice) -> None:
-        layout = read_layout(store, read_attributes(store))
+        attributes = read_attributes(store)
+        layout = read_layout(store, attributes)
         self.bands = layout.bands
+        self.is_synthetic = bool(attributes.get("synthetic"))
         self._store, self._groups = store, layout.groups
         self._rows = select_patches(store, choice.patch_ids, where=choice.where, n=choice.n, seed=choice.seed)
 
@@ -129,9 +133,10 @@ class _RawAlbum:
             )
         root = Path(os.path.abspath(root))  # not resolved: a link may have another name
         if parse_patch_name(root.name):
-            self._scan = Scan(root.parent, {root.name: root.name}, 0)
+            self._scan = Scan(root.parent, {root.name: root.name}, 0, has_note(root.parent))
         else:
             self._scan = scan_folder(root)
+        self.is_synthetic = self._scan.is_synthetic
         self._scan.dataset  # noqa: B018 - raises if the folder mixes kinds
         self.names: Sequence[str] = _choose(self._scan, choice)
         first = self._scan.root / self._scan.folder_of[self.names[0]]

@@ -14,9 +14,11 @@ from bigearthnet.files import check_new, write_new
 from bigearthnet.labels import CORINE_CODES
 from bigearthnet.look.album import Album, View
 from bigearthnet.look.colours import CORINE_COLOURS, NEUTRAL
+from bigearthnet.look.mark import mark_synthetic
 from bigearthnet.look.picture import MAP, PERCENTILES, RGB, S1, Picture, Stretch, enlarge, find_picture, render_picture
 from bigearthnet.look.quantity import format_count
 from bigearthnet.look.sheet import Line, SheetLayout, Tile, draw_sheet, write_png
+from bigearthnet.names import SYNTHETIC_NOTE
 
 OnAdvance = Callable[[int, int], None]
 """Called with how many patches are done, and how many there are."""
@@ -59,8 +61,13 @@ def write_pictures(album: Album, options: PreviewOptions, folder: Path, advance:
         view = album.read(position, _list_bands(pictures))
         for picture, path in zip(pictures, of_patch, strict=True):
             drawn = render_picture(picture.name, view.planes, options.stretch)
+            whole = enlarge(drawn, options.side // len(drawn))
             with write_new(path) as temporary:
-                write_png(enlarge(drawn, options.side // len(drawn)), temporary, _caption(view, [picture]))
+                write_png(
+                    mark_synthetic(whole) if album.is_synthetic else whole,
+                    temporary,
+                    [*_warn(album), *_caption(view, [picture])],
+                )
         advance(position + 1, len(paths))
     return len(paths) * len(pictures)
 
@@ -74,14 +81,14 @@ def write_sheet(album: Album, options: PreviewOptions, path: Path, advance: OnAd
     check_new([path])
     pictures = _choose_pictures(album, options.pictures)
     layout = SheetLayout(len(album.names), len(pictures), options.side)
-    title = _entitle(pictures, options.stretch, layout)
+    title = [*_warn(album), *_entitle(pictures, options.stretch, layout)]
     tiles = []
     for tile in _draw_tiles(album, pictures, options.stretch):
         tiles.append(tile)
         advance(len(tiles), layout.n_tiles)
     words = [*title, *(line for tile in tiles for line in tile.caption)]
     with write_new(path) as temporary:
-        write_png(draw_sheet(title, tiles, layout), temporary, words)
+        write_png(draw_sheet(title, tiles, layout, synthetic=album.is_synthetic), temporary, words)
     return layout.n_tiles
 
 
@@ -114,6 +121,11 @@ def _draw_tiles(album: Album, pictures: Sequence[Picture], stretch: Stretch) -> 
         view = album.read(position, _list_bands(pictures))
         drawn = tuple(render_picture(picture.name, view.planes, stretch) for picture in pictures)
         yield Tile(drawn, tuple(_caption(view, pictures)))
+
+
+def _warn(album: Album) -> list[Line]:
+    """Say of a sample that it is one."""
+    return [Line(SYNTHETIC_NOTE, "warning")] if album.is_synthetic else []
 
 
 def _entitle(pictures: Sequence[Picture], stretch: Stretch, layout: SheetLayout) -> list[Line]:

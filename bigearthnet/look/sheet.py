@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from bigearthnet.errors import OptionError
+from bigearthnet.look.mark import mark_synthetic
 from bigearthnet.look.picture import enlarge
 
 MAX_PIXELS: Final = 120_000_000
@@ -28,8 +29,9 @@ _FRAME: Final = "#bdc1c6"
 _ASPECT: Final = 1.5
 """Width by height that the rows of patches are arranged for."""
 
-Tone = Literal["strong", "plain", "faint"]
+Tone = Literal["warning", "strong", "plain", "faint"]
 _TONES: Final[dict[Tone, tuple[str, float]]] = {
+    "warning": ("#8a1538", 1.0),
     "strong": ("#111111", 1.0),
     "plain": ("#3c4043", 0.9),
     "faint": ("#5f6368", 0.8),
@@ -109,13 +111,16 @@ class SheetLayout:
             )
 
 
-def draw_sheet(title: Sequence[Line], tiles: Sequence[Tile], layout: SheetLayout) -> Image.Image:
+def draw_sheet(
+    title: Sequence[Line], tiles: Sequence[Tile], layout: SheetLayout, *, synthetic: bool = False
+) -> Image.Image:
     """Draw a contact sheet, left to right and top to bottom.
 
     Args:
         title: Lines above everything.
         tiles: As many as the layout says.
         layout: How they are arranged.
+        synthetic: Write on each picture that it is made up.
 
     Raises:
         OptionError: It would be too large.
@@ -135,6 +140,8 @@ def draw_sheet(title: Sequence[Line], tiles: Sequence[Tile], layout: SheetLayout
             left = _MARGIN + column * (layout.tile_width + _MARGIN)
             for number, picture in enumerate(tiles[position].pictures):
                 whole = enlarge(picture, layout.side // len(picture))
+                if synthetic:
+                    whole = mark_synthetic(whole)
                 at = (left + number * (layout.side + _GAP), top)
                 sheet.paste(Image.fromarray(whole), at)
                 draw.rectangle((at[0] - 1, at[1] - 1, at[0] + layout.side, at[1] + layout.side), outline=_FRAME)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.bands import BandGroup
-from bigearthnet.names import TITLES
+from bigearthnet.names import SYNTHETIC_NOTE, TITLES
 from bigearthnet.store.layout import IMAGES, REJECTS, TABLE, Layout
 from bigearthnet.store.manifest import identify_file
 
@@ -96,12 +96,14 @@ def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any])
     """
     sensors = ", ".join(name for sensor, name in _SENSORS.items() if sensor in layout.sensors)
     counts = attributes["counts"]
+    synthetic = bool(attributes.get("synthetic"))
     described = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": TITLES[layout.dataset],
-        "description": (
+        "name": f"Synthetic sample in the form of {TITLES[layout.dataset]}" if synthetic else TITLES[layout.dataset],
+        "description": (f"{SYNTHETIC_NOTE} " if synthetic else "")
+        + (
             f"{counts['converted']:,} of the {counts['expected']:,} patches of {TITLES[layout.dataset]} ({sensors}, "
             "1,200 m x 1,200 m, Europe) with land-cover classes, as a store that "
             f"bigearthnet-store {attributes['converter_version']} made: pixels at native resolution in {IMAGES}, "
@@ -114,7 +116,11 @@ def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any])
         "license": _LICENSE_URL,
         "citeAs": attributes["citation"],
         "creator": [{"@type": "sc:Organization", "name": name} for name in _CREATORS],
-        "keywords": [*_KEYWORDS, *(name for sensor, name in _SENSORS.items() if sensor in layout.sensors)],
+        "keywords": [
+            *(["synthetic"] if synthetic else []),
+            *_KEYWORDS,
+            *(name for sensor, name in _SENSORS.items() if sensor in layout.sensors),
+        ],
         "distribution": [*_describe_files(store), _describe_images(layout.groups)],
         "recordSet": [_describe_splits(), _describe_table()],
     }

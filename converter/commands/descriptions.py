@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
+from bigearthnet.names import SYNTHETIC_NOTE
 from bigearthnet.store.layout import IMAGES
 from converter.conversion import Summary
 from converter.verify.verification import Verification
@@ -81,6 +82,7 @@ def describe_info(description: dict[str, Any]) -> str:
     raw_bytes, stored_bytes = (sum(array[key] for array in arrays) for key in ("raw_bytes", "stored_bytes"))
     reconciled, options = attributes["counts"], attributes["options"]
     lines = [
+        *([SYNTHETIC_NOTE, ""] if attributes.get("synthetic") else []),
         f"Store     {description['store']}",
         f"Data      {attributes['dataset']}, {attributes['license']}; format {attributes['format_version']}, "
         f"written by converter {attributes['converter_version']}",

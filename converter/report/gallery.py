@@ -12,6 +12,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 from PIL import Image
 
+from bigearthnet.look.mark import mark_synthetic
 from bigearthnet.look.picture import FALSE_COLOUR, MAP, RGB, S1, Picture, find_picture, name_planes, render_picture
 from bigearthnet.store.images import read_pixels
 from bigearthnet.store.layout import Layout
@@ -171,8 +172,9 @@ class _Chooser:
 class Studio:
     """Pictures of the patches of one store."""
 
-    def __init__(self, store: Path, layout: Layout) -> None:
+    def __init__(self, store: Path, layout: Layout, *, synthetic: bool = False) -> None:
         self._store = store
+        self._synthetic = synthetic
         self._layout = layout
         candidates = (RGB, FALSE_COLOUR, S1, MAP)
         known = [picture for picture in candidates if set(picture.bands) <= set(layout.bands)]
@@ -190,7 +192,8 @@ class Studio:
         for group in self._layout.groups:
             if set(group.bands) & set(picture.bands):
                 planes |= name_planes(group, read_pixels(self._store, group, exhibit.index))
-        drawn = Image.fromarray(render_picture(picture.name, planes))
+        rendered = render_picture(picture.name, planes)
+        drawn = Image.fromarray(mark_synthetic(rendered) if self._synthetic else rendered)
         content = io.BytesIO()
         drawn.save(content, "WEBP", lossless=picture is MAP, quality=_QUALITY, method=6)
         url = "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii")

@@ -16,7 +16,7 @@ from bigearthnet.errors import OptionError, OutputError
 from bigearthnet.files import write_new
 from bigearthnet.labels import CORINE_CODES, LABEL_19_OF_43
 from bigearthnet.look.colours import CORINE_COLOURS
-from bigearthnet.names import SPLITS
+from bigearthnet.names import SPLITS, SYNTHETIC_NOTE
 from bigearthnet.store.images import read_layout
 from bigearthnet.store.summary import describe_parts
 from converter.report.census import LAG_BIN_H, Census, Lags, Nomenclature, take_census
@@ -99,7 +99,8 @@ def render_report(store: Path, options: ReportOptions, advance: OnAdvance = lamb
         charts=_draw_charts(census),
         map=draw_map(count_footprints(store)),
         gallery=choose_gallery(store, attributes["labels_19"], options.seed),
-        studio=Studio(store, layout),
+        studio=Studio(store, layout, synthetic=bool(attributes.get("synthetic"))),
+        synthetic=SYNTHETIC_NOTE if attributes.get("synthetic") else None,
         survey=survey,
         ridges=[draw_ridge(histogram) for histogram in survey.histograms],
         corine_colours=CORINE_COLOURS,

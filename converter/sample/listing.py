@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from bigearthnet.archive.metadata import FILES
 from bigearthnet.labels import to_labels_19
-from converter.sample.order import Order
+from converter.sample.brief import Brief
 
 _SCHEMA: Final = pa.schema(
     [
@@ -27,29 +27,30 @@ _SCHEMA: Final = pa.schema(
 )
 
 
-def write_listing(out: Path, orders: Iterable[Order]) -> int:
+def write_listing(out: Path, briefs: Iterable[Brief]) -> int:
     """Write both files, the second even if it has no rows.
 
     Returns:
         Bytes written.
     """
-    rows = sorted(map(_describe, orders), key=lambda row: str(row["patch_id"]))
-    flagged = [row for row in rows if row["contains_seasonal_snow"] or row["contains_cloud_or_shadow"]]
-    usable = [row for row in rows if row not in flagged]
-    for file, part in zip(FILES, (usable, flagged), strict=True):
+    rows = sorted(map(_describe, briefs), key=lambda row: str(row["patch_id"]))
+    parts: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for row in rows:
+        parts[row["contains_seasonal_snow"] or row["contains_cloud_or_shadow"]].append(row)
+    for file, part in zip(FILES, parts, strict=True):
         pq.write_table(pa.Table.from_pylist(part, _SCHEMA), out / file, compression="zstd", store_schema=False)
     return sum((out / file).stat().st_size for file in FILES)
 
 
-def _describe(order: Order) -> dict[str, Any]:
-    labels, _ = order.draw_details()
+def _describe(brief: Brief) -> dict[str, Any]:
+    labels, _ = brief.draw_details()
     return {
-        "patch_id": order.v2_name,
+        "patch_id": brief.v2_name,
         "labels": sorted(to_labels_19(labels)),
-        "split": order.v2_split,
-        "country": order.country,
-        "s1_name": order.s1_name,
-        "s2v1_name": order.name,
-        "contains_seasonal_snow": order.snow,
-        "contains_cloud_or_shadow": order.cloud,
+        "split": brief.v2_split,
+        "country": brief.country,
+        "s1_name": brief.s1_name,
+        "s2v1_name": brief.name,
+        "contains_seasonal_snow": brief.snow,
+        "contains_cloud_or_shadow": brief.cloud,
     }

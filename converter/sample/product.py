@@ -14,12 +14,10 @@ from bigearthnet.archive.records import Annotation
 from bigearthnet.bands import REFERENCE_MAP, S1_10M, S2_GROUPS
 from bigearthnet.names import Dataset, annotation_file, band_file
 from converter.sample import encoding
+from converter.sample.brief import Brief, hash_text
 from converter.sample.encoding import encode_annotation, encode_geotiff
-from converter.sample.landscape import Scene, shape_land
 from converter.sample.mgrs import locate_patch
-from converter.sample.optics import sense_reflectance
-from converter.sample.order import Order, hash_text
-from converter.sample.radar import sense_backscatter
+from converter.sample.painting import paint_patch
 
 Files = dict[str, bytes]
 """Content of each file of a folder, by name."""
@@ -41,6 +39,13 @@ class SampleForm:
     with_s1: bool = False
     """Write Sentinel-1 too."""
 
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Folders below the sample's that a conversion is given, one a sensor; empty for the sample's own."""
+        if self.dataset == "v2":
+            return ("BigEarthNet-S2", *(["BigEarthNet-S1"] if self.with_s1 else []), "Reference_Maps")
+        return ("BigEarthNet-v1.0", "BigEarthNet-S1-v1.0") if self.with_s1 else ("",)
+
     def s2_folder(self, name: str) -> str:
         """Name the folder of a Sentinel-2 patch, below the sample's: alone, v1.0 needs no folder around it."""
         if self.dataset == "v2":
@@ -58,72 +63,63 @@ class SampleForm:
         return f"Reference_Maps/{name.rsplit('_', 2)[0]}/{name}"
 
 
-def make_patch(order: Order, form: SampleForm) -> Iterator[tuple[str, Files]]:
+def make_patch(brief: Brief, form: SampleForm) -> Iterator[tuple[str, Files]]:
     """Make up a patch.
 
     Yields:
         Each of its folders, relative to the sample's, and the files in it.
     """
-    labels, delay = order.draw_details()
-    note = _annotate(order, labels)
-    scene = Scene(labels, order.country, order.season, order.snow, order.cloud)
-    random = _stream(order, "pixels")
-    land = shape_land(scene, random)
-    name, tiff = (order.name, encoding.S2_V1) if form.dataset == "v1" else (order.v2_name, encoding.S2_V2)
-    pixels = sense_reflectance(land, scene, random)
+    labels, delay = brief.draw_details()
+    note = _annotate(brief, labels)
+    random = np.random.Generator(np.random.PCG64(hash_text(brief.seed, "pixels", brief.name)))
+    painting = paint_patch(labels, brief.season, random, snow=brief.snow, cloud=brief.cloud)
+    name, tiff = (brief.name, encoding.S2_V1) if form.dataset == "v1" else (brief.v2_name, encoding.S2_V2)
     files = {
-        band_file(name, band): encode_geotiff(pixels[band], note, group.pixel_m, tiff)
+        band_file(name, band): encode_geotiff(painting.reflectance[band], note, group.pixel_m, tiff)
         for group in S2_GROUPS
         for band in group.bands
     }
     if form.dataset == "v1":
-        files[annotation_file(name)] = encode_annotation(note, _name_s2_product(order, delay))
+        files[annotation_file(name)] = encode_annotation(note, _name_s2_product(brief, delay))
     yield form.s2_folder(name), files
     if form.with_s1:
-        yield (
-            form.s1_folder(order.s1_name),
-            _make_s1(order, note, sense_backscatter(land, scene, _stream(order, "radar")), form),
-        )
+        yield form.s1_folder(brief.s1_name), _make_s1(brief, note, painting.backscatter, form)
     if form.dataset == "v2":
-        content = encode_geotiff(land.cover.codes, note, REFERENCE_MAP.pixel_m, encoding.REFERENCE_MAP)
+        content = encode_geotiff(painting.codes, note, REFERENCE_MAP.pixel_m, encoding.REFERENCE_MAP)
         yield form.map_folder(name), {band_file(name, REFERENCE_MAP.name): content}
 
 
-def _stream(order: Order, purpose: str) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(hash_text(order.seed, purpose, order.name)))
+def _annotate(brief: Brief, labels: tuple[str, ...]) -> Annotation:
+    corner = locate_patch(brief.tile, brief.parsed.column, brief.parsed.row)
+    return Annotation(labels, *corner, time=f"{brief.sensed:%Y-%m-%d %H:%M:%S}", tile=brief.tile, partner=None)
 
 
-def _annotate(order: Order, labels: tuple[str, ...]) -> Annotation:
-    corner = locate_patch(order.tile, order.parsed.column, order.parsed.row)
-    return Annotation(labels, *corner, time=f"{order.sensed:%Y-%m-%d %H:%M:%S}", tile=order.tile, partner=None)
-
-
-def _make_s1(order: Order, note: Annotation, pixels: dict[str, NDArray[np.float32]], form: SampleForm) -> Files:
+def _make_s1(brief: Brief, note: Annotation, pixels: dict[str, NDArray[np.float32]], form: SampleForm) -> Files:
     files = {
-        band_file(order.s1_name, band): encode_geotiff(pixels[band], note, S1_10M.pixel_m, encoding.S1)
+        band_file(brief.s1_name, band): encode_geotiff(pixels[band], note, S1_10M.pixel_m, encoding.S1)
         for band in S1_10M.bands
     }
     if form.dataset == "v1":
-        s1_note = replace(note, time=f"{order.s1_sensed:%Y-%m-%d %H:%M:%S}", tile=None, partner=order.name)
-        files[annotation_file(order.s1_name)] = encode_annotation(s1_note, _name_s1_product(order))
+        s1_note = replace(note, time=f"{brief.s1_sensed:%Y-%m-%d %H:%M:%S}", tile=None, partner=brief.name)
+        files[annotation_file(brief.s1_name)] = encode_annotation(s1_note, _name_s1_product(brief))
     return files
 
 
-def _name_s2_product(order: Order, delay: timedelta) -> str:
-    baseline = "N0206" if order.sensed >= _BASELINE_0206 else "N0205"
+def _name_s2_product(brief: Brief, delay: timedelta) -> str:
+    baseline = "N0206" if brief.sensed >= _BASELINE_0206 else "N0205"
     return (
-        f"{order.parsed.satellite}_MSIL1C_{order.name.split('_')[2]}_{baseline}_R{order.orbit:03}_T{order.tile}"
-        f"_{order.sensed + delay:%Y%m%dT%H%M%S}.SAFE"
+        f"{brief.parsed.satellite}_MSIL1C_{brief.name.split('_')[2]}_{baseline}_R{brief.orbit:03}_T{brief.tile}"
+        f"_{brief.sensed + delay:%Y%m%dT%H%M%S}.SAFE"
     )
 
 
-def _name_s1_product(order: Order) -> str:
+def _name_s1_product(brief: Brief) -> str:
     """Name the product; its last two numbers, data take and checksum, are made up and the same for all its patches."""
-    scene = order.s1_name.rsplit("_", 3)[0]
-    days = (order.s1_sensed - _S1_EPOCH) / timedelta(days=1)
+    scene = brief.s1_name.rsplit("_", 3)[0]
+    days = (brief.s1_sensed - _S1_EPOCH) / timedelta(days=1)
     orbit = int(_S1_ORBIT[scene[:3]] + days * _S1_ORBITS_PER_DAY)
-    number = hash_text(order.seed, "product", scene)
+    number = hash_text(brief.seed, "product", scene)
     return (
-        f"{scene}_{order.s1_sensed + _S1_SCENE_LENGTH:%Y%m%dT%H%M%S}_{orbit:06}"
+        f"{scene}_{brief.s1_sensed + _S1_SCENE_LENGTH:%Y%m%dT%H%M%S}_{orbit:06}"
         f"_{number >> 16 & 0xFFFFF:06X}_{number & 0xFFFF:04X}"
     )

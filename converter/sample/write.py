@@ -21,10 +21,20 @@ from typing import Final
 from bigearthnet.archive.lists import packaged_example, read_lists
 from bigearthnet.errors import OptionError, SourceError
 from bigearthnet.machine import count_cores
-from bigearthnet.names import annotation_file
+from bigearthnet.names import SYNTHETIC_FILE, annotation_file
+from converter.sample.brief import Brief, choose_briefs
 from converter.sample.listing import write_listing
-from converter.sample.order import Order, choose_orders
 from converter.sample.product import Files, SampleForm, make_patch
+
+_NOTE: Final = """\
+This is not BigEarthNet, but a sample in its form that `ben-convert sample` made, to try programs without the download.
+
+Names, places and dates are those of real patches; labels and pixels are made up. Only the six patches that the package
+bigearthnet-common ships are real, and only a sample in the form of v1.0 has them. Never report results on a sample.
+
+Leave this file where it is: by it, a store that is made from this folder, and every page and picture that is made from
+the store, says that it is synthetic.
+"""
 
 _BATCH: Final = 16
 """Patches that a worker process makes at a time."""
@@ -76,24 +86,25 @@ def write_sample(
         raise OptionError(f"a sample must be written by at least 1 worker, not {workers:,}")
     form = form or SampleForm()
     real = _read_real(form)
-    orders = choose_orders(read_lists(), form.dataset, real.keys(), n_patches, seed)
+    briefs = choose_briefs(read_lists(), form.dataset, real.keys(), n_patches, seed)
     _claim(out)
-    n_real = n_patches - len(orders)
-    done = n_bytes = 0
+    n_real = n_patches - len(briefs)
+    done = 0
+    n_bytes = _leave_notes(out, form) if briefs else 0
     for patch_id in sorted(real)[:n_real]:
         n_bytes += _place(out, real[patch_id])
         done += 1
         if progress:
             progress(done, n_patches)
-    batches = [orders[start : start + _BATCH] for start in range(0, len(orders), _BATCH)]
+    batches = [briefs[start : start + _BATCH] for start in range(0, len(briefs), _BATCH)]
     for n_new, n_new_bytes in _run(out, batches, form, min(workers or count_cores(), len(batches) // 2)):
         done += n_new
         n_bytes += n_new_bytes
         if progress:
             progress(done, n_patches)
     if form.dataset == "v2":
-        n_bytes += write_listing(out, orders)
-    return SampleSummary(out, n_real=n_real, n_synthetic=len(orders), n_bytes=n_bytes)
+        n_bytes += write_listing(out, briefs)
+    return SampleSummary(out, n_real=n_real, n_synthetic=len(briefs), n_bytes=n_bytes)
 
 
 def _claim(out: Path) -> None:
@@ -104,6 +115,14 @@ def _claim(out: Path) -> None:
         raise SourceError(f"{out}: cannot be made a folder for the sample ({error})") from error
     if found is not None:
         raise SourceError(f"{out}: expected a new or empty folder, found {found.name} in it; name another or empty it")
+
+
+def _leave_notes(out: Path, form: SampleForm) -> int:
+    """Say in each folder that a conversion can be given that it is a sample; returns the bytes written."""
+    for root in form.roots:
+        (out / root).mkdir(exist_ok=True)
+        (out / root / SYNTHETIC_FILE).write_text(_NOTE, "utf-8")
+    return len(form.roots) * len(_NOTE.encode())
 
 
 def _read_real(form: SampleForm) -> dict[str, dict[str, Files]]:
@@ -128,8 +147,8 @@ def _read_example(sensor: str) -> dict[str, Files]:
     return patches
 
 
-def _run(out: Path, batches: list[list[Order]], form: SampleForm, workers: int) -> Iterator[tuple[int, int]]:
-    """Yield patches and bytes written, batch by batch, in any order."""
+def _run(out: Path, batches: list[list[Brief]], form: SampleForm, workers: int) -> Iterator[tuple[int, int]]:
+    """Yield patches and bytes written, batch by batch, in any brief."""
     if workers <= 1:
         for batch in batches:
             yield _write_batch(out, batch, form)
@@ -148,8 +167,8 @@ def _run(out: Path, batches: list[list[Order]], form: SampleForm, workers: int) 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _write_batch(out: Path, batch: list[Order], form: SampleForm) -> tuple[int, int]:
-    return len(batch), sum(_place(out, dict(make_patch(order, form))) for order in batch)
+def _write_batch(out: Path, batch: list[Brief], form: SampleForm) -> tuple[int, int]:
+    return len(batch), sum(_place(out, dict(make_patch(brief, form))) for brief in batch)
 
 
 def _place(out: Path, folders: dict[str, Files]) -> int:

@@ -14,6 +14,7 @@ from bigearthnet.archive.patch import PatchReader, ReaderName
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError
 from bigearthnet.labels import LABELS_19, LABELS_43, to_labels_19
+from bigearthnet.names import SYNTHETIC_FILE
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.images import read_coordinates, read_layout
 from bigearthnet.store.layout import IMAGES, MANIFEST, TABLE, Layout, name_shard
@@ -113,7 +114,7 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     found.faults += _check_labels(attributes, rows)
     archive = _open_archive(options, layout, on_event)
     if archive is not None:
-        found.faults += _check_archive(archive, layout, rows)
+        found.faults += _check_archive(archive, layout, attributes, rows)
     reports = _inspect(store, layout, attributes, rows, archive, options, on_event)
     found.faults += [fault for report in reports for fault in report.faults]
     found.n_compared = sum(report.n_compared for report in reports)
@@ -225,8 +226,13 @@ def _check_labels(attributes: dict[str, Any], rows: Sequence[dict[str, Any]]) ->
         seen.add(patch_id)
 
 
-def _check_archive(archive: Archive, layout: Layout, rows: Sequence[dict[str, Any]]) -> Iterator[Fault]:
-    """Hold what lists or metadata say of each patch against the table."""
+def _check_archive(
+    archive: Archive, layout: Layout, attributes: dict[str, Any], rows: Sequence[dict[str, Any]]
+) -> Iterator[Fault]:
+    """Hold what lists or metadata say of each patch against the table, and whether all of it is made up."""
+    if archive.is_synthetic != bool(attributes.get("synthetic")):
+        kind = "a synthetic sample" if archive.is_synthetic else f"a real archive, without {SYNTHETIC_FILE}"
+        yield Fault("archive", None, None, f"it is {kind}, and the store says otherwise: convert it again")
     patch_of = {patch.patch_id: patch for patch in archive.patches}
     columns = (*PATCH_COLUMNS, "s1_name", *(["labels"] if layout.dataset == "v2" else []))
     for row in rows:

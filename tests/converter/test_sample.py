@@ -13,26 +13,40 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.warp
-from numpy.typing import NDArray
 from rasterio.io import MemoryFile
+from sklearn.metrics import average_precision_score
 
 from bigearthnet.archive.lists import OfficialLists, packaged_example
 from bigearthnet.archive.records import Annotation
-from bigearthnet.bands import S2_GROUPS
+from bigearthnet.bands import BAND_SETS, S1_10M, S2_GROUPS
 from bigearthnet.errors import OptionError, SourceError
-from bigearthnet.labels import LABEL_19_OF_43, LABELS_19, LABELS_43, to_labels_19
+from bigearthnet.labels import CORINE_CODES, LABEL_19_OF_43, LABELS_19, LABELS_43, to_labels_19
 from bigearthnet.names import annotation_file, band_file
-from converter.sample import SampleSummary, write_sample
+from converter.sample import SampleForm, SampleSummary, write_sample
 from converter.sample import write as sample
+from converter.sample.brief import choose_briefs
+from converter.sample.classes import LOOKS, draw_labels
 from converter.sample.encoding import S2_V1, encode_annotation, encode_geotiff
-from converter.sample.landcover import COUNTRIES, draw_labels
-from converter.sample.landscape import Scene, shape_land
 from converter.sample.mgrs import locate_patch
-from converter.sample.optics import sense_reflectance
-from converter.sample.surface import BANDS, DORMANT, SPECTRA, SURFACES
+from converter.sample.painting import Painting, paint_patch
+from converter.sample.product import make_patch
 from tests.forms import official_lists
 
 Files = dict[str, bytes]
+
+BOUNDS = {
+    "Austria": (9, 46, 18, 50),
+    "Belgium": (2, 49, 7, 52),
+    "Finland": (19, 59, 32, 71),
+    "Ireland": (-11, 51, -5, 56),
+    "Kosovo": (20, 41, 22, 44),
+    "Lithuania": (20, 53, 27, 57),
+    "Luxembourg": (5, 49, 7, 51),
+    "Portugal": (-10, 36, -6, 43),
+    "Serbia": (18, 42, 24, 47),
+    "Switzerland": (5, 45, 11, 48),
+}
+"""West, south, east and north of each country, in whole degrees."""
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +79,8 @@ def annotation_of(patch_id: str, files: Files) -> tuple[Annotation, str]:
     return annotation, content["tile_source"]
 
 
-def render(scene: Scene) -> dict[str, NDArray[np.uint16]]:
-    random = np.random.Generator(np.random.PCG64(0))
-    return sense_reflectance(shape_land(scene, random), scene, random)
+def paint(*labels: str, season: str = "Summer", seed: int = 0, **flags: bool) -> Painting:
+    return paint_patch(labels, season, np.random.Generator(np.random.PCG64(seed)), **flags)
 
 
 def archive_bytes(folder: Path) -> dict[str, bytes]:
@@ -109,23 +122,11 @@ def test_a_tile_that_cannot_be_is_refused_by_name(tile: str) -> None:
 
 
 def test_a_listed_patch_of_every_tile_lies_in_its_country(lists: OfficialLists) -> None:
-    bounds = {
-        "Austria": (9, 46, 18, 50),
-        "Belgium": (2, 49, 7, 52),
-        "Finland": (19, 59, 32, 71),
-        "Ireland": (-11, 51, -5, 56),
-        "Kosovo": (20, 41, 22, 44),
-        "Lithuania": (20, 53, 27, 57),
-        "Luxembourg": (5, 49, 7, 51),
-        "Portugal": (-10, 36, -6, 43),
-        "Serbia": (18, 42, 24, 47),
-        "Switzerland": (5, 45, 11, 48),
-    }
     patch_of = {(pairing.s1_name.split("_")[-3], pairing.country): name for name, pairing in lists.pairing_of.items()}
     for (tile, country), name in sorted(patch_of.items()):
         corner = locate_patch(tile, *map(int, name.split("_")[-2:]))
         (east,), (north,) = rasterio.warp.transform(f"EPSG:{corner.epsg}", "EPSG:4326", [corner.x_ul], [corner.y_ul])
-        west_limit, south_limit, east_limit, north_limit = bounds[country]
+        west_limit, south_limit, east_limit, north_limit = BOUNDS[country]
         assert west_limit < east < east_limit, (tile, country)
         assert south_limit < north < north_limit, (tile, country)
 
@@ -225,9 +226,9 @@ def test_flagged_patches_show_what_their_list_says(
 
 def test_labels_are_drawn_in_order_and_suit_the_country() -> None:
     draw = Random(0).random
-    shown = {country: Counter[str]() for country in COUNTRIES}
+    shown = {country: Counter[str]() for country in BOUNDS}
     sizes = []
-    for country in COUNTRIES:
+    for country in BOUNDS:
         for _ in range(400):
             labels = draw_labels(country, draw)
             assert list(labels) == [label for label in LABELS_43 if label in labels]
@@ -243,14 +244,13 @@ def test_labels_are_drawn_in_order_and_suit_the_country() -> None:
 
 def test_labels_without_a_19_class_form_can_be_asked_for_in_every_country() -> None:
     draw = Random(0).random
-    for country in COUNTRIES:
+    for country in BOUNDS:
         assert not any(to_labels_19(draw_labels(country, draw, with_19=False)) for _ in range(20))
 
 
 def test_coarse_bands_are_area_means_of_the_fine_scene() -> None:
     """B8A lies beside B08 in the spectrum, so over one scene both show the same pattern."""
-    scene = Scene(("Discontinuous urban fabric", "Pastures", "Water bodies"), "Ireland", "Summer")
-    pixels = render(scene)
+    pixels = paint("Discontinuous urban fabric", "Pastures", "Water bodies").reflectance
     fine = pixels["B08"].reshape(60, 2, 60, 2).mean(axis=(1, 3))
     assert np.corrcoef(fine.ravel(), pixels["B8A"].ravel())[0, 1] > 0.98
     coarse = pixels["B8A"].reshape(20, 3, 20, 3).mean(axis=(1, 3))
@@ -258,29 +258,79 @@ def test_coarse_bands_are_area_means_of_the_fine_scene() -> None:
 
 
 @pytest.mark.parametrize("label", LABELS_43)
-def test_every_class_renders_alone_in_every_season(label: str) -> None:
+def test_every_class_looks_within_what_the_satellites_measure(label: str) -> None:
     for season in ("Spring", "Summer", "Fall", "Winter"):
-        pixels = render(Scene((label,), "Serbia", season))
-        assert set(pixels) == set(BANDS)
-        assert all(20 < band.mean() < 5_000 for band in pixels.values())
-        assert all(band.dtype == np.uint16 for band in pixels.values())
+        painting = paint(label, season=season)
+        assert set(painting.reflectance) == set(BAND_SETS["s2"])
+        for pixels in painting.reflectance.values():
+            assert pixels.dtype == np.uint16
+            assert 20 < pixels.mean() < 5_000
+        assert set(painting.backscatter) == set(BAND_SETS["s1"])
+        for echo in painting.backscatter.values():
+            assert echo.shape == (120, 120)
+            assert echo.dtype == np.float32
+            assert -60 < echo.min() < echo.max() < 25
 
 
-def test_the_tables_of_surfaces_are_complete() -> None:
-    assert set(SURFACES) == set(LABELS_43)
-    for _, recipe in SURFACES.values():
-        assert sum(recipe.values()) == pytest.approx(1)
-        assert set(recipe) <= set(SPECTRA)
-    assert set(DORMANT) | set(DORMANT.values()) <= set(SPECTRA)
+def test_the_table_of_looks_is_complete() -> None:
+    assert list(LOOKS) == list(CORINE_CODES.values())
+    assert {(len(look.percent), len(look.reflectance)) for look in LOOKS.values()} == {(5, 12)}
+    assert {look.companion for look in LOOKS.values()} <= set(LOOKS)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [("leaves", "needles"), ("heath", "peat"), ("grass", "crops"), ("lake", "sea")]
-)
-def test_some_materials_differ_only_beyond_the_visible(one: str, other: str) -> None:
-    distance = {band: abs(np.log(SPECTRA[one][index] / SPECTRA[other][index])) for index, band in enumerate(BANDS)}
-    visible = max(distance[band] for band in ("B02", "B03", "B04"))
-    assert max(distance.values()) > 2 * visible
+def test_both_sensors_and_the_map_show_the_same_shore() -> None:
+    painting = paint("Pastures", "Sea and ocean", seed=2)
+    infrared, echo = painting.reflectance["B08"].astype(float), painting.backscatter["VH"]
+    assert np.corrcoef(infrared.ravel(), echo.ravel())[0, 1] > 0.7
+    sea = painting.codes == CORINE_CODES["Sea and ocean"]
+    assert infrared[sea].max() < infrared[~sea].min()
+    assert echo[sea].mean() < echo[~sea].mean() - 6
+
+
+def test_every_label_is_on_the_map_and_nothing_else() -> None:
+    draw = Random(0).random
+    for seed in range(60):
+        labels = draw_labels("Portugal", draw)
+        codes, n_pixels = np.unique(paint(*labels, seed=seed).codes, return_counts=True)
+        assert codes.tolist() == [CORINE_CODES[label] for label in labels]
+        assert n_pixels.min() > 120 * 120 * 0.05
+
+
+def test_labels_can_be_learnt_from_pixels_and_best_from_all_bands(lists: OfficialLists) -> None:
+    """By a linear model of the means and spreads of the bands, on patches that it has not seen."""
+    briefs = choose_briefs(lists, "v1", (), 600, seed=0)
+    rows: dict[str, list[list[float]]] = {"rgb": [], "s2": [], "all": []}
+    truth = []
+    for brief in briefs:
+        files = {
+            name: content
+            for _, folder in make_patch(brief, SampleForm("v1", with_s1=True))
+            for name, content in folder.items()
+        }
+        for name, features in rows.items():
+            of_patch = []
+            for group in (*S2_GROUPS, S1_10M):
+                for band in set(group.bands) & set(BAND_SETS[name]):
+                    file = band_file(brief.s1_name if group is S1_10M else brief.name, band)
+                    pixels = np.frombuffer(files[file][-group.plane_bytes :], group.dtype).astype(float)
+                    pixels = pixels if group is S1_10M else np.log(pixels)
+                    of_patch += [pixels.mean(), pixels.std()]
+            features.append(of_patch)
+        truth.append([label in brief.draw_details()[0] for label in LABELS_43])
+    labels = np.array(truth)
+    seen, unseen = slice(0, 400), slice(400, None)
+    frequent = (labels[seen].sum(axis=0) >= 20) & (labels[unseen].sum(axis=0) >= 10)
+    assert frequent.sum() >= 8
+    scores = {}
+    for name, features in rows.items():
+        x = np.array(features)
+        x = np.column_stack([(x - x[seen].mean(axis=0)) / x[seen].std(axis=0), np.ones(len(x))])
+        weights = np.linalg.solve(x[seen].T @ x[seen] + 3 * np.eye(x.shape[1]), x[seen].T @ labels[seen][:, frequent])
+        scores[name] = average_precision_score(labels[unseen][:, frequent], x[unseen] @ weights)
+    chance = labels[unseen][:, frequent].mean()
+    assert scores["rgb"] > 1.5 * chance
+    assert scores["s2"] > 1.1 * scores["rgb"]
+    assert scores["all"] > 1.02 * scores["s2"]
 
 
 def test_a_full_folder_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bigearthnet.names import SYNTHETIC_NOTE
 from trainer.report.sections import (
     describe_threshold,
     draw_learning,
@@ -82,6 +83,7 @@ def _describe(sources: Sources) -> dict[str, Any]:
     values: dict[str, Any] = {
         "run": sources.folder.path,
         "record": record,
+        "synthetic": SYNTHETIC_NOTE if record.provenance.get("synthetic") else None,
         "notes": sources.notes,
         "log": sources.log,
         "result": sources.result,

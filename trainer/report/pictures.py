@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from bigearthnet.look.mark import mark_synthetic
 from trainer.source.store import Store
 
 _BRIGHTEST: Final = 1600
@@ -38,12 +39,14 @@ def draw_patches(store: Store, rows: NDArray[np.integer]) -> list[str] | None:
         pixels = np.empty((len(rows), len(bands), info.n_rows, info.n_columns), info.dtype)
         store.open_reader(name, bands).read(np.asarray(rows), pixels, None)
         planes.append(pixels)
-    return [_encode(picture) for picture in np.concatenate(planes, axis=1)]
+    synthetic = bool(store.attributes.get("synthetic"))
+    return [_encode(picture, synthetic=synthetic) for picture in np.concatenate(planes, axis=1)]
 
 
-def _encode(planes: NDArray[Any]) -> str:
+def _encode(planes: NDArray[Any], *, synthetic: bool) -> str:
     """Encode stored values (band, row, col) as a PNG."""
     scaled = np.clip(planes / _BRIGHTEST, 0, 1) * 255
+    picture = np.rint(scaled).astype(np.uint8).transpose(1, 2, 0).copy()
     file = io.BytesIO()
-    Image.fromarray(np.rint(scaled).astype(np.uint8).transpose(1, 2, 0).copy()).save(file, "png", optimize=True)
+    Image.fromarray(mark_synthetic(picture) if synthetic else picture).save(file, "png", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -105,7 +105,8 @@ class _Training:
             store=store.name,
             command=options.command,
             versions=_list_versions(),
-            provenance={name: store.attributes.get(name) for name in ("dataset", "license", "citation", "counts")},
+            provenance={name: store.attributes.get(name) for name in ("dataset", "license", "citation", "counts")}
+            | ({"synthetic": True} if store.attributes.get("synthetic") else {}),
         )
         if self.recipe.deterministic:
             _make_deterministic()

@@ -13,7 +13,7 @@ from typing import Final
 from bigearthnet.archive.lists import OfficialLists
 from bigearthnet.errors import OptionError, SourceError
 from bigearthnet.names import Dataset, PatchName, parse_patch_name
-from converter.sample.landcover import draw_labels
+from converter.sample.classes import draw_labels
 
 _ORBIT_EPOCH: Final = datetime(2017, 1, 1)
 _ORBITS_PER_DAY: Final = 14.3
@@ -28,7 +28,7 @@ _SPLIT_SHARES: Final = ("train", "train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Brief:
     """One patch to make up."""
 
     name: str
@@ -103,9 +103,9 @@ class Order:
         return labels, timedelta(seconds=int(1200 * draw()))
 
 
-def choose_orders(
+def choose_briefs(
     lists: OfficialLists, dataset: Dataset, real: Collection[str], n_patches: int, seed: int
-) -> list[Order]:
+) -> list[Brief]:
     """Choose listed patches to make up: the first in the order of their hashes, so that larger samples extend smaller.
 
     Args:
@@ -124,7 +124,7 @@ def choose_orders(
     if n_patches > len(free) + n_real:
         raise OptionError(f"a sample can have at most the {len(free) + n_real:,} listed patches, not {n_patches:,}")
     chosen = nsmallest(n_patches - n_real, free, key=lambda name: hash_text(seed, "choice", name))
-    return [_order(name, lists, seed) for name in chosen]
+    return [_make_brief(name, lists, seed) for name in chosen]
 
 
 def hash_text(seed: int, purpose: str, text: str) -> int:
@@ -132,9 +132,9 @@ def hash_text(seed: int, purpose: str, text: str) -> int:
     return int.from_bytes(blake2b(f"{seed} {purpose} {text}".encode(), digest_size=16).digest(), "big")
 
 
-def _order(name: str, lists: OfficialLists, seed: int) -> Order:
+def _make_brief(name: str, lists: OfficialLists, seed: int) -> Brief:
     pairing = lists.pairing_of[name]
-    return Order(
+    return Brief(
         name,
         s1_name=pairing.s1_name,
         country=pairing.country,
