@@ -118,7 +118,7 @@ _PAIRS: Final = """
         (clean.epsg, clean.x_ul, clean.y_ul) <> (chosen.epsg, chosen.x_ul, chosen.y_ul),
         clean.country IS DISTINCT FROM chosen.country,
         -len(list_intersect(clean.labels, chosen.labels)),
-        (clean.index::BIGINT * 40503 + chosen.index * 30011) % 65521
+        (clean.index::BIGINT * 40503 + chosen.index::BIGINT * 30011) % 65521
     )), any_value(same_place)
     FROM chosen LEFT JOIN clean ON true
     GROUP BY chosen.index, chosen.patch_id ORDER BY any_value(same_place) DESC, md5(chosen.patch_id || $seed)
