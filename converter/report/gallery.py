@@ -74,12 +74,6 @@ class Gallery:
     snowy: tuple[Pair, ...]
     cloudy: tuple[Pair, ...]
 
-    @property
-    def exhibits(self) -> tuple[Exhibit, ...]:
-        """All patches, some of them more than once."""
-        pairs = [exhibit for pair in (*self.snowy, *self.cloudy) for exhibit in (pair.flagged, pair.clean)]
-        return (*self.views, *self.of_class.values(), *(exhibit for exhibit in pairs if exhibit is not None))
-
 
 def choose_gallery(store: Path, classes: Sequence[str], seed: int = 0) -> Gallery:
     """Choose patches of a finished store by a hash of their names: the same again, whatever the machine.
@@ -164,8 +158,8 @@ class _Chooser:
         return {index: described[index] for index in indices}
 
     def _ask(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._connection.execute(sql, {"seed": self._seed, **parameters}).fetchall()
-        return found
+        rows: list[tuple[Any, ...]] = self._connection.execute(sql, {"seed": self._seed, **parameters}).fetchall()
+        return rows
 
 
 class Studio:

@@ -52,7 +52,6 @@ class Matrix:
     title: str
     text: str
     verb: str
-    style: str
     rows: tuple[tuple[int, int, tuple[Cell, ...]], ...]
 
 
@@ -178,18 +177,18 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
 def list_matrices(predictions: PredictionTable) -> tuple[list[Matrix], tuple[MixUp, ...]]:
     """List which classes are added and missed beside which, and the most frequent mix-ups."""
     assert predictions.truth is not None
-    found = count_mistakes(predictions.truth, predictions.predicted)
-    present = np.flatnonzero(found.support)
+    mistakes = count_mistakes(predictions.truth, predictions.predicted)
+    present = np.flatnonzero(mistakes.support)
     matrices = []
     for title, text, verb, counts in (
-        ("Added", "is predicted though it is not there", "added", found.added),
-        ("Missed", "is there but not predicted; on the diagonal the class itself", "missed", found.missed),
+        ("Added", "is predicted though it is not there", "added", mistakes.added),
+        ("Missed", "is there but not predicted; on the diagonal the class itself", "missed", mistakes.missed),
     ):
-        shares = found.share(counts)
+        shares = mistakes.share(counts)
         rows = tuple(
             (
                 int(row),
-                int(found.support[row]),
+                int(mistakes.support[row]),
                 tuple(
                     Cell(int(counts[row, column]), float(shares[row, column]), bool(row == column))
                     for column in range(len(predictions.classes))
@@ -197,8 +196,8 @@ def list_matrices(predictions: PredictionTable) -> tuple[list[Matrix], tuple[Mix
             )
             for row in present
         )
-        matrices.append(Matrix(title, text, verb, verb, rows))
-    return matrices, found.mix_ups[:_N_MIX_UPS]
+        matrices.append(Matrix(title, text, verb, rows))
+    return matrices, mistakes.mix_ups[:_N_MIX_UPS]
 
 
 def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
