@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from numpy.typing import NDArray
-from PIL import Image
 
+from bigearthnet.look.page import embed_picture
 from bigearthnet.look.picture import FALSE_COLOUR, MAP, RGB, S1, Picture, find_picture, name_planes, render_picture
 from bigearthnet.store.images import read_pixels
 from bigearthnet.store.layout import Layout
@@ -21,9 +19,6 @@ N_PAIRS: Final = 4
 """Snowy, and cloudy, patches that are shown."""
 N_VIEWS: Final = 3
 """Patches that are shown in every form that a store has."""
-
-_QUALITY: Final = 90
-"""Of WebP: a fifth of the bytes of a lossless picture, and nothing that the eye could tell at this size."""
 
 
 @dataclass(frozen=True)
@@ -184,8 +179,5 @@ class Studio:
         for group in self._layout.groups:
             if set(group.bands) & set(picture.bands):
                 planes |= name_planes(group, read_pixels(self._store, group, exhibit.index))
-        drawn = Image.fromarray(render_picture(picture.name, planes))
-        content = io.BytesIO()
-        drawn.save(content, "WEBP", lossless=picture is MAP, quality=_QUALITY, method=6)
-        url = "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii")
-        return Portrait(exhibit, picture, drawn.width, url)
+        drawn = render_picture(picture.name, planes)
+        return Portrait(exhibit, picture, len(drawn), embed_picture(drawn, lossless=picture is MAP))

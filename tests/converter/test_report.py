@@ -33,10 +33,9 @@ from bigearthnet.store.query import select_patches
 from bigearthnet.store.summary import describe_store
 from converter.report import ReportOptions, name_report, write_report
 from converter.report.census import take_census
-from converter.report.charts import draw_columns, draw_ridge
 from converter.report.footprints import WIDTH, count_footprints, draw_map
 from converter.report.gallery import choose_gallery
-from converter.report.pixels import BandHistogram, draw_sample, survey_pixels
+from converter.report.pixels import draw_sample, survey_pixels
 from tests.archives import write_lists
 from tests.browser import DESKTOP, PHONE, Visitor
 from tests.conftest import RunCli, SmallArchive
@@ -461,25 +460,6 @@ def test_the_map_has_every_hexagon_once_and_every_country_inside(report: Report)
         assert step.path.count("M") == ((footprints.counts >= step.least) & (footprints.counts <= step.most)).sum()
     assert {text.text for text in drawn.names} == set(footprints.countries)
     assert all(0 < text.x < WIDTH and 0 < text.y < drawn.height for text in drawn.names)
-
-
-@pytest.mark.parametrize("values", [[0], [1, 0, 3], [17, 400, 399], [590_326, 1]])
-def test_columns_are_as_high_as_their_values(values: list[int]) -> None:
-    chart = draw_columns("x", [str(i) for i in range(len(values))], values)
-    heights = [column.height for column in chart.columns]
-    tops = [column.y + column.height for column in chart.columns]
-    assert tops == pytest.approx([chart.baseline] * len(values), abs=0.11)
-    if max(values):
-        assert heights == pytest.approx([max(heights) * value / max(values) for value in values], abs=0.11)
-    assert min(column.y for column in chart.columns) >= min(tick.at for tick in chart.y_ticks) - 0.1
-
-
-def test_a_mean_beyond_the_histogram_is_not_drawn() -> None:
-    histogram = BandHistogram("B02", "s2", 0, 60, np.ones(60, np.int64), 60, 30.0, 10.0)
-    assert draw_ridge(histogram).mean == 120
-    assert draw_ridge(histogram).spread == (80, 160)
-    beyond = BandHistogram("B02", "s2", 0, 60, np.ones(60, np.int64), 60, 100.0, 10.0)
-    assert (draw_ridge(beyond).mean, draw_ridge(beyond).spread) == (None, None)
 
 
 def test_a_table_of_every_published_patch_is_counted_and_shown(store: Path, tmp_path: Path) -> None:

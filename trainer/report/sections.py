@@ -9,12 +9,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.report.charts import Box, Chart, Series, draw_chart
+from bigearthnet.look.charts import Box, Chart, Series, draw_lines
+from bigearthnet.look.page import embed_picture
+from bigearthnet.look.picture import RGB, render_picture
 from trainer.report.mistakes import MixUp, count_mistakes, rank_patches
-from trainer.report.pictures import draw_patches
 from trainer.report.sources import Sources
 from trainer.score.metrics import THRESHOLD, baseline_average_precision, trace_precision
 from trainer.score.predictions import PredictionTable
+from trainer.source.store import Store
 
 N_PATCHES: Final = 6
 """Best patches shown, and worst ones."""
@@ -94,7 +96,7 @@ def draw_learning(log: Sequence[Mapping[str, float]], result: Mapping[str, Any] 
     def draw(title: str, lines: dict[str, tuple[NDArray[Any], Any]]) -> Figure:
         series = [Series(name, epochs, y, style, has_dots=style != "reference") for name, (y, style) in lines.items()]
         span = (float(epochs[0]), float(epochs[-1]))
-        chart = draw_chart(f"{title} by epoch", series, x_name="epoch", x_range=span, whole=True)
+        chart = draw_lines(f"{title} by epoch", series, x_name="epoch", x_range=span, whole=True)
         return Figure(title, chart, tuple((one.style, one.name, float(one.y[-1])) for one in series))
 
     scores = {
@@ -148,7 +150,7 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
         Series("macro", _RECALLS, macro, "first", is_stair=True),
     ]
     span: dict[str, Any] = {"x_name": "recall", "x_range": (0.0, 1.0), "y_range": (0.0, 1.0)}
-    chart = draw_chart("Precision over recall: micro and macro mean, and every class", lines, **span, box=_SQUARE)
+    chart = draw_lines("Precision over recall: micro and macro mean, and every class", lines, **span, box=_SQUARE)
     legend = (
         ("first", "macro", evaluation["ranking"]["macro"]["average_precision"]),
         ("second", "micro", evaluation["ranking"]["micro"]["average_precision"]),
@@ -157,7 +159,7 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
     small = [
         Figure(
             predictions.classes[place],
-            draw_chart(
+            draw_lines(
                 f"Precision over recall of {predictions.classes[place]}",
                 [
                     Series("label frequency", np.array([0, 1]), np.full(2, truth[:, place].mean()), "reference"),
@@ -207,7 +209,7 @@ def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
     assert predictions.truth is not None
     best, worst, losses = rank_patches(predictions.truth, predictions.probabilities, N_PATCHES)
     places = np.concatenate([best, worst])
-    pictures = None if sources.store is None else draw_patches(sources.store, predictions.indices[places])
+    pictures = None if sources.store is None else _draw_patches(sources.store, predictions.indices[places])
     cards = [
         Card(
             patch_id=predictions.patch_ids[place],
@@ -220,6 +222,22 @@ def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
         for number, place in enumerate(places)
     ]
     return cards[: len(best)], cards[len(best) :], pictures is not None
+
+
+def _draw_patches(store: Store, rows: NDArray[np.integer]) -> list[str] | None:
+    """Draw patches in true colour; None if the store lacks a band of it."""
+    if "rgb" not in store.band_sets:
+        return None
+    planes: dict[str, NDArray[Any]] = {}
+    for name, bands in store.resolve_bands("rgb").items():
+        info = store.describe(name)
+        pixels = np.empty((len(rows), len(bands), info.n_rows, info.n_columns), info.dtype)
+        store.open_reader(name, bands).read(np.asarray(rows), pixels, None)
+        planes |= dict(zip(bands, pixels.swapaxes(0, 1), strict=True))
+    return [
+        embed_picture(render_picture(RGB.name, {band: plane[place] for band, plane in planes.items()}), lossless=True)
+        for place in range(len(rows))
+    ]
 
 
 def _mark_threshold(predictions: PredictionTable, place: int) -> Series:
