@@ -1,7 +1,7 @@
 """How long does the page about a store take, if all 590,326 patches are in it? Run: python -m benchmarks.report STORE.
 
-A store with so large a table is made from STORE, such as that of the sample: the rows are repeated under other names
-and at other places, and every copy has the pixels of its original. Prints the seconds and the processor's seconds of
+A store of so many patches is made from STORE, such as that of the sample: its rows are repeated under other names and
+at other places, and its shards are linked under other numbers. Prints the seconds and the processor's seconds of
 each step, and the most memory that was taken.
 """
 
@@ -12,49 +12,65 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
-import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bigearthnet.labels import LABELS_19
 from bigearthnet.names import N_PATCHES
-from bigearthnet.store.layout import MANIFEST
+from bigearthnet.store.images import read_layout, write_metadata
+from bigearthnet.store.layout import MANIFEST, TABLE, name_shard
 from bigearthnet.store.manifest import build_manifest, encode_manifest, read_attributes, read_manifest
 from bigearthnet.store.objects import LocalObjects
+from bigearthnet.store.table import Table, read_table
 from converter.report import write_report
 from converter.report.census import take_census
 from converter.report.footprints import count_footprints
 from converter.report.gallery import choose_gallery
 from converter.report.pixels import draw_sample
 
-_MOVED = "(hash(patch_id, copy, {seed}) % 2000)::INTEGER / 1000 - 1"
-"""Degrees, between -1 and 1."""
 
-
-def enlarge(store: Path, folder: Path, n_patches: int) -> None:
-    """Write a store of so many rows, which has the images of another."""
-    (folder / "images.zarr").symlink_to((store / "images.zarr").absolute())
-    source = store / "patches.parquet"
-    footer = pq.read_metadata(source)
-    east, north = (_MOVED.format(seed=seed) for seed in (0, 1))
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        rows = connection.sql(
-            f"""SELECT patches.* REPLACE (
-                patch_id || '_' || copy AS patch_id,
-                {{'xmin': bbox.xmin + {east}, 'ymin': bbox.ymin + {north},
-                  'xmax': bbox.xmax + {east}, 'ymax': bbox.ymax + {north}}} AS bbox,
-                x_ul + 1200 * (copy % 300) AS x_ul
-            ) FROM read_parquet($source) AS patches, range($n) AS copies(copy) LIMIT $n_patches""",
-            params={"source": str(source), "n": -(-n_patches // footer.num_rows), "n_patches": n_patches},
-        ).to_arrow_table()
-    facts = {key: value for key, value in footer.metadata.items() if not key.startswith(b"ARROW")}
-    with pq.ParquetWriter(folder / "patches.parquet", rows.schema, compression="zstd", store_schema=False) as writer:
+def enlarge_table(store: Path, folder: Path, n_patches: int) -> Table:
+    """Write the table of a store of so many patches: rows repeated under other names and at other places."""
+    few = read_table(store)
+    copies, places = np.divmod(np.arange(n_patches), few.num_rows)
+    rows = few.take(pa.array(places))
+    moved = np.random.default_rng(0).uniform(-1, 1, (2, n_patches))  # degrees to the east, and to the north
+    sides = rows["bbox"].combine_chunks().flatten()  # west, south, east, north
+    bounds = [pa.array(side.to_numpy() + moved[number % 2]) for number, side in enumerate(sides)]
+    columns = {name: rows[name] for name in rows.column_names} | {
+        "index": pa.array(np.arange(n_patches, dtype=np.int32)),
+        "patch_id": pc.binary_join_element_wise(rows["patch_id"], pa.array(copies).cast(pa.string()), "_"),
+        "x_ul": pa.array(rows["x_ul"].to_numpy() + 1200 * (copies % 300)),
+        "bbox": pa.StructArray.from_arrays(bounds, fields=list(rows.schema.field("bbox").type)),
+    }
+    rows = pa.table(columns, schema=rows.schema)
+    facts = pq.read_metadata(store / TABLE).metadata
+    with pq.ParquetWriter(folder / TABLE, rows.schema, compression="zstd", store_schema=False) as writer:
         writer.write_table(rows, row_group_size=50_000)
-        writer.add_key_value_metadata(facts)
+        writer.add_key_value_metadata({key: value for key, value in facts.items() if not key.startswith(b"ARROW")})
+    return rows
+
+
+def enlarge_images(store: Path, folder: Path, rows: Table) -> None:
+    """Write the images of a store of so many patches, shards linked under other numbers, and the manifest of all."""
+    attributes = read_attributes(store)
+    layout = read_layout(store, attributes)
+    n_whole = max(1, attributes["counts"]["converted"] // layout.shard_size)
     manifest = read_manifest(LocalObjects(store))
-    enlarged = build_manifest(folder, manifest.fingerprint, manifest.counts, manifest.shards)
+    shards = {}
+    for group, shard in product(layout.groups, range(-(-rows.num_rows // layout.shard_size))):
+        name, other = name_shard(group, shard), name_shard(group, shard % n_whole)
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).symlink_to((store / other).absolute())
+        shards[name] = manifest.shards[other]
+    coordinates = {name: rows[name].to_numpy() for name in ("patch_id", "epsg", "x_ul", "y_ul")}
+    write_metadata(folder, layout, coordinates, attributes)
+    enlarged = build_manifest(folder, manifest.fingerprint, manifest.counts, shards)
     (folder / MANIFEST).write_bytes(encode_manifest(enlarged))
 
 
@@ -74,8 +90,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-report-") as temporary:
         store = Path(temporary) / "store"
         store.mkdir()
-        enlarge(arguments.store, store, arguments.patches)
-        print(f"{arguments.patches:,} rows, {(store / 'patches.parquet').stat().st_size / 1e6:.1f} MB")
+        enlarge_images(arguments.store, store, enlarge_table(arguments.store, store, arguments.patches))
+        print(f"{arguments.patches:,} rows, {(store / TABLE).stat().st_size / 1e6:.1f} MB")
         print(f"{'':36} {'wall':>8}  {'processor':>8}")
         clock("counts", lambda: take_census(store, read_attributes(store)))
         clock("footprints", lambda: count_footprints(store))

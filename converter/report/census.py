@@ -57,9 +57,6 @@ class CountryCount:
     """None where no list says it."""
     n_patches: int
     of_season: dict[str | None, int]
-    lon: float
-    """Mean longitude of the patches' centres, in degrees."""
-    lat: float
 
 
 @dataclass(frozen=True)
@@ -157,8 +154,8 @@ class _Asker:
         self._connection = connection
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._connection.execute(sql, list(parameters)).fetchall()
-        return found
+        rows: list[tuple[Any, ...]] = self._connection.execute(sql, list(parameters)).fetchall()
+        return rows
 
     def counts(self, sql: str) -> dict[Any, int]:
         return dict(self.rows(sql))
@@ -191,11 +188,11 @@ _MONTHS: Final = """
 
 
 def _count_labels(ask: _Asker, column: str, names: Sequence[str]) -> Nomenclature:
-    of_split = ", ".join(f"count(*) FILTER (recommended AND split = '{split}')" for split in SPLITS)
+    splits = ", ".join(f"count(*) FILTER (recommended AND split = '{split}')" for split in SPLITS)
     counted = {
         name: (n, *rest)
         for name, n, *rest in ask.rows(
-            f"SELECT label, count(*), {of_split} "
+            f"SELECT label, count(*), {splits} "
             f"FROM (SELECT unnest({column}) AS label, recommended, split FROM patches) GROUP BY ALL"
         )
     }
@@ -204,9 +201,8 @@ def _count_labels(ask: _Asker, column: str, names: Sequence[str]) -> Nomenclatur
     every = [*names, *sorted(counted.keys() - set(names))]
     return Nomenclature(
         tuple(
-            ClassCount(name, found[0], dict(zip(SPLITS, found[1:], strict=True)))
-            for name in every
-            for found in [counted.get(name, nothing)]
+            ClassCount(name, n, dict(zip(SPLITS, of_split, strict=True)))
+            for name, (n, *of_split) in ((name, counted.get(name, nothing)) for name in every)
         ),
         ask.counts(f"SELECT len({column}) AS size, count(*) FROM patches GROUP BY ALL ORDER BY ALL"),
     )
@@ -227,14 +223,11 @@ def _count_together(ask: _Asker, names: Sequence[str]) -> tuple[tuple[int, ...],
 
 
 def _count_countries(ask: _Asker) -> tuple[CountryCount, ...]:
-    places = ask.rows(
-        "SELECT country, count(*) AS n, avg(bbox.xmin + bbox.xmax) / 2, avg(bbox.ymin + bbox.ymax) / 2 "
-        "FROM patches GROUP BY country ORDER BY n DESC, country"
-    )
+    totals = ask.rows("SELECT country, count(*) AS n FROM patches GROUP BY country ORDER BY n DESC, country")
     seasons: dict[str | None, dict[str | None, int]] = {}
     for country, season, n in ask.rows("SELECT country, season, count(*) FROM patches GROUP BY ALL ORDER BY ALL"):
         seasons.setdefault(country, {})[season] = n
-    return tuple(CountryCount(name, n, seasons[name], lon, lat) for name, n, lon, lat in places)
+    return tuple(CountryCount(name, n, seasons[name]) for name, n in totals)
 
 
 def _count_lags(ask: _Asker) -> Lags | None:
@@ -254,8 +247,8 @@ def _count_lags(ask: _Asker) -> Lags | None:
 
 
 def _count_reasons(ask: _Asker) -> tuple[RejectCount, ...]:
-    found = ask.rows(
+    rows = ask.rows(
         "SELECT count(*) AS n, min(file), reason FROM rejected GROUP BY reason ORDER BY n DESC, reason LIMIT $1",
         [N_REASONS],
     )
-    return tuple(RejectCount(*row) for row in found)
+    return tuple(RejectCount(*row) for row in rows)

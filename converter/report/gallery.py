@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from numpy.typing import NDArray
-from PIL import Image
 
 from bigearthnet.look.mark import mark_synthetic
+from bigearthnet.look.page import embed_picture
 from bigearthnet.look.picture import FALSE_COLOUR, MAP, RGB, S1, Picture, find_picture, name_planes, render_picture
 from bigearthnet.store.images import read_pixels
 from bigearthnet.store.layout import Layout
@@ -22,9 +20,6 @@ N_PAIRS: Final = 4
 """Snowy, and cloudy, patches that are shown."""
 N_VIEWS: Final = 3
 """Patches that are shown in every form that a store has."""
-
-_QUALITY: Final = 90
-"""Of WebP: a fifth of the bytes of a lossless picture, and nothing that the eye could tell at this size."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +70,6 @@ class Gallery:
     snowy: tuple[Pair, ...]
     cloudy: tuple[Pair, ...]
 
-    @property
-    def exhibits(self) -> tuple[Exhibit, ...]:
-        """All patches, some of them more than once."""
-        pairs = [exhibit for pair in (*self.snowy, *self.cloudy) for exhibit in (pair.flagged, pair.clean)]
-        return (*self.views, *self.of_class.values(), *(exhibit for exhibit in pairs if exhibit is not None))
-
 
 def choose_gallery(store: Path, classes: Sequence[str], seed: int = 0) -> Gallery:
     """Choose patches of a finished store by a hash of their names: the same again, whatever the machine.
@@ -119,7 +108,7 @@ _PAIRS: Final = """
         (clean.epsg, clean.x_ul, clean.y_ul) <> (chosen.epsg, chosen.x_ul, chosen.y_ul),
         clean.country IS DISTINCT FROM chosen.country,
         -len(list_intersect(clean.labels, chosen.labels)),
-        (clean.index::BIGINT * 40503 + chosen.index * 30011) % 65521
+        (clean.index::BIGINT * 40503 + chosen.index::BIGINT * 30011) % 65521
     )), any_value(same_place)
     FROM chosen LEFT JOIN clean ON true
     GROUP BY chosen.index, chosen.patch_id ORDER BY any_value(same_place) DESC, md5(chosen.patch_id || $seed)
@@ -165,8 +154,8 @@ class _Chooser:
         return {index: described[index] for index in indices}
 
     def _ask(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._connection.execute(sql, {"seed": self._seed, **parameters}).fetchall()
-        return found
+        rows: list[tuple[Any, ...]] = self._connection.execute(sql, {"seed": self._seed, **parameters}).fetchall()
+        return rows
 
 
 class Studio:
@@ -193,8 +182,5 @@ class Studio:
             if set(group.bands) & set(picture.bands):
                 planes |= name_planes(group, read_pixels(self._store, group, exhibit.index))
         rendered = render_picture(picture.name, planes)
-        drawn = Image.fromarray(mark_synthetic(rendered) if self._synthetic else rendered)
-        content = io.BytesIO()
-        drawn.save(content, "WEBP", lossless=picture is MAP, quality=_QUALITY, method=6)
-        url = "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode("ascii")
-        return Portrait(exhibit, picture, drawn.width, url)
+        drawn = mark_synthetic(rendered) if self._synthetic else rendered
+        return Portrait(exhibit, picture, len(drawn), embed_picture(drawn, lossless=picture is MAP))

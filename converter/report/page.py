@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import calendar
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
-
-from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
 
 from bigearthnet import __version__
 from bigearthnet.errors import OptionError, OutputError
 from bigearthnet.files import write_new
 from bigearthnet.labels import CORINE_CODES, LABEL_19_OF_43
+from bigearthnet.look.charts import Chart, draw_columns, draw_ridge
 from bigearthnet.look.colours import CORINE_COLOURS
+from bigearthnet.look.page import render_page
 from bigearthnet.names import SPLITS, SYNTHETIC_NOTE
 from bigearthnet.store.images import read_layout
 from bigearthnet.store.summary import describe_parts
 from converter.report.census import LAG_BIN_H, Census, Lags, Nomenclature, take_census
-from converter.report.charts import ColumnChart, draw_columns, draw_ridge
 from converter.report.footprints import count_footprints, draw_map
 from converter.report.gallery import Studio, choose_gallery
-from converter.report.pixels import OnAdvance, draw_sample, survey_pixels
+from converter.report.pixels import BandHistogram, OnAdvance, draw_sample, survey_pixels
 
 SEASONS: Final = ("Spring", "Summer", "Fall", "Winter")
 """In the order of the year; the lists of BigEarthNet write them so."""
@@ -84,53 +81,27 @@ def render_report(store: Path, options: ReportOptions, advance: OnAdvance = lamb
     census = take_census(store, attributes)
     sample = draw_sample(store, options.sample, options.seed)
     survey = survey_pixels(store, layout, attributes["statistics"], sample, advance)
-    return _load_template().render(
-        name=store.absolute().name,
-        style=Markup((files(__package__) / "report.css").read_text("utf-8")),  # noqa: S704 - the package's own file
-        converter_version=__version__,
-        attributes=attributes,
-        arrays=arrays,
-        layout=layout,
-        splits=SPLITS,
-        census=census,
-        seasons=_order_seasons(census),
-        corine_codes=CORINE_CODES,
-        label_19_of_43=LABEL_19_OF_43,
-        charts=_draw_charts(census),
-        map=draw_map(count_footprints(store)),
-        gallery=choose_gallery(store, attributes["labels_19"], options.seed),
-        studio=Studio(store, layout, synthetic=bool(attributes.get("synthetic"))),
-        synthetic=SYNTHETIC_NOTE if attributes.get("synthetic") else None,
-        survey=survey,
-        ridges=[draw_ridge(histogram) for histogram in survey.histograms],
-        corine_colours=CORINE_COLOURS,
-    )
-
-
-def _load_template() -> Template:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters |= {"count": _format_count, "share": _format_share, "value": _format_value}
-    return environment.from_string((files(__package__) / "report.html.jinja").read_text("utf-8"))
-
-
-def _format_count(n: int) -> str:
-    return f"{n:,}"
-
-
-def _format_share(part: float, whole: float = 1) -> str:
-    """Format a part of something in percent; what is not nothing never looks like it."""
-    percent = 100 * part / whole if whole else 0
-    if 0 < percent < 0.05:
-        return "< 0.1 %"
-    return f"{percent:.0f} %" if percent in (0, 100) else f"{percent:.1f} %"
-
-
-def _format_value(value: float | None) -> str:
-    if value is None:
-        return "\N{EN DASH}"
-    return (f"{value:,}" if isinstance(value, int) else f"{value:,.1f}").replace("-", "\N{MINUS SIGN}")
+    values = {
+        "name": store.absolute().name,
+        "converter_version": __version__,
+        "attributes": attributes,
+        "arrays": arrays,
+        "layout": layout,
+        "splits": SPLITS,
+        "census": census,
+        "seasons": _order_seasons(census),
+        "corine_codes": CORINE_CODES,
+        "label_19_of_43": LABEL_19_OF_43,
+        "charts": _draw_charts(census),
+        "map": draw_map(count_footprints(store)),
+        "gallery": choose_gallery(store, attributes["labels_19"], options.seed),
+        "studio": Studio(store, layout, synthetic=bool(attributes.get("synthetic"))),
+        "synthetic": SYNTHETIC_NOTE if attributes.get("synthetic") else None,
+        "survey": survey,
+        "ridges": {histogram.band: _draw_histogram(histogram) for histogram in survey.histograms},
+        "corine_colours": CORINE_COLOURS,
+    }
+    return render_page("converter", "report", values)
 
 
 def _order_seasons(census: Census) -> list[str | None]:
@@ -138,7 +109,7 @@ def _order_seasons(census: Census) -> list[str | None]:
     return [*known, *(season for season in census.seasons if season not in SEASONS)]
 
 
-def _draw_charts(census: Census) -> dict[str, ColumnChart]:
+def _draw_charts(census: Census) -> dict[str, Chart]:
     charts = {}
     for name, nomenclature in (("sizes_19", census.labels_19), ("sizes_43", census.labels_43)):
         if nomenclature is not None:
@@ -150,7 +121,7 @@ def _draw_charts(census: Census) -> dict[str, ColumnChart]:
     return charts
 
 
-def _draw_sizes(nomenclature: Nomenclature, n_classes: str) -> ColumnChart:
+def _draw_sizes(nomenclature: Nomenclature, n_classes: str) -> Chart:
     sizes = nomenclature.sizes
     every = range(min(sizes), max(sizes) + 1)
     title = f"labels of {n_classes} a patch"
@@ -159,7 +130,7 @@ def _draw_sizes(nomenclature: Nomenclature, n_classes: str) -> ColumnChart:
     )
 
 
-def _draw_months(months: dict[str, int]) -> ColumnChart:
+def _draw_months(months: dict[str, int]) -> Chart:
     first, last = (f"{calendar.month_name[int(month[5:])]} {month[:4]}" for month in (min(months), max(months)))
     # Up to a year, the name of a month says which.
     names = [calendar.month_abbr[int(month[5:])] for month in months] if len(months) <= 12 else list(months)
@@ -167,8 +138,16 @@ def _draw_months(months: dict[str, int]) -> ColumnChart:
     return draw_columns(f"Patches by month of sensing, {title}", names, list(months.values()), title)
 
 
-def _draw_lags(lags: Lags) -> ColumnChart:
+def _draw_lags(lags: Lags) -> Chart:
     bins = range(min(lags.bins), max(lags.bins) + 1)
     edges = [f"{edge * LAG_BIN_H / 24:g}".replace("-", "\N{MINUS SIGN}") for edge in (*bins, bins.stop)]
     title = "days from Sentinel-2 to Sentinel-1"
     return draw_columns(f"Patches by {title}", edges, [lags.bins.get(one, 0) for one in bins], title, on_edges=True)
+
+
+def _draw_histogram(histogram: BandHistogram) -> Chart:
+    first, last, mean, std = histogram.first, histogram.last, histogram.mean, histogram.std
+    unit = "dB" if histogram.sensor == "s1" else "reflectance x 10,000"
+    known = "" if mean is None or std is None else f", mean {mean:,.1f}, standard deviation {std:,.1f}"
+    label = f"Histogram of {histogram.band} from {first:,.0f} to {last:,.0f} {unit}{known}"
+    return draw_ridge(label, histogram.counts, (first, last), mean, std)

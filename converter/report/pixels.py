@@ -140,8 +140,8 @@ def _count_values(
             continue
         first, last = _choose_ends(known, is_whole=group.dtype == "uint16")
         counts, _ = np.histogram(known, bins=N_BINS, range=(first, last))
-        found = statistics.get(band, {})
-        yield BandHistogram(band, group.sensor, first, last, counts, known.size, found.get("mean"), found.get("std"))
+        stored = statistics.get(band, {})
+        yield BandHistogram(band, group.sensor, first, last, counts, known.size, stored.get("mean"), stored.get("std"))
 
 
 def _choose_ends(values: NDArray[Any], *, is_whole: bool) -> tuple[float, float]:
@@ -158,7 +158,7 @@ def _count_cover(codes: NDArray[Any]) -> Iterator[Cover]:
     names = {code: name for name, code in CORINE_CODES.items()}
     values, counts = np.unique(codes, return_counts=True)
     ranked: Sequence[tuple[int, int]] = sorted(
-        zip(values.tolist(), counts.tolist(), strict=True), key=lambda found: (-found[1], found[0])
+        zip(values.tolist(), counts.tolist(), strict=True), key=lambda counted: (-counted[1], counted[0])
     )
     for code, n in ranked:
         yield Cover(code, names.get(code, "no class of CORINE" if code else "no data"), n / codes.size)

@@ -23,18 +23,20 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.report import enlarge_table
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError, OutputError, StoreError
 from bigearthnet.labels import CORINE_CODES, LABELS_19, LABELS_43
 from bigearthnet.look.picture import render_picture
 from bigearthnet.names import SPLITS
 from bigearthnet.store.images import read_layout
+from bigearthnet.store.query import select_patches
 from bigearthnet.store.summary import describe_store
 from converter.report import ReportOptions, name_report, write_report
-from converter.report.charts import draw_columns, draw_ridge
+from converter.report.census import take_census
 from converter.report.footprints import WIDTH, count_footprints, draw_map
 from converter.report.gallery import choose_gallery
-from converter.report.pixels import BandHistogram, draw_sample, survey_pixels
+from converter.report.pixels import draw_sample, survey_pixels
 from tests.archives import write_lists
 from tests.browser import DESKTOP, PHONE, Visitor
 from tests.conftest import RunCli, SmallArchive
@@ -464,23 +466,18 @@ def test_the_map_has_every_hexagon_once_and_every_country_inside(report: Report)
     assert all(0 < text.x < WIDTH and 0 < text.y < drawn.height for text in drawn.names)
 
 
-@pytest.mark.parametrize("values", [[0], [1, 0, 3], [17, 400, 399], [590_326, 1]])
-def test_columns_are_as_high_as_their_values(values: list[int]) -> None:
-    chart = draw_columns("x", [str(i) for i in range(len(values))], values)
-    heights = [column.height for column in chart.columns]
-    tops = [column.y + column.height for column in chart.columns]
-    assert tops == pytest.approx([chart.baseline] * len(values), abs=0.11)
-    if max(values):
-        assert heights == pytest.approx([max(heights) * value / max(values) for value in values], abs=0.11)
-    assert min(column.y for column in chart.columns) >= min(tick.at for tick in chart.y_ticks) - 0.1
-
-
-def test_a_mean_beyond_the_histogram_is_not_drawn() -> None:
-    histogram = BandHistogram("B02", "s2", 0, 60, np.ones(60, np.int64), 60, 30.0, 10.0)
-    assert draw_ridge(histogram).mean == 120
-    assert draw_ridge(histogram).spread == (80, 160)
-    beyond = BandHistogram("B02", "s2", 0, 60, np.ones(60, np.int64), 60, 100.0, 10.0)
-    assert (draw_ridge(beyond).mean, draw_ridge(beyond).spread) == (None, None)
+def test_a_table_of_every_published_patch_is_counted_and_shown(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "images.zarr").symlink_to(store / "images.zarr")
+    enlarge_table(store, tmp_path, 590_326)
+    assert pq.read_schema(tmp_path / "patches.parquet").equals(pq.read_schema(store / "patches.parquet"))
+    attributes = dict(zarr.open_group(store / "images.zarr", mode="r").attrs)
+    assert take_census(tmp_path, attributes).n_patches == 590_326
+    assert count_footprints(tmp_path).counts.sum() == 590_326
+    assert max(draw_sample(tmp_path, 256).indices) > 500_000
+    assert len(select_patches(tmp_path, n=5)) == 5
+    gallery = choose_gallery(tmp_path, LABELS_19)
+    assert len(gallery.snowy) == len(gallery.cloudy) == 4
+    assert all(pair.clean for pair in (*gallery.snowy, *gallery.cloudy))
 
 
 def test_names_are_text_and_never_markup(reports: dict[str, Report]) -> None:

@@ -258,6 +258,10 @@ def test_what_does_not_belong_together_is_refused(copy_run: Callable[[], Path], 
         RunError, match=r"test\.parquet: its macro average precision is .* but the metrics beside it say"
     ):
         write_report(run, store)
+    ranking = json.loads(whole)["ranking"]
+    _edit(files.metrics, ranking=ranking | {"macro": ranking["macro"] | {"average_precision": None}})
+    with pytest.raises(RunError, match=r"macro average precision is 0\.\d+, but the metrics beside it say nothing"):
+        write_report(run, store)
     _edit(files.metrics, run="0" * 32)
     with pytest.raises(RunError, match=r"test\.json: belongs to another training"):
         write_report(run, store)

@@ -10,7 +10,7 @@ import json
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import keras
 import numpy as np
@@ -21,7 +21,6 @@ from trainer.model.layers import StandardizeBands
 from trainer.model.networks import describe_model, load_model
 
 Format = Literal["savedmodel", "onnx"]
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
 
 CARD_FILE: Final = "model.json"
 """Beside the files of a SavedModel."""

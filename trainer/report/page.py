@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from bigearthnet.files import write_new
+from bigearthnet.look.page import render_page
 from bigearthnet.names import SYNTHETIC_NOTE
 from trainer.report.sections import (
     describe_threshold,
@@ -51,30 +48,13 @@ def write_report(run: Path | str, store: Store | None = None, split: str | None 
         RunError: The folder holds no training, the split was not measured, or files do not belong together.
         ReadError: A patch cannot be read.
         RemoteError: A patch cannot be fetched.
+        OutputError: The page cannot be written.
     """
     sources = read_sources(RunFolder(run), store, split)
-    page = _render(_describe(sources))
-    path = sources.folder.report_path
-    temporary = path.with_name(f".new-{path.name}")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
-    return Report(path, sources.notes)
-
-
-def _render(values: Mapping[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("trainer", "report"),
-        autoescape=True,  # names of classes and paths are anybody's
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"score": _format_score, "count": _format_count, "share": _format_share}
-    assets = {
-        name: Markup(files("trainer.report").joinpath(file).read_text(encoding="utf-8"))  # noqa: S704 - our own
-        for name, file in {"style": "report.css", "script": "report.js"}.items()
-    }
-    return environment.get_template("report.html.j2").render(**values, **assets)
+    page = render_page("trainer", "report", _describe(sources))
+    with write_new(sources.folder.report_path, overwrite=True) as temporary:
+        temporary.write_text(page, "utf-8")
+    return Report(sources.folder.report_path, sources.notes)
 
 
 def _describe(sources: Sources) -> dict[str, Any]:
@@ -120,15 +100,3 @@ def _list_recipe(recipe: Recipe) -> list[tuple[str, Any, bool]]:
     return [
         (name, value, defaults[name] is not None and value != defaults[name]) for name, value in asdict(recipe).items()
     ]
-
-
-def _format_score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _format_count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _format_share(value: float) -> str:
-    return f"{value:.1%}"

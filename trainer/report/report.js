@@ -7,7 +7,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.append(...heading.childNodes);
     heading.append(button);
     button.addEventListener("click", () => {
-      const isNumber = heading.classList.contains("number");
+      const isNumber = heading.classList.contains("n");
       const before = heading.getAttribute("aria-sort");
       const falling = before ? before === "ascending" : isNumber;
       for (const other of headings) other.removeAttribute("aria-sort");

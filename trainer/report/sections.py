@@ -9,12 +9,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.report.charts import Box, Chart, Series, draw_chart
+from bigearthnet.look.charts import Box, Chart, Series, draw_lines
+from bigearthnet.look.mark import mark_synthetic
+from bigearthnet.look.page import embed_picture
+from bigearthnet.look.picture import RGB, render_picture
 from trainer.report.mistakes import MixUp, count_mistakes, rank_patches
-from trainer.report.pictures import draw_patches
 from trainer.report.sources import Sources
 from trainer.score.metrics import THRESHOLD, baseline_average_precision, trace_precision
 from trainer.score.predictions import PredictionTable
+from trainer.source.store import Store
 
 N_PATCHES: Final = 6
 """Best patches shown, and worst ones."""
@@ -52,7 +55,6 @@ class Matrix:
     title: str
     text: str
     verb: str
-    style: str
     rows: tuple[tuple[int, int, tuple[Cell, ...]], ...]
 
 
@@ -95,7 +97,7 @@ def draw_learning(log: Sequence[Mapping[str, float]], result: Mapping[str, Any] 
     def draw(title: str, lines: dict[str, tuple[NDArray[Any], Any]]) -> Figure:
         series = [Series(name, epochs, y, style, has_dots=style != "reference") for name, (y, style) in lines.items()]
         span = (float(epochs[0]), float(epochs[-1]))
-        chart = draw_chart(f"{title} by epoch", series, x_name="epoch", x_range=span, whole=True)
+        chart = draw_lines(f"{title} by epoch", series, x_name="epoch", x_range=span, whole=True)
         return Figure(title, chart, tuple((one.style, one.name, float(one.y[-1])) for one in series))
 
     scores = {
@@ -149,7 +151,7 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
         Series("macro", _RECALLS, macro, "first", is_stair=True),
     ]
     span: dict[str, Any] = {"x_name": "recall", "x_range": (0.0, 1.0), "y_range": (0.0, 1.0)}
-    chart = draw_chart("Precision over recall: micro and macro mean, and every class", lines, **span, box=_SQUARE)
+    chart = draw_lines("Precision over recall: micro and macro mean, and every class", lines, **span, box=_SQUARE)
     legend = (
         ("first", "macro", evaluation["ranking"]["macro"]["average_precision"]),
         ("second", "micro", evaluation["ranking"]["micro"]["average_precision"]),
@@ -158,7 +160,7 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
     small = [
         Figure(
             predictions.classes[place],
-            draw_chart(
+            draw_lines(
                 f"Precision over recall of {predictions.classes[place]}",
                 [
                     Series("label frequency", np.array([0, 1]), np.full(2, truth[:, place].mean()), "reference"),
@@ -178,18 +180,18 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
 def list_matrices(predictions: PredictionTable) -> tuple[list[Matrix], tuple[MixUp, ...]]:
     """List which classes are added and missed beside which, and the most frequent mix-ups."""
     assert predictions.truth is not None
-    found = count_mistakes(predictions.truth, predictions.predicted)
-    present = np.flatnonzero(found.support)
+    mistakes = count_mistakes(predictions.truth, predictions.predicted)
+    present = np.flatnonzero(mistakes.support)
     matrices = []
     for title, text, verb, counts in (
-        ("Added", "is predicted though it is not there", "added", found.added),
-        ("Missed", "is there but not predicted; on the diagonal the class itself", "missed", found.missed),
+        ("Added", "is predicted though it is not there", "added", mistakes.added),
+        ("Missed", "is there but not predicted; on the diagonal the class itself", "missed", mistakes.missed),
     ):
-        shares = found.share(counts)
+        shares = mistakes.share(counts)
         rows = tuple(
             (
                 int(row),
-                int(found.support[row]),
+                int(mistakes.support[row]),
                 tuple(
                     Cell(int(counts[row, column]), float(shares[row, column]), bool(row == column))
                     for column in range(len(predictions.classes))
@@ -197,8 +199,8 @@ def list_matrices(predictions: PredictionTable) -> tuple[list[Matrix], tuple[Mix
             )
             for row in present
         )
-        matrices.append(Matrix(title, text, verb, verb, rows))
-    return matrices, found.mix_ups[:_N_MIX_UPS]
+        matrices.append(Matrix(title, text, verb, rows))
+    return matrices, mistakes.mix_ups[:_N_MIX_UPS]
 
 
 def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
@@ -208,7 +210,7 @@ def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
     assert predictions.truth is not None
     best, worst, losses = rank_patches(predictions.truth, predictions.probabilities, N_PATCHES)
     places = np.concatenate([best, worst])
-    pictures = None if sources.store is None else draw_patches(sources.store, predictions.indices[places])
+    pictures = None if sources.store is None else _draw_patches(sources.store, predictions.indices[places])
     cards = [
         Card(
             patch_id=predictions.patch_ids[place],
@@ -221,6 +223,23 @@ def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
         for number, place in enumerate(places)
     ]
     return cards[: len(best)], cards[len(best) :], pictures is not None
+
+
+def _draw_patches(store: Store, rows: NDArray[np.integer]) -> list[str] | None:
+    """Draw patches in true colour; None if the store lacks a band of it."""
+    if "rgb" not in store.band_sets:
+        return None
+    planes: dict[str, NDArray[Any]] = {}
+    for name, bands in store.resolve_bands("rgb").items():
+        info = store.describe(name)
+        pixels = np.empty((len(rows), len(bands), info.n_rows, info.n_columns), info.dtype)
+        store.open_reader(name, bands).read(np.asarray(rows), pixels, None)
+        planes |= dict(zip(bands, pixels.swapaxes(0, 1), strict=True))
+    pictures = (
+        render_picture(RGB.name, {band: plane[place] for band, plane in planes.items()}) for place in range(len(rows))
+    )
+    synthetic = bool(store.attributes.get("synthetic"))
+    return [embed_picture(mark_synthetic(one) if synthetic else one, lossless=True) for one in pictures]
 
 
 def _mark_threshold(predictions: PredictionTable, place: int) -> Series:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from bigearthnet.errors import BigEarthNetError, RunError
 from trainer.run.folder import RunFolder, RunRecord, locate_evaluation
 from trainer.score.metrics import macro_average_precision
@@ -86,36 +88,36 @@ def read_sources(folder: RunFolder, store: Store | None, split: str | None) -> S
 
 
 def _read_evaluations(folder: RunFolder, record: RunRecord) -> dict[str, Mapping[str, Any]]:
-    found = {}
+    evaluations = {}
     for split in SPLITS:
         path = locate_evaluation(folder.path, split).metrics
         if not path.is_file():
             continue
         advice = f"run: {_name_command(folder)} --split {split}"
         try:
-            found[split] = json.loads(path.read_text())
-            owner = found[split]["run"]
+            evaluations[split] = json.loads(path.read_text())
+            owner = evaluations[split]["run"]
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path}: damaged, or of another version ({error}); {advice}") from error
         if owner != record.digest:
             raise RunError(f"{path}: belongs to another training ({owner}) than this one ({record.digest}); {advice}")
-    return found
+    return evaluations
 
 
 def _read_predictions(folder: RunFolder, split: str, evaluation: Mapping[str, Any]) -> PredictionTable:
     """Read the predictions of a split, and check that its metrics were computed from them."""
     path = locate_evaluation(folder.path, split).predictions
-    found = read_predictions(path)
+    predictions = read_predictions(path)
     expected = evaluation["ranking"]["macro"]["average_precision"]
-    score = float("nan") if found.truth is None else macro_average_precision(found.truth, found.probabilities)
-    if not math.isclose(score, math.nan if expected is None else expected, rel_tol=_SAME) and not (
-        expected is None and math.isnan(score)
-    ):
+    truth = predictions.truth
+    score = math.nan if truth is None else macro_average_precision(truth, predictions.probabilities)
+    if not np.isclose(score, math.nan if expected is None else expected, rtol=_SAME, atol=0, equal_nan=True):
+        said = "nothing" if expected is None else f"{expected:.6f}"
         raise RunError(
-            f"{path}: its macro average precision is {score:.6f}, but the metrics beside it say {expected:.6f}; "
+            f"{path}: its macro average precision is {score:.6f}, but the metrics beside it say {said}; "
             f"run: {_name_command(folder)} --split {split}"
         )
-    return found
+    return predictions
 
 
 def _check_store(store: Store, record: RunRecord) -> Store:
@@ -147,7 +149,7 @@ def _describe_progress(
     elif "test" not in evaluations:
         notes.append(f"The test split was not measured yet. Run: {evaluate}")
     model = folder.hash_model()
-    stale = [split for split, found in evaluations.items() if model is not None and found.get("model") != model]
+    stale = [split for split, measured in evaluations.items() if model is not None and measured.get("model") != model]
     if stale:
         notes.append(
             f"The model has changed since the split {', '.join(stale)} was measured. Run: "
