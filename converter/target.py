@@ -44,10 +44,10 @@ def check_target(store: Path, *, overwrite: bool) -> None:
 
 def _refuse_finished(store: Path) -> StoreError:
     if (store / MANIFEST).exists():
-        there = "a finished store is already there; use it"
+        there = "a finished store is already there; use it,"
     else:
-        there = f"a store without {MANIFEST}, of an earlier format or damaged, is already there; leave it"
-    return StoreError(f"{store}: {there}, give another folder, or replace it with the option overwrite")
+        there = f"a store without {MANIFEST}, of an earlier format or damaged, is already there;"
+    return StoreError(f"{store}: {there} give another folder, or replace it with the option overwrite")
 
 
 @contextmanager

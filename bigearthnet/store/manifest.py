@@ -87,14 +87,17 @@ def build_manifest(store: Path, fingerprint: str, counts: Mapping[str, int], sha
         counts: Patches, as its root attributes have them.
         shards: Every shard, in order.
     """
-    images = (path for path in sorted((store / IMAGES).rglob("*")) if path.is_file() and path.name[0] != ".")
-    paths = [*images, store / TABLE, store / REJECTS, store / CROISSANT]
+    paths = [*sorted((store / IMAGES).rglob("*")), store / TABLE, store / REJECTS, store / CROISSANT]
+    names = [path.relative_to(store).as_posix() for path in paths if path.is_file()]
     files = {
-        name: identify_file(path.read_bytes())
-        for path in paths
-        if (name := path.relative_to(store).as_posix()) not in shards and path.is_file()
+        name: identify_file((store / name).read_bytes()) for name in names if name not in shards and not is_hidden(name)
     }
     return Manifest(fingerprint, counts, files, shards)
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file, or a folder that it is in, is hidden."""
+    return "/." in f"/{name}"
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -185,20 +188,19 @@ def read_file(objects: Objects, manifest: Manifest, path: str) -> bytes:
         StoreError: It is not the one that was written, or is gone.
     """
     try:
-        content = Path(objects.path(path)).read_bytes()
-        if identify_file(content) != manifest.files[path]:
-            objects.forget(path)  # a store of the same content may have been written with other bytes since
+        for _ in range(2):  # what is kept may be of an earlier store, of the same content in other bytes
             content = Path(objects.path(path)).read_bytes()
+            if identify_file(content) == manifest.files[path]:
+                return content
+            objects.forget(path)
     except OSError as error:
         raise StoreError(
             f"{objects.name}/{path}: expected a file of a finished store, cannot be read ({error.strerror or error}); "
             "copy the store again"
         ) from error
-    if identify_file(content) != manifest.files[path]:
-        raise StoreError(
-            f"{objects.name}/{path}: its bytes are not those that were written; copy the store again, or convert again"
-        )
-    return content
+    raise StoreError(
+        f"{objects.name}/{path}: its bytes are not those that were written; copy the store again, or convert again"
+    )
 
 
 def open_images(objects: Objects) -> tuple[Manifest, dict[str, Any], tuple[ArrayInfo, ...]]:

@@ -18,7 +18,15 @@ from bigearthnet.names import SYNTHETIC_FILE
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.images import read_coordinates, read_layout
 from bigearthnet.store.layout import IMAGES, MANIFEST, TABLE, Layout, name_shard
-from bigearthnet.store.manifest import Entry, Manifest, decode_manifest, identify_file, open_images, read_manifest
+from bigearthnet.store.manifest import (
+    Entry,
+    Manifest,
+    decode_manifest,
+    identify_file,
+    is_hidden,
+    open_images,
+    read_manifest,
+)
 from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.statistics import merge_statistics
 from bigearthnet.store.table import PATCH_COLUMNS, count_rejects, read_fingerprint, read_rows, read_table
@@ -142,7 +150,7 @@ def _check_listing(store: Path, layout: Layout, manifest: Manifest, n_patches: i
     known = {MANIFEST, *manifest.files, *manifest.shards}
     for path in sorted(store.rglob("*")):
         name = path.relative_to(store).as_posix()
-        if path.is_file() and name not in known and "/." not in f"/{name}":
+        if path.is_file() and name not in known and not is_hidden(name):
             yield Fault(name, None, None, f"{MANIFEST} does not list it")
 
 

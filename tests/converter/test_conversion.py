@@ -533,15 +533,16 @@ def test_nothing_is_written_any_more_once_an_interrupted_run_has_returned(
     assert sorted(read_files(tmp_path / "store")) == before
 
 
+@pytest.mark.parametrize("step", ["encode_table", "describe_dataset", "encode_manifest"])
 def test_a_run_interrupted_while_it_finishes_goes_on_and_ends_in_the_same_bytes(
-    small: SmallArchive, store: Path, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    step: str, small: SmallArchive, store: Path, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "store"
 
     def crash(*_: object, **__: object) -> None:
         raise InterruptedRunError
 
-    monkeypatch.setattr("converter.finish.write_table", crash)
+    monkeypatch.setattr(f"converter.finish.{step}", crash)
     with pytest.raises(InterruptedRunError):
         convert(small.archive.root, path, small.options(scheduler=scheduler))
     assert (path / "images.zarr" / "zarr.json").exists()
