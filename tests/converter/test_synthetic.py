@@ -7,11 +7,9 @@ import io
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from bigearthnet.archive.catalogue import read_archive
@@ -39,8 +37,8 @@ def pairs(tmp_path: Path) -> Pairs:
 def is_marked(picture: Image.Image) -> bool:
     """Tell whether the lower edge has the colour of the mark, and white writing in its middle and nowhere else."""
     strip = np.asarray(picture.convert("RGB")).astype(int)[-8:-2]
-    is_mark: NDArray[Any] = np.abs(strip - MARK).max(axis=-1) < 24
-    is_letter = (strip > 180).all(axis=-1)
+    is_mark = np.asarray(np.abs(strip - MARK).max(axis=-1) < 24)
+    is_letter = np.asarray((strip > 180).all(axis=-1))
     edge = picture.width // 5
     return bool(is_mark[:, :edge].all() and is_mark[:, -edge:].all() and is_letter[:, edge:-edge].sum() > 30)
 
