@@ -31,7 +31,7 @@ def command(out: Path, *, patches: int, seed: int, s1: bool, dataset: Dataset, w
     In the form of v1, six patches are real, the ones that the package bigearthnet-common ships. The rest are SYNTHETIC:
     names, splits, countries and seasons are the official ones, labels and pixels are made up so that a model can learn
     from them. In the form of v2 all patches are synthetic, and so are their names and splits. Samples are for trying
-    things out, never for results.
+    things out, never for results; SYNTHETIC.txt in their folders sees to it that whatever is made from them says so.
 
     \b
     OUT holds

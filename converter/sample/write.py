@@ -120,8 +120,11 @@ def _claim(out: Path) -> None:
 def _leave_notes(out: Path, form: SampleForm) -> int:
     """Say in each folder that a conversion can be given that it is a sample; returns the bytes written."""
     for root in form.roots:
-        (out / root).mkdir(exist_ok=True)
-        (out / root / SYNTHETIC_FILE).write_text(_NOTE, "utf-8")
+        try:
+            (out / root).mkdir(exist_ok=True)
+            (out / root / SYNTHETIC_FILE).write_text(_NOTE, "utf-8")
+        except OSError as error:
+            raise SourceError(f"{out / root / SYNTHETIC_FILE}: cannot be written ({error})") from error
     return len(form.roots) * len(_NOTE.encode())
 
 

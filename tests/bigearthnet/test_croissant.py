@@ -109,7 +109,8 @@ def test_every_file_of_the_store_is_named_once_and_identified(described: Path) -
 )
 def test_who_cites_finds_the_right_paper(store: str, name: str, version: str, citation: str, samples: Samples) -> None:
     metadata = open_description(samples.root / "data" / store).metadata
-    assert (metadata.name, metadata.version, metadata.license) == (name, version, ["https://cdla.dev/permissive-1-0/"])
+    assert metadata.name == f"Synthetic sample in the form of {name}"
+    assert (metadata.version, metadata.license) == (version, ["https://cdla.dev/permissive-1-0/"])
     assert citation in metadata.cite_as
     assert f"{len(samples.rows(store))} of the " in metadata.description
 

@@ -10,6 +10,7 @@ import pytest
 
 from bigearthnet.archive.scan import scan_folder
 from bigearthnet.errors import SourceError
+from bigearthnet.names import SYNTHETIC_FILE
 
 NAMES = ["S2A_MSIL2A_20170613T101031_87_48", "S2B_MSIL2A_20180204T94161_0_9", "S2B_MSIL2A_20170924T93020_9_90"]
 
@@ -53,6 +54,16 @@ def test_v2_patches_are_found_in_their_scenes(around: str, tmp_path: Path) -> No
 def test_sentinel_1_patches_do_not_tell_the_version(tmp_path: Path) -> None:
     scan = scan_folder(make_folders(tmp_path, "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_48"))
     assert scan.dataset is None
+
+
+@pytest.mark.parametrize("around", ["", "..", "BigEarthNet-v1.0"])
+def test_the_note_of_a_sample_is_noticed_and_is_no_stray(around: str, tmp_path: Path) -> None:
+    root = tmp_path / "archive"
+    make_folders(root, *(f"BigEarthNet-v1.0/{name}" for name in NAMES))
+    assert not scan_folder(root).is_synthetic
+    (root / around / SYNTHETIC_FILE).touch()
+    scan = scan_folder(root)
+    assert (scan.is_synthetic, scan.n_stray, len(scan.folder_of)) == (True, 0, len(NAMES))
 
 
 @pytest.mark.parametrize(

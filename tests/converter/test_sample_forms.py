@@ -22,7 +22,7 @@ from bigearthnet.archive.records import Annotation, Sources
 from bigearthnet.bands import S2_GROUPS
 from bigearthnet.errors import OptionError
 from bigearthnet.labels import CORINE_CODES, to_labels_19
-from bigearthnet.names import annotation_file, band_file, parse_patch_name
+from bigearthnet.names import SYNTHETIC_FILE, annotation_file, band_file, parse_patch_name
 from converter.conversion import ConvertOptions
 from converter.sample import SampleForm, SampleSummary, encoding, write_sample
 from converter.sample import write as sample
@@ -31,7 +31,7 @@ from converter.sample.encoding import encode_annotation, encode_geotiff
 from converter.sample.mgrs import locate_patch
 from converter.sample.painting import Painting, paint_patch
 from converter.sample.product import _name_s1_product
-from tests.archives import read_files
+from tests.archives import Archive, read_files
 from tests.conftest import RunCli
 from tests.forms import FLAGGED_METADATA, METADATA, SCHEMA, convert_here, official_lists
 
@@ -166,9 +166,9 @@ def test_pairs_are_the_plain_sample_and_a_folder_of_partners(
 ) -> None:
     assert sorted(path.name for path in written["pairs"].iterdir()) == ["BigEarthNet-S1-v1.0", "BigEarthNet-v1.0"]
     assert read_files(written["pairs"] / "BigEarthNet-v1.0") == read_files(written["plain"])
-    s2_names = {path.name for path in written["plain"].iterdir()}
+    s2_names = set(Archive(written["plain"]).names)
     s1_folder = written["pairs"] / "BigEarthNet-S1-v1.0"
-    assert {path.name for path in s1_folder.iterdir()} == {lists.pairing_of[name].s1_name for name in s2_names}
+    assert set(Archive(s1_folder).names) == {lists.pairing_of[name].s1_name for name in s2_names}
     for name in s2_names:
         partner = lists.pairing_of[name].s1_name
         files = {path.name: path.read_bytes() for path in (s1_folder / partner).iterdir()}
@@ -189,7 +189,7 @@ def test_pairs_are_the_plain_sample_and_a_folder_of_partners(
             key.replace("lry", "lly"): value for key, value in s2_note["coordinates"].items()
         }
         assert s1_note["scene_source"].startswith("_".join(partner.split("_")[:5]) + "_")
-    assert set(real_s1) < {path.name for path in s1_folder.iterdir()}
+    assert set(real_s1) < set(Archive(s1_folder).names)
 
 
 @pytest.mark.parametrize("form", [PAIRS, V2])
@@ -227,6 +227,7 @@ def read_tif(path: Path) -> tuple[NDArray[Any], tuple[Any, ...]]:
 def test_v2_has_a_folder_a_partner_a_map_and_a_row_for_each_patch(written: dict[str, Path]) -> None:
     rows = read_metadata(written["v2"])
     expected = {METADATA, FLAGGED_METADATA}
+    expected |= {f"{folder}/{SYNTHETIC_FILE}" for folder in ("BigEarthNet-S2", "BigEarthNet-S1", "Reference_Maps")}
     for row in rows:
         name, s1_name = row["patch_id"], row["s1_name"]
         scene, s1_scene = name.rsplit("_", 2)[0], s1_name.rsplit("_", 3)[0]
@@ -429,7 +430,7 @@ def test_the_command_line_writes_every_form(run_cli: RunCli, tmp_path: Path) -> 
         assert ended.code == 0, ended.err
         assert written in ended.out
         found = {path.name for path in out.iterdir()}
-        assert found == folders or (folders is None and len(found) == 7)
+        assert found == folders or (folders is None and len(found - {SYNTHETIC_FILE}) == 7)
 
 
 def test_an_unknown_form_is_wrong_usage(run_cli: RunCli, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from bigearthnet.errors import RunError
+from bigearthnet.names import SYNTHETIC_NOTE
 from tests.browser import DESKTOP, PHONE, Visitor
 from tests.trainer.conftest import Pixels
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
@@ -295,3 +297,26 @@ def test_no_framework_is_loaded_for_it() -> None:
     code = "import sys, trainer.report; print(sorted({'keras', 'tensorflow', 'torch', 'jax'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+def test_a_training_on_a_sample_says_so_above_its_title_and_on_every_picture(
+    measured: Path, copy_store: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = copy_store("lz4")
+    metadata = json.loads((path / "images.zarr" / "zarr.json").read_text())
+    metadata["attributes"]["synthetic"] = True
+    (path / "images.zarr" / "zarr.json").write_text(json.dumps(metadata))
+    store = open_store(path)
+    train(store, tmp_path / "run", replace(RECIPE, epochs=1))
+    evaluate(store, tmp_path / "run", "test")
+    page = write_report(tmp_path / "run", store).path.read_text()
+    assert "<title>Synthetic: " in page
+    assert page.index(SYNTHETIC_NOTE) < page.index("<h1>")
+    real = (measured / "report.html").read_text()
+    assert "synthetic" not in re.sub(r"<style>.*?</style>", "", real, flags=re.DOTALL).lower()
+    for text, is_marked in ((page, True), (real, False)):
+        pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+        assert len(pictures) > 5
+        for content in pictures:
+            with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+                assert (picture.getpixel((2, picture.height - 3)) == (0x8A, 0x15, 0x38)) == is_marked
