@@ -200,7 +200,7 @@ def test_the_same_files_give_the_same_page(measured: Path, store: Store) -> None
     write_report(measured, store)
     assert (measured / "report.html").read_bytes() == before
     assert len(before) < 1_500_000
-    assert not list(measured.glob(".new-*"))
+    assert not list(measured.glob(".report*"))
 
 
 def test_without_its_store_the_page_has_no_pictures_and_says_so(copy_run: Callable[[], Path], visit: Visitor) -> None:
