@@ -207,7 +207,7 @@ def test_without_its_store_the_page_has_no_pictures_and_says_so(copy_run: Callab
     run = copy_run()
     _edit(run / "run.json", store=str(run / "gone"))
     found = write_report(run)
-    assert any("No pictures" in note and "give --store" in note for note in found.notes)
+    assert any("No pictures" in note and "say where" in note for note in found.notes)
     opened = visit(found.path, width=PHONE)
     assert opened.list_faults() == []
     assert opened.page.locator("img").count() == 0
