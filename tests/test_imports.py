@@ -63,15 +63,14 @@ LIBRARIES = {
     "keras": "trainer.adapters trainer.model trainer.training",
     "tensorflow": "trainer.adapters trainer.model trainer.training",
     "onnx": "trainer.model.export",
-    "sklearn": "trainer.score",
-    "matplotlib": "trainer.report trainer.training",
+    "matplotlib": "trainer.training",
 }
 """Who may import a library; numpy is everybody's."""
 
 DEFERRED = {"rasterio", "fsspec", "pyogrio", "tensorstore", "onnx"}
 """Imported inside functions only: they take long, or an extra installs them."""
 
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit_learn"}
+DISTRIBUTIONS = {"PIL": "pillow"}
 """What must be declared for a library of another name."""
 
 

@@ -29,7 +29,7 @@ class Box:
     bottom: int = 200
 
 
-_COLUMNS: Final = Box(height=200, left=44, right=354, top=14, bottom=156)
+_COLUMNS: Final = Box(height=194, left=44, right=354, top=14, bottom=156)
 _RIDGE: Final = Box(width=240, height=110, left=0, right=240, top=8, bottom=84)
 
 

@@ -202,14 +202,14 @@ def test_the_same_files_give_the_same_page(measured: Path, store: Store) -> None
     write_report(measured, store)
     assert (measured / "report.html").read_bytes() == before
     assert len(before) < 1_500_000
-    assert not list(measured.glob(".new-*"))
+    assert not list(measured.glob(".report*"))
 
 
 def test_without_its_store_the_page_has_no_pictures_and_says_so(copy_run: Callable[[], Path], visit: Visitor) -> None:
     run = copy_run()
     _edit(run / "run.json", store=str(run / "gone"))
     found = write_report(run)
-    assert any("No pictures" in note and "give --store" in note for note in found.notes)
+    assert any("No pictures" in note and "say where" in note for note in found.notes)
     opened = visit(found.path, width=PHONE)
     assert opened.list_faults() == []
     assert opened.page.locator("img").count() == 0

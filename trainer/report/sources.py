@@ -70,7 +70,7 @@ def read_sources(folder: RunFolder, store: Store | None, split: str | None) -> S
         try:
             store = _check_store(open_store(record.store), record)
         except BigEarthNetError as error:
-            notes.append(f"No pictures: {error}. If the store is elsewhere, give --store.")
+            notes.append(f"No pictures: {error}. If the store is elsewhere, say where.")
     else:
         _check_store(store, record)
     log, result = folder.read_log(), folder.read_result()
@@ -142,7 +142,7 @@ def _describe_progress(
     if result is None:
         notes.append(
             f"The training is not finished: {len(log)} of at most {record.recipe.epochs} epochs are over. "
-            f"To go on, run: {record.command or 'trainer fit'}"
+            f"To go on, run: {record.command or 'ben-train fit'}"
         )
     if not evaluations:
         notes.append(f"Nothing was measured yet. For scores, classes, errors and pictures, run: {evaluate}")

@@ -1,5 +1,9 @@
 """Multi-label metrics over a whole split: NumPy, vectorised over classes. The definitions are scikit-learn's.
 
+Its functions would take longer. Seconds of the processor by `python -m benchmarks.metrics`, best of 5 rounds, 2-core
+shared VM, 120,000 patches of 19 classes: average precision of each class 0.15 here and 0.34 there; AUROC 0.18 and 0.36;
+F1, F2, precision and recall by three means 0.03 and 0.73; average precision by patch, of a tenth of them, 0.01 and 4.9.
+
 A class that no patch of the split has, has no average precision, no recall and no F-score; it is NaN here, and the
 means over classes leave it out (scikit-learn would count it as 0). Means over patches leave out patches without label.
 """
@@ -33,10 +37,8 @@ def average_precision(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
     Returns:
         Shape (class,); NaN for a class that no patch has.
     """
-    hits, last = _rank(truth, scores)
-    n_true = np.cumsum(hits, axis=0)
-    precision = np.take_along_axis(n_true, last, 0) / (last + 1)
-    return _divide((hits * precision).sum(0), hits.sum(0))
+    hits, n_reached, n_true = _rank(truth, scores)
+    return _divide((hits * n_true / n_reached).sum(1), hits.sum(1))
 
 
 def trace_precision(truth: NDArray[Any], scores: NDArray[Any], recalls: NDArray[np.float64]) -> Array:
@@ -53,18 +55,20 @@ def trace_precision(truth: NDArray[Any], scores: NDArray[Any], recalls: NDArray[
     Returns:
         Shape (recall, class); NaN for a class that no patch has.
     """
-    hits, last = _rank(truth, scores)
-    n_true = np.take_along_axis(np.cumsum(hits, axis=0), last, 0)
-    precision = n_true / (last + 1)
-    out = np.full((len(recalls), hits.shape[1]), np.nan)
-    for place in np.flatnonzero(hits.any(0)):
-        wanted = np.ceil(recalls * n_true[-1, place] - _ROUNDING)
-        out[:, place] = precision[np.searchsorted(n_true[:, place], wanted), place]
+    hits, n_reached, n_true = _rank(truth, scores)
+    out = np.full((len(recalls), len(hits)), np.nan)
+    for place in np.flatnonzero(hits.any(1)):
+        wanted = np.ceil(recalls * n_true[place, -1] - _ROUNDING)
+        first = np.searchsorted(n_true[place], wanted)
+        out[:, place] = n_true[place, first] / n_reached[place, first]
     return out
 
 
 def area_under_roc(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
-    """Compute the area under the ROC curve of every class, from the ranks of its positives (ties share a rank).
+    """Compute the area under the ROC curve of every class.
+
+    It is the share of pairs of a patch with the class and one without in which the former has the higher score; pairs
+    of equal scores count half.
 
     Args:
         truth: Zeros and ones, shape (patch, class).
@@ -73,12 +77,12 @@ def area_under_roc(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
     Returns:
         Shape (class,); NaN for a class that no patch or every patch has.
     """
-    hits, last = _rank(truth, scores)
-    first = len(hits) - 1 - _rank(truth, -np.asarray(scores))[1][::-1]
-    ranks = len(hits) - (first + last) / 2.0  # 1 is the lowest score
-    n_true = hits.sum(0)
-    n_false = len(hits) - n_true
-    return _divide((hits * ranks).sum(0) - n_true * (n_true + 1) / 2, n_true * n_false)
+    hits, n_reached, n_true = _rank(truth, scores)
+    all_true, all_false = hits.sum(1, keepdims=True), (1 - hits).sum(1, keepdims=True)
+    won = (hits * (all_false - (n_reached - n_true))).sum(1)
+    lost = ((1 - hits) * (all_true - n_true)).sum(1)
+    n_pairs = (all_true * all_false)[:, 0]
+    return _divide((won + n_pairs - lost) / 2, n_pairs)
 
 
 def tune_thresholds(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
@@ -91,12 +95,10 @@ def tune_thresholds(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
     Returns:
         Shape (class,); a class is predicted where its score is at least this. 0.5 for a class that no patch has.
     """
-    hits, last = _rank(truth, scores)
-    n_true = np.take_along_axis(np.cumsum(hits, axis=0), last, 0)
-    f1 = 2 * n_true / (last + 1 + hits.sum(0))
-    best = np.argmax(f1, axis=0)
+    hits, n_reached, n_true = _rank(truth, scores)
+    best = np.argmax(n_true / (n_reached + hits.sum(1, keepdims=True)), axis=1)  # half of F1
     ordered = -np.sort(-np.asarray(scores, np.float64), axis=0)
-    return np.where(hits.any(0), ordered[best, np.arange(ordered.shape[1])], THRESHOLD)
+    return np.where(hits.any(1), ordered[best, np.arange(len(best))], THRESHOLD)
 
 
 def cross_entropy(truth: NDArray[Any], probabilities: NDArray[Any]) -> float:
@@ -161,8 +163,8 @@ def count_labels(truth: NDArray[Any], predicted: NDArray[Any], axis: int | None)
         predicted: The same of what is predicted.
         axis: 0 for each class, 1 for each patch, None over both.
     """
-    true, found = np.asarray(truth, bool), np.asarray(predicted, bool)
-    sums = [np.asarray(values.sum(axis), np.float64) for values in (true & found, found, true)]
+    true, predicted = np.asarray(truth, bool), np.asarray(predicted, bool)
+    sums = [np.asarray(values.sum(axis), np.float64) for values in (true & predicted, predicted, true)]
     return Counts(*sums)
 
 
@@ -185,12 +187,12 @@ def measure_ranking(truth: NDArray[Any], scores: NDArray[Any]) -> dict[str, dict
 def measure_decisions(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str, dict[str, float]]:
     """Compute what needs predicted labels: F1, F2, precision, recall by each mean; and subset accuracy."""
     means = {"macro": 0, "micro": None, "sample": 1}
-    found = {
+    scores = {
         name: {metric: mean_present(np.atleast_1d(values)) for metric, values in _list_scores(truth, predicted, axis)}
         for name, axis in means.items()
     }
-    found["sample"]["subset_accuracy"] = float((np.asarray(truth, bool) == np.asarray(predicted, bool)).all(1).mean())
-    return found
+    scores["sample"]["subset_accuracy"] = float((np.asarray(truth, bool) == np.asarray(predicted, bool)).all(1).mean())
+    return scores
 
 
 def measure_classes(truth: NDArray[Any], scores: NDArray[Any], predicted: NDArray[Any]) -> dict[str, Array]:
@@ -213,20 +215,23 @@ def _list_scores(truth: NDArray[Any], predicted: NDArray[Any], axis: int | None)
     ]
 
 
-def _rank(truth: NDArray[Any], scores: NDArray[Any]) -> tuple[Array, NDArray[np.int64]]:
+def _rank(truth: NDArray[Any], scores: NDArray[Any]) -> tuple[Array, NDArray[np.int64], Array]:
     """Sort each class by falling score.
 
     Returns:
-        The truth in that order; and for each place the last place of the same score.
+        Three of shape (class, patch), the last axis in that order: the truth; how many patches have such a score or a
+        higher one; how many of these have the class.
     """
-    scores = np.asarray(scores, np.float64)
-    order = np.argsort(-scores, axis=0, kind="stable")
-    ordered = np.take_along_axis(scores, order, 0)
-    places = np.broadcast_to(np.arange(len(scores))[:, None], scores.shape)
-    ends = np.ones(scores.shape, bool)
-    ends[:-1] = ordered[:-1] != ordered[1:]
-    last = np.minimum.accumulate(np.where(ends, places, len(scores))[::-1], axis=0)[::-1]
-    return np.take_along_axis(np.asarray(truth, np.float64), order, 0), last
+    falling = -np.ascontiguousarray(np.transpose(scores))
+    order = np.argsort(falling, axis=1)
+    hits = np.take_along_axis(np.ascontiguousarray(np.transpose(truth), np.float64), order, 1)
+    ordered = np.take_along_axis(falling, order, 1)
+    is_last = np.ones(ordered.shape, bool)
+    is_last[:, :-1] = ordered[:, :-1] != ordered[:, 1:]
+    n_patches = ordered.shape[1]
+    ends = np.where(is_last, np.arange(1, n_patches + 1), n_patches)
+    n_reached = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+    return hits, n_reached, np.take_along_axis(np.cumsum(hits, axis=1), n_reached - 1, 1)
 
 
 def _lose(truth: NDArray[Any], probabilities: NDArray[Any]) -> Array:
