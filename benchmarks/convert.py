@@ -54,7 +54,13 @@ def clone_real_patches(raw: Path, raw_s1: Path, n_patches: int) -> None:
     """Write copies of the six real v1.0 pairs under names from the official lists."""
     pairs = list(zip(_read_example("S2"), _read_example("S1"), strict=True))
     for i, (s2_name, pairing) in enumerate(
-        tqdm(islice(read_lists().pairing_of.items(), n_patches), total=n_patches, desc="Archive", unit=" patches")
+        tqdm(
+            islice(read_lists().pairing_of.items(), n_patches),
+            total=n_patches,
+            desc="Archive",
+            unit=" patches",
+            disable=None,
+        )
     ):
         s2, s1 = pairs[i % len(pairs)]
         _clone(s2, raw / s2_name, {s2[0]: s2_name})
