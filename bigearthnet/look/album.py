@@ -20,7 +20,7 @@ from bigearthnet.archive.metadata import find_metadata, find_rows
 from bigearthnet.archive.patch import PatchReader, read_patch
 from bigearthnet.archive.records import Source
 from bigearthnet.archive.scan import Scan, scan_folder
-from bigearthnet.bands import BAND_SETS, REFERENCE_MAP, Sensor, choose_groups
+from bigearthnet.bands import PUBLISHED_BANDS, Sensor, choose_groups
 from bigearthnet.errors import OptionError, SelectionError, SourceError
 from bigearthnet.look.picture import name_planes
 from bigearthnet.names import annotation_file, band_file, parse_patch_name
@@ -134,8 +134,7 @@ class _RawAlbum:
         self._scan.dataset  # noqa: B018 - raises if the folder mixes kinds
         self.names: Sequence[str] = _choose(self._scan, choice)
         first = self._scan.root / self._scan.folder_of[self.names[0]]
-        known = (*BAND_SETS["all"], *REFERENCE_MAP.bands)
-        self.bands = tuple(band for band in known if (first / band_file(first.name, band)).exists())
+        self.bands = tuple(band for band in PUBLISHED_BANDS if (first / band_file(first.name, band)).exists())
         folders = (root, root.parent, root.parent.parent)
         files = next(filter(None, map(find_metadata, folders)), ())
         self._row_of = find_rows(files, self.names)
@@ -166,9 +165,7 @@ class _RawAlbum:
         folder = self._scan.folder_of[name]
         note = annotation_file(name)
         has_note = (self._scan.root / folder / note).exists()
-        groups = choose_groups(
-            (band for band in bands if band not in REFERENCE_MAP.bands), reference_map=REFERENCE_MAP.name in bands
-        )
+        groups = choose_groups(bands, PUBLISHED_BANDS)
         layout = Layout("v1" if has_note else "v2", groups, "none", 1)
         if "s1" not in layout.sensors:
             return Source(name, s2=folder, map=folder), layout

@@ -125,7 +125,7 @@ def command(
         msg = f"expected RAW and STORE, or STORE alone with --s1; found {len(paths)} path(s)"
         raise click.UsageError(msg)
     sources = Sources(paths[0] if len(paths) == 2 else None, s1, reference_maps)
-    chosen = ConvertOptions(bands=tuple(name.strip() for name in bands.split(",")), **options)
+    chosen = ConvertOptions(bands=(bands,), **options)
     if dry_run:
         planned = plan_conversion(sources, chosen)
         click.echo(json.dumps(planned.plan.to_json(), indent=2) if as_json else describe_plan(planned))

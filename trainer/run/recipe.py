@@ -38,8 +38,6 @@ _MIN_BATCH_SIZE: Final = 16
 _MAX_WARMUP: Final = 0.1
 """Share of all steps that the default warm-up takes at most."""
 
-_SHORT_NAMES: Final = {"10m": "s2_10m", "20m": "s2_20m", "60m": "s2_60m"}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -113,11 +111,6 @@ class Recipe:
         if not 0 < weight < float("inf"):
             raise OptionError(f"pos_weight must be {BALANCED} or a positive number, not {self.pos_weight!r}")
         return weight
-
-    def list_bands(self) -> list[str]:
-        """Name the bands and sets of bands as a store knows them."""
-        names = [name.strip() for name in self.bands.replace("+", ",").split(",")]
-        return [_SHORT_NAMES.get(name, name) for name in names]
 
     def fit_to(self, n_patches: int) -> Recipe:
         """Fill in what depends on the number of training patches.

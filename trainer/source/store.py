@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bigearthnet.bands import find_sets, resolve_bands
 from bigearthnet.errors import OptionError, SelectionError, StoreError
 from bigearthnet.store.objects import Objects, RemoteObjects, locate_objects
 from trainer.source.arrays import ArrayInfo, BandStatistics, Check
@@ -28,10 +29,6 @@ from trainer.source.layout import (
 )
 from trainer.source.read import ArrayReader, MappedShards, ShardReader, TensorStoreReader
 from trainer.source.select import read_table_metadata, select_patches
-
-_RGB: Final = ("B04", "B03", "B02")
-_SENSORS: Final = ("s2", "s1")
-"""What the names of arrays of pixels begin with; other arrays hold maps."""
 
 _COLUMN_OF_CLASSES: Final = {19: "labels_19", 43: "labels"}
 
@@ -73,15 +70,8 @@ class Store:
 
     @cached_property
     def band_sets(self) -> dict[str, tuple[str, ...]]:
-        """Names for several bands: `all` of both sensors, `s2`, `s1`, `rgb`, `rgbn`, and each array by its name."""
-        by_name = {info.name: info.bands for info in self.arrays}
-        sensors = {
-            sensor: tuple(band for name, bands in by_name.items() if name.startswith(sensor) for band in bands)
-            for sensor in _SENSORS
-        }
-        colours = {"rgb": _RGB, "rgbn": (*_RGB, "B08")}
-        sets = {"all": tuple(band for bands in sensors.values() for band in bands)} | colours | sensors | by_name
-        return {name: bands for name, bands in sets.items() if bands and set(bands) <= set(self.bands)}
+        """Names for several bands: `all` of both sensors, `s2`, `s1`, `rgb`, `10m`, each array by its name..."""
+        return find_sets(self.bands)
 
     @property
     def patch_bytes(self) -> int:
@@ -127,7 +117,7 @@ class Store:
         """Say which bands of which arrays are meant.
 
         Args:
-            bands: Names of bands or of sets of bands, as a sequence or separated by commas; see `band_sets`.
+            bands: Names of bands or of sets of bands (`band_sets`), as a sequence or joined by commas or plus signs.
 
         Returns:
             For each array that is touched, its bands in the order asked for.
@@ -135,14 +125,10 @@ class Store:
         Raises:
             OptionError: A name is unknown or occurs twice.
         """
-        names = [name.strip() for name in bands.split(",")] if isinstance(bands, str) else list(bands)
-        wanted = [band for name in names for band in self.band_sets.get(name, (name,))]
-        unknown = [band for band in wanted if band not in self.bands]
-        if unknown or not wanted:
-            raise OptionError(
-                f"{self.name}: no band {', '.join(map(repr, unknown)) or 'given'}; "
-                f"choose from {', '.join(self.bands)}, or {', '.join(self.band_sets)}"
-            )
+        try:
+            wanted = resolve_bands(bands, self.bands)
+        except OptionError as error:
+            raise OptionError(f"{self.name}: {error}") from None
         if len(set(wanted)) < len(wanted):
             raise OptionError(f"each band can be given once, found {', '.join(wanted)}")
         chosen = {info.name: tuple(band for band in wanted if band in info.bands) for info in self.arrays}

@@ -33,8 +33,8 @@ class StreamOptions:
     """What batches to make and how; every default is what most users want."""
 
     bands: str | Sequence[str] = "all"
-    """Names of bands or of sets of bands: `all`, `rgb`, `s2` and so on (`Store.band_sets`). Only the arrays that hold
-    them are read."""
+    """Names of bands or of sets of bands: `all`, `rgb`, `s2` and so on (`Store.resolve_bands`). Only the arrays that
+    hold them are read."""
     batch_size: int = 128
     """Patches of a batch, all hosts together."""
     seed: int = 0

@@ -87,7 +87,7 @@ class _Training:
 
     def __init__(self, store: Store, folder: RunFolder, recipe: Recipe, options: FitOptions, report: Report) -> None:
         self.folder, self.options, self.report = folder, options, report
-        bands = store.resolve_bands(recipe.list_bands())
+        bands = store.resolve_bands(recipe.bands)
         if not (store.labels_43 if recipe.labels == 43 else store.labels_19):
             raise OptionError(f"{store.name}: has no list of {recipe.labels} classes; choose the other number")
         self.train = select_patches(store, "train", recipe.labels, bands)
