@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bigearthnet.bands import find_sets, resolve_bands
 from bigearthnet.errors import OptionError, SelectionError, StoreError
 from bigearthnet.store.objects import Objects, RemoteObjects, locate_objects
+from bigearthnet.store.query import read_key_values, select_labels
 from trainer.source.arrays import ArrayInfo, BandStatistics, Check
 from trainer.source.layout import (
     FORMAT_NAME,
@@ -28,7 +29,6 @@ from trainer.source.layout import (
     read_statistics,
 )
 from trainer.source.read import ArrayReader, MappedShards, ShardReader, TensorStoreReader
-from trainer.source.select import read_table_metadata, select_patches
 
 _COLUMN_OF_CLASSES: Final = {19: "labels_19", 43: "labels"}
 
@@ -106,7 +106,7 @@ class Store:
         classes = {19: self.labels_19, 43: self.labels_43}
         if labels not in classes:
             raise SelectionError(f"labels must be one of {', '.join(map(str, classes))} classes, not {labels!r}")
-        indices, bits = select_patches(
+        indices, bits = select_labels(
             self.table, _COLUMN_OF_CLASSES[labels], classes[labels], split=split, where=where, recommended=recommended
         )
         if int(indices[-1]) >= self.n_patches:
@@ -269,7 +269,7 @@ def open_store(
 
 def _check_table(objects: Objects, fingerprint: str) -> None:
     """Refuse a table that was written with other images."""
-    found = read_table_metadata(objects.path(TABLE)).get(f"{FORMAT_NAME}:fingerprint")
+    found = read_key_values(objects.path(TABLE)).get(f"{FORMAT_NAME}:fingerprint")
     if found != fingerprint:
         raise StoreError(
             f"{objects.name}: {TABLE} (fingerprint {found}) does not belong to {IMAGES} (fingerprint {fingerprint}); "
