@@ -8,12 +8,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bigearthnet import __version__
 from bigearthnet.archive.catalogue import read_archive
 from bigearthnet.archive.patch import PatchReader, ReaderName
-from bigearthnet.archive.records import Reject, Sources
+from bigearthnet.archive.records import OnBad, Reject, Sources
 from bigearthnet.bands import PUBLISHED_BANDS, REFERENCE_MAP, Sensor, choose_groups, resolve_bands
 from bigearthnet.errors import OptionError, SourceError, StoreError
 from bigearthnet.look.quantity import format_count
@@ -27,8 +27,6 @@ from converter.plan import Plan, ShardTask, leave_out, plan_store
 from converter.receipt import Receipt, read_receipt
 from converter.target import check_target, claim_target
 from converter.task import Job, ShardOutcome, convert_shard
-
-OnBad = Literal["stop", "skip"]
 
 _N_LISTED = 10
 """Bad patches that an error message spells out."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bigearthnet.archive.records import Sources
+from bigearthnet.archive.records import ON_BAD, Sources
 from bigearthnet.store.layout import CODECS
 from converter.commands.display import ProgressDisplay, describe_plan, describe_summary
 from converter.conversion import ConvertOptions, convert, plan_conversion
@@ -70,7 +70,7 @@ from converter.conversion import ConvertOptions, convert, plan_conversion
 )
 @click.option(
     "--on-bad",
-    type=click.Choice(["stop", "skip"]),
+    type=click.Choice(ON_BAD),
     default="stop",
     show_default=True,
     help="Bad patches: stop converts all others, then fails with the list; skip leaves them out (rejected.parquet).",

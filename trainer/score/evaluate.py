@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from bigearthnet.errors import RunError
 from trainer.model.networks import describe_model, load_model
 from trainer.run.folder import RunFolder, RunRecord, locate_evaluation
+from trainer.score.match import check_bands, check_classes, select_patches
 from trainer.score.metrics import THRESHOLD, measure_classes, measure_decisions, measure_ranking, tune_thresholds
-from trainer.score.predict import check_bands, check_classes, predict_selection, select_patches
+from trainer.score.predict import predict_selection
 from trainer.score.predictions import Predictions, describe_patches, write_predictions
 from trainer.source.store import Store
 
@@ -91,7 +92,7 @@ def evaluate(
     results = {name: _without_nan(value) for name, value in results.items()}
     files = locate_evaluation(folder.path, split)
     files.metrics.parent.mkdir(exist_ok=True)
-    write_predictions(files.predictions, predictions)
+    write_predictions(files.predictions, predictions, overwrite=True)
     temporary = files.metrics.with_name(f".new-{files.metrics.name}")
     temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
     temporary.replace(files.metrics)

@@ -15,7 +15,7 @@ from bigearthnet.errors import OptionError, RunError
 from trainer.run.folder import RunFolder
 from trainer.run.recipe import Recipe
 from trainer.score.evaluate import evaluate
-from trainer.score.predict import select_patches
+from trainer.score.match import select_patches
 from trainer.source.store import Store
 from trainer.training.fit import FitOptions, fit
 from trainer.training.progress import Report

@@ -20,8 +20,9 @@ from trainer.model.layers import WeightedCrossEntropy
 from trainer.model.networks import ModelCard, build_model, describe_model, save_model
 from trainer.run.folder import Position, RunFolder, RunRecord
 from trainer.run.recipe import FINAL_RATE, Recipe
+from trainer.score.match import select_patches
 from trainer.score.metrics import baseline_average_precision, cross_entropy, measure_ranking
-from trainer.score.predict import predict_selection, select_patches, take_pixels
+from trainer.score.predict import predict_selection, take_pixels
 from trainer.source.store import Selection, Store
 from trainer.stream.options import StreamOptions, count_threads
 from trainer.stream.stream import Stream
