@@ -17,10 +17,11 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, GzipCodec
 
+from bigearthnet.store.shard import DamagedError
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
 from trainer.source.arrays import CHECKS
-from trainer.source.decode import BloscDecoder, DamageError, Shard
+from trainer.source.decode import BloscDecoder, Shard
 from trainer.source.read import ArrayReader, ShardReader, TensorStoreReader
 
 
@@ -229,7 +230,7 @@ def test_chunks_that_blosc_only_stored_are_read() -> None:
 
 
 def test_a_chunk_too_short_for_a_header_is_damage() -> None:
-    with pytest.raises(DamageError, match="too few"):
+    with pytest.raises(DamagedError, match="too few"):
         BloscDecoder(1, 100, None).decode(
             [(store_alone(np.zeros(10, np.uint8)), 0)], np.zeros((1, 100), np.uint8), False
         )

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, ReadError
 from bigearthnet.store.objects import LocalObjects, Objects
+from bigearthnet.store.shard import DamagedError
 from trainer.source.arrays import ArrayInfo, Check
-from trainer.source.decode import BloscDecoder, DamageError, RawDecoder, Shard
+from trainer.source.decode import BloscDecoder, RawDecoder, Shard
 from trainer.source.turns import turn_patches
 
 _MAX_MAPPED = 16_384
@@ -69,9 +70,9 @@ class MappedShards:
         try:
             descriptor = self._objects.open(self._info.shard_key(number))
         except FileNotFoundError as error:
-            raise DamageError("the shard is missing") from error
+            raise DamagedError("the shard is missing") from error
         except OSError as error:
-            raise DamageError(f"the shard cannot be opened ({error})") from error
+            raise DamagedError(f"the shard cannot be opened ({error})") from error
         try:
             shape = (len(self._info.bands), self._info.plane_bytes) if self._info.chain == "raw" else None
             shard = Shard(descriptor, self._info.shard_size, shape)
@@ -114,7 +115,7 @@ class ShardReader:
         """Read patches; see `ArrayReader`."""
         try:
             self._decode(rows, out)
-        except DamageError:
+        except DamagedError:
             self._name_damage(rows, out)
         turn_patches(out, symmetries)
 
@@ -131,7 +132,7 @@ class ShardReader:
         for slot, row in enumerate(rows.tolist()):
             try:
                 self._decode(rows[slot : slot + 1], out[slot : slot + 1])
-            except DamageError as error:
+            except DamagedError as error:
                 number, position = divmod(row, self._info.shard_size)
                 where = f"shard {number} ({self._info.shard_key(number)}), patch {row} (chunk {position} of the shard)"
                 raise ReadError(
