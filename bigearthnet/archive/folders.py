@@ -44,7 +44,7 @@ class RawPatch:
         return (self.partner if self.partner and is_partners else self.path) / file
 
 
-def find_patches(paths: Iterable[Path], sensors: Collection[Sensor]) -> list[RawPatch]:
+def find_patches(paths: Sequence[Path], sensors: Collection[Sensor]) -> list[RawPatch]:
     """Find the patches in some folders, at any depth and of any name, sorted by path.
 
     A patch folder that is reached twice is taken once. Folders of reference maps are passed by.

@@ -6,6 +6,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from converter.conversion import ConvertOptions
 from tests.archives import Archive
 from tests.forms import Pairs, V2Archive, convert_here, extract_pairs, write_v2, write_v2_lists
 from tests.trainer.trainings import OWN_WARNINGS
-from trainer import SelectionError, Store, open_store
+from trainer import RunError, SelectionError, Store, open_store
 from trainer.commands.cli import cli
 from trainer.model.networks import build_model, save_model
 from trainer.run.recipe import Recipe
@@ -252,6 +253,13 @@ def test_where_there_is_nothing_to_predict_is_said(model: Path, raw: Archive, v2
     out.touch()
     with pytest.raises(OutputError, match="it is already there"):
         predict_raw(model, [raw.root], out)
+
+
+def test_a_model_of_other_arrays_than_the_files_hold_is_refused(raw: Archive, store: Store, tmp_path: Path) -> None:
+    small = tuple(replace(info, n_rows=12, n_columns=12) for info in store.arrays)
+    model = _save_model(tmp_path / "m.keras", replace(store, arrays=small), "B05")
+    with pytest.raises(RunError, match=r"takes s2_20m as 12 x 12 uint16, which BigEarthNet's files do not hold"):
+        predict_raw(model, [raw.root])
 
 
 def test_the_command_lists_patches_or_writes_a_table(model: Path, raw: Archive, tmp_path: Path) -> None:

@@ -26,8 +26,17 @@ from trainer.source.read import ArrayReader, ShardReader, TensorStoreReader
 
 
 def _write_empty(path: Path) -> None:
+    _change_entry(path, b"\xff" * 16)
+
+
+def _wrap_around(path: Path) -> None:
+    _change_entry(path, struct.pack("<QQ", 2**64 - 2, 10))
+
+
+def _change_entry(path: Path, entry: bytes) -> None:
+    """Change the first entry of the index, and its checksum."""
     content = path.read_bytes()
-    index = b"\xff" * 16 + content[-SHARD_SIZE * 16 - 4 + 16 : -4]
+    index = entry + content[-SHARD_SIZE * 16 - 4 + 16 : -4]
     path.write_bytes(content[: -SHARD_SIZE * 16 - 4] + index + struct.pack("<I", google_crc32c.value(index)))
 
 
@@ -186,6 +195,7 @@ def test_unchecked_damage_never_reaches_past_the_batch(
         (lambda path: path.write_bytes(b""), "found 0"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "checksum of its index"),
         (lambda path: path.write_bytes(path.read_bytes()[5_000:]), "points beyond"),
+        (_wrap_around, "points beyond"),
         (_write_empty, "never written"),
     ],
 )

@@ -1,10 +1,12 @@
-"""Match a model with a store: bands, classes, and the patches that have all that the model takes."""
+"""Match a model with what it is to predict: the bands, classes and patches of a store, or the files of raw patches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from bigearthnet.bands import GROUPS, BandGroup
 from bigearthnet.errors import RunError
 from trainer.model.networks import ModelCard
 from trainer.source.store import Selection, Store
@@ -59,3 +61,23 @@ def select_patches(
     if any(name.startswith("s1") for name in bands):
         where = f"({where}\n) and has_s1" if where else "has_s1"
     return store.select(split, where=where, recommended=recommended, labels=labels)
+
+
+def choose_files(model: Any, card: ModelCard) -> list[BandGroup]:
+    """Say which files a model takes, by the inputs that they become.
+
+    Raises:
+        RunError: It was trained on a store of something else than BigEarthNet.
+    """
+    published = {group.name: group for group in GROUPS}
+    groups = []
+    for name, bands in card.bands.items():
+        expected = model.input[name]
+        group = published.get(name)
+        if group is None or (expected.shape[-2:], expected.dtype) != ((group.size, group.size), group.dtype):
+            raise RunError(
+                f"the model takes {name} as {expected.shape[-2]} x {expected.shape[-1]} {expected.dtype}, which "
+                "BigEarthNet's files do not hold; convert them to a store of the kind that it was trained on"
+            )
+        groups.append(replace(group, bands=bands))
+    return groups

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,11 +11,10 @@ from numpy.typing import NDArray
 
 from bigearthnet.archive.folders import RawPatch, find_patches
 from bigearthnet.archive.records import OnBad
-from bigearthnet.bands import GROUPS, BandGroup
-from bigearthnet.errors import RunError, SourceError
+from bigearthnet.errors import SourceError
 from trainer.model.networks import ModelCard, describe_model, load_model
 from trainer.score.batches import read_batches
-from trainer.score.match import check_bands, find_labels, select_patches
+from trainer.score.match import check_bands, choose_files, find_labels, select_patches
 from trainer.score.metrics import THRESHOLD
 from trainer.score.predictions import (
     Predictions,
@@ -106,10 +104,7 @@ def predict_store(
         RunError: There is no model.
         OutputError: The table is already there, or cannot be written.
     """
-    if out:
-        check_table(out)
-    model = load_model(model_path)
-    card = describe_model(model)
+    model, card = _open_model(model_path, out)
     check_bands(card, store)
     selection = select_patches(store, split, find_labels(card.classes, store) or 19, card.bands, where, recommended)
     if begin:
@@ -155,16 +150,13 @@ def predict_raw(
         RunError: There is no model.
         OutputError: The table is already there, or cannot be written.
     """
-    if out:
-        check_table(out)
-    model = load_model(model_path)
-    card = describe_model(model)
+    model, card = _open_model(model_path, out)
     groups = choose_files(model, card)
     patches = find_patches(paths, {group.sensor for group in groups})
     if begin:
         begin(len(patches))
     read: list[RawPatch] = []
-    found = []
+    probabilities = []
     for batch in read_batches(
         patches, groups, batch_size=BATCH_SIZE, threads=threads or count_threads(), on_bad=on_bad
     ):
@@ -172,7 +164,7 @@ def predict_raw(
             complain(reason)
         if batch.patches:
             read += batch.patches
-            found.append(_predict_batch(model, batch.pixels))
+            probabilities.append(_predict_batch(model, batch.pixels))
         if report:
             report(len(batch.patches) + len(batch.bad))
     if not read:
@@ -181,7 +173,7 @@ def predict_raw(
         patches=tuple(read),
         n_bad=len(patches) - len(read),
         classes=card.classes,
-        probabilities=np.concatenate(found),
+        probabilities=np.concatenate(probabilities),
         thresholds=np.full(len(card.classes), THRESHOLD),
     )
     if out:
@@ -189,24 +181,12 @@ def predict_raw(
     return predictions
 
 
-def choose_files(model: Any, card: ModelCard) -> list[BandGroup]:
-    """Say which files a model takes, by the inputs that they become.
-
-    Raises:
-        RunError: It was trained on a store of something else than BigEarthNet.
-    """
-    published = {group.name: group for group in GROUPS}
-    groups = []
-    for name, bands in card.bands.items():
-        expected = model.input[name]
-        group = published.get(name)
-        if group is None or (expected.shape[-2:], expected.dtype) != ((group.size, group.size), group.dtype):
-            raise RunError(
-                f"the model takes {name} as {expected.shape[-2]} x {expected.shape[-1]} {expected.dtype}, which "
-                "BigEarthNet's files do not hold; convert them to a store of the kind that it was trained on"
-            )
-        groups.append(replace(group, bands=bands))
-    return groups
+def _open_model(path: Path, out: Path | None) -> tuple[Any, ModelCard]:
+    """Load a model, once it is known that what it gives can be written."""
+    if out:
+        check_table(out)
+    model = load_model(path)
+    return model, describe_model(model)
 
 
 def _predict_batch(model: Any, pixels: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
