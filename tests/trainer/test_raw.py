@@ -98,6 +98,7 @@ def test_v2_gives_what_its_store_gives(v2: V2Archive, v2_store: Store, tmp_path:
     found = predict_raw(model, [v2.root])
     _check_same(found, model, v2_store, column)
     assert found.patches == predict_raw(model, [v2.s1, v2.root / "metadata.parquet", v2.s2, v2.root]).patches
+    assert found.patches == predict_raw(model, [v2.s2, v2.s1]).patches, "the metadata lies beside"
 
 
 def test_pairs_of_v1_say_themselves_what_belongs_together(pairs: Pairs, tmp_path: Path) -> None:
