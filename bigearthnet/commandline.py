@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Final, NoReturn
 
 import click
+from tqdm import tqdm
 
 from bigearthnet.errors import EXIT_INTERRUPTED, BigEarthNetError
 
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+OnAdvance = Callable[[int, int], None]
+"""Called with how many patches are done, and how many there are."""
+
+
+@contextmanager
+def show_progress(doing: str) -> Iterator[OnAdvance]:
+    """Show on a terminal how many patches are done, at what rate, and how long the rest takes; elsewhere nothing."""
+    with tqdm(unit=" patches", desc=doing, disable=None, leave=False, dynamic_ncols=True) as bar:
+
+        def show(n_done: int, n_total: int) -> None:
+            bar.total = n_total
+            bar.update(n_done - bar.n)
+
+        yield show
 
 
 class Commands(click.Group):

@@ -1,15 +1,42 @@
-"""Write a file or folder: whole or not at all, and over what is there only if that is asked for."""
+"""Write a file or folder whole or not at all, and over what is there only if that is asked for."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from bigearthnet.errors import OutputError
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to; what stands there at the end becomes `path`, and nothing if that failed.
+
+    A file is on disk before it gets its name, so that not even a power cut leaves part of one. It may be a folder too,
+    if there is none yet.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Hidden, with the suffix by which writers go; no process id, since two hosts may share a folder and a number.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+    _flush(path.parent)
 
 
 def check_new(paths: Iterable[Path]) -> None:
@@ -25,60 +52,59 @@ def check_new(paths: Iterable[Path]) -> None:
 
 @contextmanager
 def write_new(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a name beside `path` to write to; what stands there at the end becomes `path`, and nothing if that failed.
+    """Do what `replace_file` does, with errors for people.
 
     Raises:
         OutputError: `path` is already there and `overwrite` is not set, or it cannot be written.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # writers go by the suffix
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replace_file(path) as temporary:
             yield temporary
             if not overwrite:
                 check_new([path])
-            os.replace(temporary, path)
-        finally:
-            if temporary.is_dir():
-                shutil.rmtree(temporary)
-            else:
-                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
-def write_durably(path: str, parts: list[bytes]) -> int:
-    """Write a file under a temporary name, flush it to disk and rename it into place.
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON values for people to read, in place of what is there.
+
+    Raises:
+        OutputError: It cannot be written.
+        ValueError: A number is infinite or not a number, which JSON does not have.
+    """
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    with write_new(path, overwrite=True) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def write_durably(path: str, parts: Sequence[bytes]) -> int:
+    """Write the parts of a file one after another, in place of what is there.
 
     Returns:
         Bytes written.
+
+    Raises:
+        OSError: It cannot be written.
     """
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"  # not the process id: two hosts may share a folder and a number
-    try:
-        with open(temporary, "wb", buffering=0) as file:
-            n_bytes = _write_all(file.fileno(), parts)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-    flush_folder(folder)
-    return n_bytes
+    with replace_file(Path(path)) as temporary, open(temporary, "wb", buffering=0) as file:
+        return _write_all(file.fileno(), parts)
 
 
 def flush_folder(folder: str | os.PathLike[str]) -> None:
     """Flush the names in a folder to disk: only then does a renamed file survive a power cut under its new name."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _flush(folder)
+
+
+def _flush(path: str | os.PathLike[str]) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, parts: list[bytes]) -> int:
+def _write_all(descriptor: int, parts: Sequence[bytes]) -> int:
     """Gather-write without joining: a shard of 28 MB need not be copied to be written."""
     total = 0
     for first in range(0, len(parts), os.sysconf("SC_IOV_MAX")):

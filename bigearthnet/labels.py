@@ -82,5 +82,5 @@ def to_labels_19(labels: Iterable[str]) -> tuple[str, ...]:
     Returns:
         Names from `LABELS_19`, in that order, without repeats; empty if no class has a 19-class form.
     """
-    found = {LABEL_19_OF_43.get(label, label) for label in labels}
-    return tuple(label for label in LABELS_19 if label in found)
+    translated = {LABEL_19_OF_43.get(label, label) for label in labels}
+    return tuple(label for label in LABELS_19 if label in translated)

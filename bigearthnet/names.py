@@ -72,8 +72,8 @@ def parse_patch_name(name: str) -> PatchName | None:
     forms: tuple[tuple[re.Pattern[str], Sensor, Dataset | None], ...]
     forms = ((_S2_V1, "s2", "v1"), (_S2_V2, "s2", "v2"), (_S1, "s1", None))
     for pattern, sensor, dataset in forms:
-        if found := pattern.fullmatch(name):
-            parts = found.groupdict()
+        if match := pattern.fullmatch(name):
+            parts = match.groupdict()
             time = parts.get("time")
             return PatchName(
                 sensor,

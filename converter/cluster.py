@@ -84,7 +84,7 @@ class Cluster:
         except KilledWorker as error:
             raise StoreError(
                 f"a worker died several times over one shard ({error}); it may have run out of memory: use fewer "
-                "--workers or a smaller --shard-size. What is finished is kept, the same command goes on"
+                "workers or smaller shards. What is finished is kept, the same command goes on"
             ) from error
         finally:
             self._settle(futures)
@@ -142,7 +142,7 @@ def _start_cluster(n_workers: int | None) -> Iterator[LocalCluster]:
                 silence_logs=_SILENT,
             )
         except (OSError, RuntimeError) as error:
-            raise ClusterError(f"worker processes cannot be started: {error}; try fewer --workers") from error
+            raise ClusterError(f"worker processes cannot be started: {error}; try fewer workers") from error
     try:
         yield cluster
     finally:
@@ -163,7 +163,7 @@ def _connect(address: str | LocalCluster, name: str, folders: Sequence[str]) -> 
     except (CancelledError, CommClosedError) as error:
         raise StoreError(
             f"{name}: the connection to the dask scheduler was lost. What is finished is kept: once it runs again, or "
-            "without --scheduler, the same command goes on"
+            "without it, the same command goes on"
         ) from error
     finally:
         with _mask_interrupts():

@@ -297,7 +297,7 @@ class _Conversion:
                     *listed,
                     *([f"  and {more:,} more"] if more else []),
                     "Mend or extract them again, then run the same command: it goes on where it stopped. "
-                    "Or leave them out with --on-bad skip (and --max-bad, if they are many)",
+                    "Or leave them out with the option on-bad skip (and max-bad, if they are many)",
                 ]
             )
         )

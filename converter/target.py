@@ -45,7 +45,8 @@ def check_target(store: Path, *, overwrite: bool) -> None:
 
 def _refuse_finished(store: Path) -> StoreError:
     return StoreError(
-        f"{store}: a finished store is already there; use it, give another folder, or replace it with --overwrite"
+        f"{store}: a finished store is already there; use it, give another folder, or replace it with the option "
+        "overwrite"
     )
 
 
@@ -76,7 +77,7 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
         finally:
             os.close(lock)
     except OSError as error:
-        if error.errno is None or isinstance(error, ConnectionError):  # none of a file
+        if error.errno is None or isinstance(error, ConnectionError):  # not about a file
             raise
         raise StoreError(
             f"{store}: cannot be written: {error.strerror} ({error.filename or 'no file named'}). What is finished is "
@@ -96,7 +97,7 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
     if differences and not overwrite:
         raise StoreError(
             f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
-            "finish it as it was begun, begin anew with --overwrite, or give another folder"
+            "finish it as it was begun, begin anew with the option overwrite, or give another folder"
         )
     if differences or finished or not path.exists():  # what has begun goes on: it needs less than all
         _check_space(store, projected_bytes)
@@ -219,5 +220,5 @@ def _check_space(store: Path, projected_bytes: int) -> None:
     if free + already < projected_bytes:
         raise OutputError(
             f"{store}: the store is expected to take {projected_bytes / 1e9:,.1f} GB, the disk has {free / 1e9:,.1f} "
-            "GB free; make room, or try --codec zstd"
+            "GB free; make room, or try the codec zstd"
         )

@@ -56,15 +56,15 @@ def convert_shard(job: Job, task: ShardTask) -> ShardOutcome:
     rejects: list[Reject] = []
     for position, source in enumerate(task.sources):
         try:
-            found = read_patch(job.reader, source, pixels)
+            patch_facts = read_patch(job.reader, source, pixels)
         except PatchError as error:
             rejects.append(Reject(error.patch_id, error.file, error.reason))
         if rejects:
             continue
-        facts.append(found)
+        facts.append(patch_facts)
         # The patch is still in the cache: whatever needs its pixels happens now.
         for group in groups:
-            if position < task.n_train and group.has_statistics(has_s1=found.has_s1):
+            if position < task.n_train and group.has_statistics(has_s1=patch_facts.has_s1):
                 sums[group.name].add(pixels[group.name])
             chunks[group.name].append(encode_chunk(pixels[group.name], group, job.layout.codec))
     if not rejects:

@@ -58,7 +58,7 @@ LIBRARIES = {
     "distributed": "converter.cluster",
     "pyogrio": "converter.export",
     "click": "bigearthnet.commandline converter.commands trainer.commands",
-    "tqdm": "converter.commands trainer.commands",
+    "tqdm": "bigearthnet.commandline converter.commands trainer.commands",
     "tensorstore": "trainer.source.read",
     "keras": "trainer.adapters trainer.model trainer.training",
     "tensorflow": "trainer.adapters trainer.model trainer.training",
@@ -170,6 +170,39 @@ def test_every_permission_is_used_and_points_downwards() -> None:
             if not allowed.endswith(".*"):
                 assert (folder, allowed) in used
                 assert folders.index(allowed) < folders.index(folder)
+
+
+def _draw_house() -> str:
+    """Draw which folder imports which, less what follows from the rest."""
+    below: dict[str, set[str]] = {folder: set() for folder in HOUSE}
+    for found in find_imports():
+        if found.imported in find_modules() and name_folder(found.imported) != name_folder(found.importer):
+            below[name_folder(found.importer)].add(name_folder(found.imported))
+
+    def reach(folder: str) -> set[str]:
+        return below[folder].union(*map(reach, below[folder]))
+
+    lines = ["flowchart BT"]
+    for package in PACKAGES:
+        lines.append(f"  subgraph {package}-package[{package}]")
+        lines += [f"    {folder}" for folder in HOUSE if folder.partition(".")[0] == package]
+        lines.append("  end")
+    for folder, others in below.items():
+        direct = others - set().union(*map(reach, others))
+        lines += [f"  {folder} --> {other}" for other in HOUSE if other in direct]
+    return "\n".join(lines)
+
+
+def test_the_picture_of_the_house_is_true() -> None:
+    assert f"```mermaid\n{_draw_house()}\n```" in (ROOT / "docs/architecture.md").read_text()
+
+
+def test_every_place_that_the_architecture_names_is_there() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    places = re.findall(r"`((?:bigearthnet|converter|trainer|tests)/[\w/.]*)`", text)
+    assert len(places) > 20
+    for place in places:
+        assert (ROOT / place).exists() or (ROOT / f"{place}.py").exists(), place
 
 
 def test_converter_and_trainer_never_import_each_other() -> None:

@@ -13,15 +13,16 @@ import click
 import pytest
 
 from converter.commands.cli import cli as converter_cli
-from converter.commands.display import suggest_commands
+from converter.commands.descriptions import suggest_commands
 from converter.conversion import ConvertOptions, convert
 from converter.sample import write_sample
+from trainer.commands.cli import cli as trainer_cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON_BLOCKS = [code for language, code in BLOCKS if language == "python"]
-TABLE_CELLS = re.findall(r"`(ben-convert [^`]*)`", README)
+TABLE_CELLS = re.findall(r"`(ben-(?:convert|train) [^`]*)`", README)
 COMMANDS = [
     shlex.split(line, comments=True)
     for line in [*(line for language, code in BLOCKS if language == "bash" for line in code.splitlines()), *TABLE_CELLS]
@@ -61,13 +62,13 @@ def test_commands_of_the_readme_have_such_options_and_targets(command: list[str]
         )
         assert done.returncode == 0, done.stderr
         return
-    assert program == "ben-convert", command
+    program_cli = {"ben-convert": converter_cli, "ben-train": trainer_cli}[program]
     name, *arguments = words
     if "--help" not in arguments:
-        context = click.Context(converter_cli)
-        found = converter_cli.get_command(context, name)
-        assert found is not None
-        found.make_context(name, arguments, parent=context)
+        context = click.Context(program_cli)
+        named = program_cli.get_command(context, name)
+        assert named is not None
+        named.make_context(name, arguments, parent=context)
 
 
 def test_the_suggested_commands_run(here: Path) -> None:

@@ -118,8 +118,8 @@ def _read_corner(corners: Any, fail: Fail) -> tuple[float, float]:
 
 @lru_cache(maxsize=64)
 def _find_epsg(wkt: str) -> int | None:
-    found = _EPSG.search(wkt)
-    return int(found[1]) if found else None
+    match = _EPSG.search(wkt)
+    return int(match[1]) if match else None
 
 
 @lru_cache(maxsize=4096)

@@ -83,7 +83,7 @@ def _check_sensors(scans: dict[Sensor, Scan]) -> None:
         if found != expected:
             raise SourceError(
                 f"{scan.root}: expected patches named like {expected.upper()}A_..., found {found.upper()} patches; "
-                "give Sentinel-2 as RAW, Sentinel-1 with --s1 and maps with --reference-maps"
+                "are the folders of Sentinel-2, Sentinel-1 and reference maps mixed up?"
             )
 
 
@@ -102,7 +102,7 @@ def _require_metadata(files: tuple[Path, ...], roots: dict[Sensor, Path]) -> tup
     if not files:
         raise SourceError(
             f"{next(iter(roots.values()))}: BigEarthNet v2.0 keeps its labels in {FILES[0]}, expected in this folder "
-            "or beside it, found neither; name it with --metadata"
+            "or beside it, found neither; name it with the option metadata"
         )
     return files
 

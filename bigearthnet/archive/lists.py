@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bigearthnet.archive.records import Patch, Source
-from bigearthnet.errors import SourceError
+from bigearthnet.errors import MissingPackageError, SourceError
 
 _SPLIT_FILES: Final = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
 _SNOW_FILE: Final = "patches_with_seasonal_snow.csv"
@@ -104,7 +104,7 @@ def packaged_example(sensor: str) -> Path:
 def _packaged_lists() -> Path:
     spec = find_spec("bigearthnet_common")
     if spec is None or not spec.submodule_search_locations:
-        raise SourceError("the package bigearthnet-common, which carries the official lists, is not installed")
+        raise MissingPackageError("the package bigearthnet-common, which carries the official lists, is not installed")
     return Path(spec.submodule_search_locations[0])
 
 

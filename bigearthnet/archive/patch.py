@@ -81,20 +81,20 @@ def read_patch(reader: PatchReader, source: Source, out: Mapping[str, NDArray[np
     notes: dict[Sensor, Annotation] = {}
     place: _Place | None = None
     if reader.dataset == "v1":
-        for sensor, found in files.items():
-            if found and sensor != "map":
-                notes[sensor], said = _read_note(patch_id, found)
+        for sensor, sensor_files in files.items():
+            if sensor_files and sensor != "map":
+                notes[sensor], said = _read_note(patch_id, sensor_files)
                 place = _agree(patch_id, place, said)
     for group in reader.groups:
-        found = files[group.sensor]
-        if found is None:
+        sensor_files = files[group.sensor]
+        if sensor_files is None:
             out[group.name].fill(np.nan)
             continue
         for band, plane in zip(group.bands, out[group.name], strict=True):
-            file = band_file(found.name, band)
+            file = band_file(sensor_files.name, band)
             raster = read_band(
                 patch_id,
-                found.folder,
+                sensor_files.folder,
                 file,
                 group,
                 plane,
@@ -152,16 +152,16 @@ def _read_note(patch_id: str, files: _Files) -> tuple[Annotation, _Place]:
     return note, _Place(file, note.epsg, note.x_ul, note.y_ul)
 
 
-def _agree(patch_id: str, place: _Place | None, found: _Place) -> _Place:
+def _agree(patch_id: str, place: _Place | None, other: _Place) -> _Place:
     """Return the place that all files of a patch have said so far."""
     if place is None:
-        return found
-    if (found.epsg, found.x_ul, found.y_ul) != (place.epsg, place.x_ul, place.y_ul):
+        return other
+    if (other.epsg, other.x_ul, other.y_ul) != (place.epsg, place.x_ul, place.y_ul):
         raise PatchError(
             patch_id,
-            found.file,
+            other.file,
             f"expected the upper-left corner ({place.x_ul:.10g}, {place.y_ul:.10g}) in EPSG:{place.epsg} that "
-            f"{place.file} gives, found ({found.x_ul:.10g}, {found.y_ul:.10g}) in EPSG:{found.epsg}",
+            f"{place.file} gives, found ({other.x_ul:.10g}, {other.y_ul:.10g}) in EPSG:{other.epsg}",
         )
     return place
 
@@ -178,14 +178,14 @@ def _find_tile(patch_id: str, files: Mapping[Sensor, _Files | None], notes: Mapp
     """Return the MGRS tile: the Sentinel-2 JSON has it (v1.0), or else a name; pairs lie in the same tile."""
     if "s2" in notes:
         return notes["s2"].tile
-    names = [patch_id, *(found.name for found in files.values() if found)]
+    names = [patch_id, *(sensor_files.name for sensor_files in files.values() if sensor_files)]
     return next((named.tile for named in map(parse_patch_name, names) if named and named.tile), None)
 
 
 def _sensed(sensor: Sensor, files: Mapping[Sensor, _Files | None], notes: Mapping[Sensor, Annotation]) -> str | None:
     """Return when a sensor saw the patch: as its JSON says (v1.0), else as its name does (v2.0)."""
-    found = files.get(sensor)
-    if found is None:
+    sensor_files = files.get(sensor)
+    if sensor_files is None:
         return None
-    named = parse_patch_name(found.name)
+    named = parse_patch_name(sensor_files.name)
     return notes[sensor].time if sensor in notes else named.time if named else None

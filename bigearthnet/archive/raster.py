@@ -62,8 +62,8 @@ def read_band(
     path = f"{folder}/{file}"
     try:
         data = _read_head(path, group.plane_bytes + MAX_HEADER_BYTES)
-        if plain and (found := _take_plain(data, group, out)):
-            return found
+        if plain and (plain_place := _take_plain(data, group, out)):
+            return plain_place
         return _read_with_rasterio(path, group, out, allow_no_place)
     except FileNotFoundError as error:
         raise PatchError(patch_id, file, "the file is missing") from error
@@ -111,8 +111,8 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], a
     import rasterio  # noqa: PLC0415 - takes 0.3 s a worker, and plain archives never need it
     from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415
 
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
         raise _UnexpectedRasterError("expected a regular file")
     _ignore_warnings(NotGeoreferencedWarning)
     expected = f"a GeoTIFF of {group.size} x {group.size} {group.dtype} pixels of {group.pixel_m} m"
@@ -141,9 +141,9 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], a
                 raise _UnexpectedRasterError(f"expected {expected} in a CRS with an EPSG code, found {source.crs}")
             source.read(1, out=out)
             return Georeference(epsg, transform.c, transform.f, transform.a, source.nodata)
-    except (RasterioError, ValueError, ArithmeticError, MemoryError) as error:  # it passes on what it trips over
+    except (RasterioError, ValueError, ArithmeticError, MemoryError) as error:  # rasterio lets others through
         raise _UnexpectedRasterError(
-            f"expected {expected}, found {found.st_size:,} bytes that cannot be read as one ({error}); "
+            f"expected {expected}, found {status.st_size:,} bytes that cannot be read as one ({error}); "
             "the file may be truncated, extract it again"
         ) from error
 

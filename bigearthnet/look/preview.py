@@ -18,8 +18,8 @@ from bigearthnet.look.picture import MAP, PERCENTILES, RGB, S1, Picture, Stretch
 from bigearthnet.look.quantity import format_count
 from bigearthnet.look.sheet import Line, SheetLayout, Tile, draw_sheet, write_png
 
-OnAdvance = Callable[[int], None]
-"""Called with the number of patches that are done."""
+OnAdvance = Callable[[int, int], None]
+"""Called with how many patches are done, and how many there are."""
 
 _CLASS_OF: Final = {code: name for name, code in CORINE_CODES.items()}
 
@@ -46,7 +46,7 @@ class PreviewOptions:
         return S2_10M.size * self.scale
 
 
-def write_pictures(album: Album, options: PreviewOptions, folder: Path, advance: OnAdvance = lambda _: None) -> int:
+def write_pictures(album: Album, options: PreviewOptions, folder: Path, advance: OnAdvance = lambda *_: None) -> int:
     """Write one PNG a patch and picture, `<patch>_<picture>.png`, and return how many.
 
     Raises:
@@ -61,11 +61,11 @@ def write_pictures(album: Album, options: PreviewOptions, folder: Path, advance:
             drawn = render_picture(picture.name, view.planes, options.stretch)
             with write_new(path) as temporary:
                 write_png(enlarge(drawn, options.side // len(drawn)), temporary, _caption(view, [picture]))
-        advance(position + 1)
+        advance(position + 1, len(paths))
     return len(paths) * len(pictures)
 
 
-def write_sheet(album: Album, options: PreviewOptions, path: Path, advance: OnAdvance = lambda _: None) -> int:
+def write_sheet(album: Album, options: PreviewOptions, path: Path, advance: OnAdvance = lambda *_: None) -> int:
     """Write one PNG of all patches with labels, date, country and name, and return how many there are.
 
     Raises:
@@ -78,7 +78,7 @@ def write_sheet(album: Album, options: PreviewOptions, path: Path, advance: OnAd
     tiles = []
     for tile in _draw_tiles(album, pictures, options.stretch):
         tiles.append(tile)
-        advance(len(tiles))
+        advance(len(tiles), layout.n_tiles)
     words = [*title, *(line for tile in tiles for line in tile.caption)]
     with write_new(path) as temporary:
         write_png(draw_sheet(title, tiles, layout), temporary, words)

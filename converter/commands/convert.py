@@ -11,7 +11,8 @@ import click
 
 from bigearthnet.archive.records import ON_BAD, Sources
 from bigearthnet.store.layout import CODECS
-from converter.commands.display import ProgressDisplay, describe_plan, describe_summary
+from converter.commands.descriptions import describe_summary
+from converter.commands.display import ProgressDisplay, describe_plan
 from converter.conversion import ConvertOptions, convert, plan_conversion
 
 

@@ -1,14 +1,10 @@
-"""Show a conversion to whoever waits for it: plan, progress and summary as text."""
+"""Show a conversion to whoever waits for it: its plan, and how far it is."""
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 import time
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Final, Never
+from typing import Final, Never
 
 from tqdm import tqdm
 
@@ -16,11 +12,8 @@ from bigearthnet.archive.metadata import FILES
 from bigearthnet.bands import BandGroup
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import N_PATCHES, TITLES
-from bigearthnet.store.layout import IMAGES
-from converter.conversion import Summary
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
 from converter.plan import Plan
-from converter.verify.verification import Verification
 
 _LINE_EVERY_S: Final = 10
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
@@ -140,132 +133,3 @@ def _describe_splits(plan: Plan) -> str:
         f"{counts['train']:,} train, {counts['validation']:,} validation, {counts['test']:,} test, "
         f"{counts['other']:,} others ({others})"
     )
-
-
-def describe_summary(summary: Summary) -> str:
-    """Describe what a conversion did, and what to try next."""
-    rate = summary.n_converted_now / summary.convert_s if summary.convert_s else 0
-    seconds = summary.startup_s + summary.convert_s + summary.finish_s
-    counts = summary.split_counts
-    return "\n".join(
-        [
-            f"Finished  {summary.store}",
-            f"Patches   {summary.n_patches + summary.n_rejected:,} found = {summary.n_patches:,} converted "
-            f"+ {summary.n_rejected:,} rejected; {summary.n_classes} classes",
-            f"Splits    {counts.get('train', 0):,} train, {counts.get('validation', 0):,} validation, "
-            f"{counts.get('test', 0):,} test, {counts.get('other', 0):,} others",
-            f"Bytes     {format_bytes(summary.pixel_bytes)} of pixels in {format_bytes(summary.stored_bytes)}, "
-            f"ratio {summary.pixel_bytes / summary.stored_bytes:.2f}",
-            f"Time      {format_seconds(seconds)}: {summary.startup_s:.1f} s start, {summary.convert_s:.1f} s for "
-            f"{summary.n_converted_now:,} patches ({rate:,.0f} patches/s), {summary.finish_s:.1f} s finish",
-            "",
-            "Try next:",
-            *(f"  {command}" for command in suggest_commands(summary)),
-        ]
-    )
-
-
-def suggest_commands(summary: Summary) -> list[str]:
-    """Suggest shell commands that show what is in a store; the Python that runs this can run them."""
-    python, store = _shorten(Path(sys.executable)), _shorten(summary.store)
-    # Double quotes inside, so that the shell's single ones need no escapes.
-    array = json.dumps(f"{store}/{IMAGES}/{summary.arrays[0]}")
-    classes = (
-        "SELECT unnest(labels_19) AS class, count(*) AS patches FROM patches WHERE recommended GROUP BY 1 ORDER BY 2"
-    )
-    commands = (
-        ["-m", "converter", "info", store],
-        ["-m", "converter", "report", store],
-        ["-m", "converter", "query", store, classes],
-        ["-c", f'import zarr; print(zarr.open({array}, mode="r")[0].mean(axis=(-2, -1)))'],
-    )
-    return [shlex.join([python, *command]) for command in commands]
-
-
-def _shorten(path: Path) -> str:
-    """Write a path relative to the current folder if it lies below it."""
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
-
-
-def describe_verification(found: Verification) -> str:
-    """Describe what a verification found, fault by fault."""
-    faults = [f"Fault     {fault}" for fault in found.faults]
-    compared = f", {found.n_compared:,} of them against the archive" if found.n_compared else ""
-    verdict = format_count(len(faults), "fault") if faults else "no fault"
-    return "\n".join(
-        [
-            *faults,
-            f"Verified  {format_count(found.n_patches, 'patch')}{compared}, "
-            f"in {format_seconds(found.seconds)}: {verdict}",
-        ]
-    )
-
-
-def describe_info(found: dict[str, Any]) -> str:
-    """Describe a store from what `describe_store` found."""
-    attributes, counts, arrays = found["attributes"], found["counts"], found["arrays"]
-    raw_bytes, stored_bytes = (sum(array[key] for array in arrays) for key in ("raw_bytes", "stored_bytes"))
-    reconciled, options = attributes["counts"], attributes["options"]
-    lines = [
-        f"Store     {found['store']}",
-        f"Data      {attributes['dataset']}, {attributes['license']}; format {attributes['format_version']}, "
-        f"written by converter {attributes['converter_version']}",
-        f"Patches   {reconciled['found']:,} found = {reconciled['converted']:,} converted "
-        f"+ {reconciled['rejected']:,} rejected, of {reconciled['expected']:,} published",
-        f"Bytes     {format_bytes(raw_bytes)} of pixels in {format_bytes(stored_bytes)}, "
-        f"ratio {raw_bytes / stored_bytes:.2f}, codec {options['codec']}, {options['shard_size']:,} patches a shard",
-        f"Identity  {attributes['fingerprint']}",
-        "",
-        *_align(("array", "shape", "type", "stored", "ratio", "bands"), map(_describe_array, arrays)),
-        "",
-        *_align(
-            ("band", "mean", "std", "min", "max"),
-            (
-                (band, *(_format_value(values[key]) for key in ("mean", "std", "min", "max")))
-                for band, values in attributes["statistics"].items()
-            ),
-        ),
-        "statistics over the recommended training patches, in stored units: reflectance x 10,000; dB for VV and VH",
-    ]
-    for title, key in (
-        ("split (recommended patches)", "recommended_split"),
-        ("country", "country"),
-        ("season", "season"),
-        ("class of 19", "labels_19"),
-        *([("class of 43", "labels")] if attributes["labels_43"] else []),
-    ):
-        lines += ["", *_align((title, "patches"), ((name, f"{n:,}") for name, n in counts[key].items()))]
-    snow, cloud = (counts[f"contains_{key}"].get("true", 0) for key in ("seasonal_snow", "cloud_or_shadow"))
-    return "\n".join([*lines, "", f"{snow:,} patches with seasonal snow, {cloud:,} with cloud or shadow"])
-
-
-def _format_value(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
-
-
-def _describe_array(array: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        array["name"],
-        " x ".join(f"{length:,}" for length in array["shape"]),
-        array["dtype"],
-        format_bytes(array["stored_bytes"]),
-        f"{array['raw_bytes'] / array['stored_bytes']:.2f}",
-        " ".join(array["bands"]),
-    )
-
-
-def _align(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Lay a table out in columns, numbers to the right."""
-    table = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    right = [all(row[i].lstrip("-")[:1].isdigit() or row[i] == "-" for row in table[1:]) for i in range(len(header))]
-    return [
-        "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(row, widths, right, strict=True)
-        ).rstrip()
-        for row in table
-    ]

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 import click
-from tqdm import tqdm
 
+from bigearthnet.commandline import show_progress
 from bigearthnet.look.quantity import format_count
 from bigearthnet.names import parse_patch_name
 from bigearthnet.store.query import select_patches
@@ -63,10 +63,6 @@ def command(
         n_patches = export_footprints(store, [row["index"] for row in rows], out)
         click.echo(f"Wrote {format_count(n_patches, 'footprint')} to {out}")
         return
-    with tqdm(total=len(rows), unit=" patches", desc="Exporting", disable=None) as bar:
-
-        def show(n_done: int) -> None:
-            bar.update(n_done - bar.n)
-
+    with show_progress("Exporting") as show:
         n_files = export_rasters(store, rows, out, stack=stack, advance=show)
     click.echo(f"Wrote {format_count(n_files, 'file')} of {format_count(len(rows), 'patch')} to {out}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from bigearthnet.store.summary import describe_store
-from converter.commands.display import describe_info
+from converter.commands.descriptions import describe_info
 
 
 @click.command()
@@ -16,5 +16,5 @@ from converter.commands.display import describe_info
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(store: Path, *, as_json: bool) -> None:
     """Say what the finished store STORE holds: arrays, ratio, provenance, counts per split, class and country."""
-    found = describe_store(store)
-    click.echo(json.dumps(found, indent=2) if as_json else describe_info(found))
+    description = describe_store(store)
+    click.echo(json.dumps(description, indent=2) if as_json else describe_info(description))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
+from bigearthnet.commandline import show_progress
 from bigearthnet.look.album import Choice, open_album
 from bigearthnet.look.picture import PICTURES, STRETCHES, Stretch
 from bigearthnet.look.preview import PreviewOptions, write_pictures, write_sheet
@@ -95,11 +95,7 @@ def command(
         n = _N_DRAWN
     options = PreviewOptions(what, stretch, scale)
     album = open_album(source, Choice(patch_ids, where, n, seed))
-    with tqdm(total=len(album.names), unit=" patches", desc="Drawing", disable=None) as bar:
-
-        def show(n_done: int) -> None:
-            bar.update(n_done - bar.n)
-
+    with show_progress("Drawing") as show:
         if sheet is not None:
             written = f"{format_count(write_sheet(album, options, sheet, show), 'patch')} to {sheet}"
         elif out is not None:

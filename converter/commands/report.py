@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
+from bigearthnet.commandline import show_progress
 from converter.report import ReportOptions, name_report, write_report
 
 
@@ -41,11 +41,6 @@ def command(store: Path, *, out: Path | None, sample: int, seed: int, overwrite:
       ben-convert report /data/ben --out ben.html --sample 1000
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     path = out or name_report(store)
-    with tqdm(unit=" patches", desc="Reading pixels", disable=None, leave=False) as bar:
-
-        def show(n_done: int, n_total: int) -> None:
-            bar.total = n_total
-            bar.update(n_done - bar.n)
-
+    with show_progress("Reading pixels") as show:
         write_report(store, path, ReportOptions(sample, seed, overwrite), show)
     click.echo(f"Wrote {path}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
+from bigearthnet.commandline import show_progress
 from bigearthnet.look.quantity import format_bytes
 from bigearthnet.names import Dataset
 from converter.sample import SampleForm, write_sample
@@ -50,11 +50,7 @@ def command(out: Path, *, patches: int, seed: int, s1: bool, dataset: Dataset, w
           --s1 data/sample-v2/BigEarthNet-S1 --reference-maps data/sample-v2/Reference_Maps
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     form = SampleForm(dataset, with_s1=s1 or dataset == "v2")
-    with tqdm(total=patches, unit=" patches", desc="Writing", disable=None) as bar:
-
-        def show(n_done: int, _: int) -> None:
-            bar.update(n_done - bar.n)
-
+    with show_progress("Writing") as show:
         written = write_sample(out, patches, seed, workers, show, form=form)
     click.echo(
         f"Wrote {written.n_real + written.n_synthetic:,} patches ({written.n_real} real, {written.n_synthetic:,} "

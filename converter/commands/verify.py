@@ -12,7 +12,8 @@ import click
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import VerificationError
 from bigearthnet.look.quantity import format_count
-from converter.commands.display import ProgressDisplay, describe_verification
+from converter.commands.descriptions import describe_verification
+from converter.commands.display import ProgressDisplay
 from converter.verify.verification import VerifyOptions, verify
 
 
@@ -58,9 +59,9 @@ def command(
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     sources = Sources(against, s1, reference_maps) if against or s1 else None
     with closing(ProgressDisplay("Verifying", "faults")) as display:
-        found = verify(store, VerifyOptions(against=sources, **options), display)
-    click.echo(json.dumps(found.to_json(), indent=2) if as_json else describe_verification(found))
-    if found.faults:
+        verification = verify(store, VerifyOptions(against=sources, **options), display)
+    click.echo(json.dumps(verification.to_json(), indent=2) if as_json else describe_verification(verification))
+    if verification.faults:
         raise VerificationError(
-            f"{store}: {format_count(len(found.faults), 'fault')}; convert the archive again with --overwrite"
+            f"{store}: {format_count(len(verification.faults), 'fault')}; convert the archive again with --overwrite"
         )

@@ -23,7 +23,7 @@ def export_rasters(
     folder: Path,
     *,
     stack: bool = False,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Callable[[int, int], None] = lambda *_: None,
 ) -> int:
     """Write patches as GeoTIFFs, each into a folder of its name, and return the number of files.
 
@@ -35,7 +35,7 @@ def export_rasters(
         rows: Rows of its table, as `select_patches` gives them.
         folder: The folder to write to, with or without other patches in it.
         stack: Write one file a sensor and pixel size, instead of one a band.
-        advance: Called with the number of patches that are done.
+        advance: Called with how many patches are done, and how many there are.
 
     Raises:
         StoreError: The store is not finished, or damaged.
@@ -50,7 +50,7 @@ def export_rasters(
             for file, pixels, place, names in _read_files(store, layout, row, stack=stack):
                 write_raster(temporary / file, pixels, place, names)
                 n_files += 1
-        advance(n_done)
+        advance(n_done, len(rows))
     return n_files
 
 

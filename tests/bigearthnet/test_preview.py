@@ -211,7 +211,7 @@ def test_a_sheet_that_would_be_too_large_is_refused_before_anything_is_read(real
     assert list(tmp_path.iterdir()) == []
 
 
-def fail(n_done: int) -> None:
+def fail(n_done: int, n_total: int) -> None:
     raise AssertionError("a patch was drawn")
 
 

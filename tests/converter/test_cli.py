@@ -95,7 +95,7 @@ def test_a_bad_patch_is_one_clear_error(
     assert expected in error
     assert found in error
     assert "run the same command" in error
-    assert "--on-bad skip" in error
+    assert "the option on-bad skip" in error
     assert not (tmp_path / "store" / "patches.parquet").exists()
 
 

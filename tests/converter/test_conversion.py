@@ -540,7 +540,7 @@ def test_an_unfinished_store_is_not_continued_with_other_options(
     change: dict[str, Any], named: str, small: SmallArchive, store: Path, scheduler: str, tmp_path: Path
 ) -> None:
     interrupt(small, tmp_path / "store", scheduler)
-    with pytest.raises(StoreError, match=f"unfinished store of another plan .*{named}.*--overwrite"):
+    with pytest.raises(StoreError, match=f"unfinished store of another plan .*{named}.*the option overwrite"):
         convert(small.archive.root, tmp_path / "store", small.options(scheduler=scheduler, **change))
     summary = convert(small.archive.root, tmp_path / "store", small.options(scheduler=scheduler))
     assert summary.n_converted_now < 22
@@ -569,7 +569,7 @@ def test_overwriting_replaces_a_finished_store(
 ) -> None:
     path = tmp_path / "store"
     convert(small.archive.root, path, small.options(scheduler=scheduler, codec="none", shard_size=1))
-    with pytest.raises(StoreError, match=r"a finished store is already there.*--overwrite"):
+    with pytest.raises(StoreError, match=r"a finished store is already there.*the option overwrite"):
         convert(small.archive.root, path, small.options(scheduler=scheduler))
     convert(small.archive.root, path, small.options(scheduler=scheduler, overwrite=True))
     assert read_files(path) == read_files(store)
@@ -650,7 +650,7 @@ def test_the_advice_for_too_small_a_disk_can_be_followed(
     small: SmallArchive, scheduler: str, tmp_path: Path, full_disk: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "store"
-    with pytest.raises(OutputError, match=f"{TOO_SMALL}; make room, or try --codec zstd"):
+    with pytest.raises(OutputError, match=f"{TOO_SMALL}; make room, or try the codec zstd"):
         convert(small.archive.root, path, small.options(scheduler=scheduler))
     full_disk.undo()
     convert(small.archive.root, path, small.options(scheduler=scheduler, codec="zstd"))

@@ -16,7 +16,8 @@ import pytest
 from bigearthnet.archive.records import Sources
 from bigearthnet.look.quantity import format_bytes, format_seconds
 from bigearthnet.store.summary import describe_store
-from converter.commands.display import ProgressDisplay, describe_info, describe_plan, describe_summary, suggest_commands
+from converter.commands.descriptions import describe_info, describe_summary, suggest_commands
+from converter.commands.display import ProgressDisplay, describe_plan
 from converter.conversion import Summary, plan_conversion
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
 from tests.conftest import SmallArchive

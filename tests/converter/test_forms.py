@@ -265,7 +265,7 @@ def test_flat_folders_and_an_enclosing_one_are_found_too(
 def test_v2_without_metadata_is_refused_by_the_name_of_the_file(raw: V2Archive, options: Options) -> None:
     for file in (METADATA, FLAGGED_METADATA):
         (raw.root / file).unlink()
-    with pytest.raises(SourceError, match=r"BigEarthNet-S2: .*metadata\.parquet.*--metadata"):
+    with pytest.raises(SourceError, match=r"BigEarthNet-S2: .*metadata\.parquet.*the option metadata"):
         plan_conversion(raw.sources, options())
 
 

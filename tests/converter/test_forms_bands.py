@@ -20,7 +20,7 @@ import zarr
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError, SourceError, StoreError
 from bigearthnet.store.summary import describe_store
-from converter.commands.display import describe_info
+from converter.commands.descriptions import describe_info
 from converter.conversion import ConvertOptions, plan_conversion
 from tests.archives import read_files
 from tests.conftest import RunCli

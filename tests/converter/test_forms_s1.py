@@ -361,7 +361,7 @@ def test_no_archive_at_all_is_refused() -> None:
 
 
 def test_folders_given_for_the_wrong_sensor_are_refused(pairs: Pairs, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"BigEarthNet-S1-Example: expected .*S2A.*found S1 .*--s1"):
+    with pytest.raises(SourceError, match=r"BigEarthNet-S1-Example: expected .*S2A.*found S1 .*mixed up"):
         plan_conversion(Sources(pairs.s1.root), pairs.options())
     with pytest.raises(SourceError, match=r"BigEarthNet-S2-Example: expected .*S1A.*found S2 "):
         plan_conversion(Sources(pairs.s2.root, pairs.s2.root), pairs.options())

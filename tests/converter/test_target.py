@@ -80,7 +80,7 @@ def test_a_file_is_not_a_store(overwrite: bool, tmp_path: Path) -> None:
 
 def test_a_finished_store_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
     make_finished(tmp_path)
-    with pytest.raises(StoreError, match=r"a finished store is already there; .* or replace it with --overwrite"):
+    with pytest.raises(StoreError, match=r"a finished store is already there; .* with the option overwrite"):
         check_target(tmp_path, overwrite=False)
     check_target(tmp_path, overwrite=True)
 
@@ -123,7 +123,7 @@ def test_what_was_begun_with_another_plan_is_refused_naming_the_difference(tmp_p
         pass
     with (
         pytest.raises(
-            StoreError, match=r"unfinished store of another plan is there .*codec was lz4, is zstd.*--overwrite"
+            StoreError, match=r"unfinished store of another plan is there .*codec was lz4, is zstd.*option overwrite"
         ),
         claim(tmp_path, {**PLAN, "codec": "zstd"}),
     ):
@@ -135,7 +135,7 @@ def test_a_damaged_record_of_the_plan_is_refused(content: str, tmp_path: Path) -
     with claim(tmp_path):
         pass
     (tmp_path / ".progress" / "plan.json").write_text(content)
-    with pytest.raises(StoreError, match="--overwrite"), claim(tmp_path):
+    with pytest.raises(StoreError, match="the option overwrite"), claim(tmp_path):
         pass
 
 

@@ -115,7 +115,9 @@ def test_another_version_of_the_converter_does_not_go_on(
     monkeypatch.setattr("converter.conversion.__version__", "99.0")
     monkeypatch.setattr(plan, "__version__", "99.0")
     before = read_files(tmp_path / "store")
-    with pytest.raises(StoreError, match=r"another plan is there \(converter version was .*, is 99\.0; .*--overwrite"):
+    with pytest.raises(
+        StoreError, match=r"another plan is there \(converter version was .*, is 99\.0; .*option overwrite"
+    ):
         convert(small.archive.root, tmp_path / "store", small.options(scheduler=scheduler))
     assert shards_of(read_files(tmp_path / "store")) == shards_of(before)
 

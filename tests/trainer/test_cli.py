@@ -35,7 +35,7 @@ def test_bench_says_how_fast_the_stream_is(stores: dict[str, Path]) -> None:
 
 def test_bench_reads_well(stores: dict[str, Path]) -> None:
     found = _run(
-        "bench", stores["none"], "--split", "train", "--augment", "turns", "--threads", "1", "--seconds", "0.1"
+        "bench", stores["none"], "--split", "train", "--turns", "each-quarter", "--threads", "1", "--seconds", "0.1"
     )
     assert found.exit_code == 0, found.output
     for part in ("patches/s", "MB/s", "1 threads", "first batch", "order an epoch", "decode", "checksums", "caller"):

@@ -15,8 +15,8 @@ from tests.trainer.trainings import OWN_WARNINGS, RECIPE
 from trainer import OptionError, RunError, Store, open_store
 from trainer.commands.cli import cli
 from trainer.training.compare import METRICS, Member, compare, judge
+from trainer.training.events import TrainingStarted
 from trainer.training.fit import FitOptions
-from trainer.training.progress import Started
 
 pytestmark = OWN_WARNINGS
 
@@ -53,7 +53,7 @@ def compared(stores: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 def test_every_band_set_is_trained_with_every_seed(compared: tuple[Path, list[Member], list[Any]]) -> None:
     path, members, events = compared
     assert [(one.bands, one.seed) for one in members] == [("B01", 0), ("B09", 0), ("B01", 1), ("B09", 1)]
-    assert len([event for event in events if isinstance(event, Started)]) == 4
+    assert len([event for event in events if isinstance(event, TrainingStarted)]) == 4
     found = json.loads((path / "comparison.json").read_text())
     assert (path / "comparison.png").read_bytes().startswith(b"\x89PNG")
     for metric, (title, mean, name) in METRICS.items():

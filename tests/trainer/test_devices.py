@@ -23,8 +23,8 @@ from trainer.commands.cli import cli
 from trainer.model.devices import Devices, find_devices
 from trainer.model.networks import load_model
 from trainer.run.folder import RunFolder
+from trainer.training.events import StepTrained, TrainingStarted
 from trainer.training.fit import FitOptions, fit
-from trainer.training.progress import Started, Stepped
 
 pytestmark = OWN_WARNINGS
 
@@ -70,13 +70,13 @@ def _train_width(width: int) -> float:
 
 
 def _stop(event: Any) -> None:
-    if isinstance(event, Stepped) and event.step == 5:
+    if isinstance(event, StepTrained) and event.step == 5:
         raise StoppedError
 
 
 def _note(starts: dict[str, list[int]], name: str) -> Callable[[Any], None]:
     def report(event: Any) -> None:
-        if isinstance(event, Started):
+        if isinstance(event, TrainingStarted):
             starts[name] = [event.n_devices, event.epoch, event.step]
 
     return report

@@ -25,8 +25,8 @@ from trainer.model.networks import describe_model, load_model
 from trainer.run.folder import RunFolder
 from trainer.score.metrics import macro_average_precision
 from trainer.score.predict import predict_selection
+from trainer.training.events import EpochEnded, StepTrained, TrainingStarted
 from trainer.training.fit import FitOptions, fit
-from trainer.training.progress import EpochEnded, Started, Stepped
 
 pytestmark = OWN_WARNINGS
 
@@ -57,11 +57,11 @@ def _assert_same(one: Path, other: Path) -> None:
 
 
 def _stop_after(n_steps: int) -> Callable[[Any], None]:
-    """Report to this, and the training ends after so many steps."""
+    """OnEvent to this, and the training ends after so many steps."""
     left = [n_steps]
 
     def report(event: Any) -> None:
-        if isinstance(event, Stepped):
+        if isinstance(event, StepTrained):
             left[0] -= 1
             if left[0] == 0:
                 raise StoppedError
@@ -104,9 +104,9 @@ def test_a_training_that_was_stopped_goes_on_exactly(trained: Path, store: Store
     events: list[Any] = []
     fit(store, tmp_path / "run", RECIPE, options, events.append)
     start = events[0]
-    assert isinstance(start, Started)
+    assert isinstance(start, TrainingStarted)
     assert (start.epoch, start.step) == {2: (0, 0), 7: (0, 6), 11: (1, 3)}[n_steps]
-    assert len([event for event in events if isinstance(event, Stepped)]) == 21 - start.epoch * 7 - start.step
+    assert len([event for event in events if isinstance(event, StepTrained)]) == 21 - start.epoch * 7 - start.step
     _assert_same(tmp_path / "run", trained)
 
 

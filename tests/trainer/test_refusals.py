@@ -17,8 +17,8 @@ import pytest
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import open_store
 from trainer.__main__ import main
+from trainer.training.events import StepTrained
 from trainer.training.fit import FitOptions, fit
-from trainer.training.progress import Stepped
 
 pytestmark = OWN_WARNINGS
 
@@ -53,7 +53,7 @@ _EACH_STEP = FitOptions(tensorboard=False, checkpoint_steps=1)
 
 
 def _stop(event: Any) -> None:
-    if isinstance(event, Stepped) and event.step == 2:
+    if isinstance(event, StepTrained) and event.step == 2:
         raise StoppedError
 
 

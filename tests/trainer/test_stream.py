@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.trainer.conftest import Pixels
 from trainer import Batch, OptionError, ReadError, Selection, StateError, Store, Stream, StreamOptions, open_store
-from trainer.stream.options import Augment
+from trainer.stream.options import Turns
 from trainer.stream.order import ORDERS, Order
 
 
@@ -76,9 +76,9 @@ def test_two_runs_are_equal_whatever_the_threads(everything: Selection) -> None:
 
 
 @pytest.mark.parametrize("order", ["global", "window"])
-@pytest.mark.parametrize("augment", ["none", "turns", "random"])
-def test_a_resumed_run_is_equal(train: Selection, order: Order, augment: Augment) -> None:
-    options = StreamOptions(bands="s2_60m", batch_size=10, order=order, augment=augment, window=2)
+@pytest.mark.parametrize("turns", ["none", "each-quarter", "one-of-eight"])
+def test_a_resumed_run_is_equal(train: Selection, order: Order, turns: Turns) -> None:
+    options = StreamOptions(bands="s2_60m", batch_size=10, order=order, turns=turns, window=2)
     with Stream(train, options) as stream:
         whole = digest(batch for _ in range(3) for batch in stream)
     for n_taken in (0, 1, len(whole) // 3, len(whole) // 3 + 2, len(whole) - 1):
@@ -117,7 +117,7 @@ def test_the_run_does_not_depend_on_the_number_of_hosts(train: Selection, order:
         "batch_size": 16,
         "order": order,
         "drop_last": drop_last,
-        "augment": "random",
+        "turns": "one-of-eight",
         "window": 2,
     }
     with Stream(train, **options) as stream:
@@ -147,7 +147,7 @@ def test_a_run_may_resume_on_another_number_of_hosts(train: Selection) -> None:
 def test_turns_give_every_patch_once_per_quarter_turn(any_store: Store, pixels: Pixels, bands: Any) -> None:
     train = any_store.select("train")
     seen = []
-    with Stream(train, bands=bands, batch_size=32, augment="turns", threads=2) as stream:
+    with Stream(train, bands=bands, batch_size=32, turns="each-quarter", threads=2) as stream:
         for batch in stream:
             for slot, (index, turn) in enumerate(zip(batch["index"], batch["turn"], strict=True)):
                 seen.append((int(index), int(turn)))
@@ -160,7 +160,7 @@ def test_turns_give_every_patch_once_per_quarter_turn(any_store: Store, pixels: 
 
 def test_random_symmetries_are_all_eight_and_change_with_the_epoch(train: Selection, pixels: Pixels) -> None:
     turns = []
-    with Stream(train, augment="random", batch_size=len(train)) as stream:
+    with Stream(train, turns="one-of-eight", batch_size=len(train)) as stream:
         for _ in range(2):
             batch = next(stream.forever())
             turns.append(batch["turn"][np.argsort(batch["index"])].tolist())
@@ -176,7 +176,7 @@ def test_random_symmetries_are_all_eight_and_change_with_the_epoch(train: Select
 def test_only_training_patches_are_turned(store: Store) -> None:
     for split in ("validation", "test", None):
         with pytest.raises(OptionError, match="only the split 'train' is turned"):
-            Stream(store.select(split), augment="turns")
+            Stream(store.select(split), turns="each-quarter")
 
 
 def test_weights_follow_their_patches(train: Selection) -> None:
@@ -309,7 +309,7 @@ def test_a_state_contradicts_no_option(train: Selection) -> None:
         ({"bands": []}, "one band at least"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"order": "shuffled"}, "order must be one of global, window, sequential"),
-        ({"augment": "flip"}, "augment must be one of"),
+        ({"turns": "flip"}, "turns must be one of"),
         ({"host": 2, "n_hosts": 2}, "host counts from 0"),
         ({"batch_size": 10, "n_hosts": 4}, "shared equally"),
         ({"batch_size": 10_000, "drop_last": True}, "do not fill one batch"),

@@ -10,7 +10,7 @@ import click
 
 from trainer.commands.selection import add_selection, select_from
 from trainer.source.arrays import CHECKS
-from trainer.stream.options import AUGMENTS, StreamOptions
+from trainer.stream.options import TURNS, StreamOptions
 from trainer.stream.order import ORDERS
 from trainer.stream.speed import StreamSpeed, measure_stream
 
@@ -37,11 +37,12 @@ _DEFAULTS = StreamOptions()
 )
 @click.option("--window", default=_DEFAULTS.window, show_default=True, help="Shards in a window.")
 @click.option(
-    "--augment",
-    type=click.Choice(AUGMENTS),
-    default=_DEFAULTS.augment,
+    "--turns",
+    type=click.Choice(TURNS),
+    default=_DEFAULTS.turns,
     show_default=True,
-    help="turns: each patch once per quarter turn; random: a random symmetry. Needs --split train.",
+    help="each-quarter: each patch in its four quarter turns; one-of-eight: in one of its symmetries, drawn anew for "
+    "each epoch. Needs --split train.",
 )
 @click.option(
     "--check",

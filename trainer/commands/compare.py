@@ -58,7 +58,7 @@ def command(
 
     options = FitOptions(threads=threads, devices=devices, command=quote_command())
     with FitDisplay() as display:
-        found = compare(
+        comparison = compare(
             opened,
             out,
             chosen,
@@ -68,28 +68,28 @@ def command(
             display,
             lambda one: click.echo(f"\n[{one.number}/{one.n_members}] {one.bands}, seed {one.seed}", err=True),
         )
-    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_describe_comparison(found)))
+    click.echo(json.dumps(comparison, indent=2) if as_json else "\n".join(_describe_comparison(comparison)))
     if not as_json:
         click.echo(f"\nWritten: {out / 'comparison.json'}, {out / 'comparison.png'}")
 
 
-def _describe_comparison(found: dict[str, Any]) -> list[str]:
+def _describe_comparison(comparison: dict[str, Any]) -> list[str]:
     """Describe a comparison in lines."""
-    sets = list(next(iter(found["metrics"].values())))
+    sets = list(next(iter(comparison["metrics"].values())))
     lines = [
-        f"Split {found['split']}, mean and spread (standard deviation) over {len(found['seeds'])} seeds",
+        f"Split {comparison['split']}, mean and spread (standard deviation) over {len(comparison['seeds'])} seeds",
         "",
         "".join(f"{bands:>18}" for bands in sets),
     ]
-    for name, values in {**found["metrics"], **found["classes"]}.items():
+    for name, values in {**comparison["metrics"], **comparison["classes"]}.items():
         cells = [
             "-" if values[bands]["mean"] is None else f"{values[bands]['mean']:.4f} ±{values[bands]['spread']:.4f}"
             for bands in sets
         ]
         lines.append(f"{''.join(f'{cell:>18}' for cell in cells)}  {name}")
     lines.append("")
-    for other, verdicts in found["verdicts"].items():
+    for other, verdicts in comparison["verdicts"].items():
         for name, verdict in verdicts.items():
             difference = f"{verdict['difference']:+.4f} ±{verdict['spread']:.4f}"
-            lines.append(f"{other} against {found['base']}, {name}: {difference}, {verdict['verdict']}")
+            lines.append(f"{other} against {comparison['base']}, {name}: {difference}, {verdict['verdict']}")
     return lines

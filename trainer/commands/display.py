@@ -8,7 +8,7 @@ from typing import Any, Self
 import click
 from tqdm import tqdm
 
-from trainer.training.progress import EpochEnded, Started, Stepped
+from trainer.training.events import EpochEnded, StepTrained, TrainingStarted
 
 
 class FitDisplay:
@@ -25,16 +25,16 @@ class FitDisplay:
     def __exit__(self, *_: object) -> None:
         self._close_bar()
 
-    def __call__(self, event: Started | Stepped | EpochEnded) -> None:
+    def __call__(self, event: TrainingStarted | StepTrained | EpochEnded) -> None:
         """Show an event."""
-        if isinstance(event, Started):
+        if isinstance(event, TrainingStarted):
             self._show_start(event)
-        elif isinstance(event, Stepped):
+        elif isinstance(event, StepTrained):
             self._show_step(event)
         else:
             self._show_epoch(event)
 
-    def _show_start(self, event: Started) -> None:
+    def _show_start(self, event: TrainingStarted) -> None:
         recipe = event.recipe
         self._n_epochs, self._n_steps = recipe.epochs, event.n_steps
         lines = [
@@ -48,7 +48,7 @@ class FitDisplay:
             lines.append(f"Goes on    in epoch {event.epoch + 1} after step {event.step} of {event.n_steps}")
         click.echo("\n".join(lines), err=True)
 
-    def _show_step(self, event: Stepped) -> None:
+    def _show_step(self, event: StepTrained) -> None:
         if self._bar is None:
             self._bar = tqdm(
                 total=self._n_steps,
@@ -63,11 +63,12 @@ class FitDisplay:
 
     def _show_epoch(self, event: EpochEnded) -> None:
         self._close_bar()
-        found = event.record
+        record = event.record
         click.echo(
-            f"Epoch {found['epoch']:.0f}/{self._n_epochs}  loss {found['loss']:.4f}  val_loss {found['val_loss']:.4f}  "
-            f"val_macro_ap {found['val_macro_ap']:.4f}{' *' if event.is_best else '  '}  "
-            f"{found['patches_per_s']:,.0f} patches/s, {found['data_wait_share']:.1%} waiting for data",
+            f"Epoch {record['epoch']:.0f}/{self._n_epochs}  loss {record['loss']:.4f}  "
+            f"val_loss {record['val_loss']:.4f}  val_macro_ap {record['val_macro_ap']:.4f}"
+            f"{' *' if event.is_best else '  '}  "
+            f"{record['patches_per_s']:,.0f} patches/s, {record['data_wait_share']:.1%} waiting for data",
             err=True,
         )
 

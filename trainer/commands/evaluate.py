@@ -38,30 +38,34 @@ def command(run: Path, *, split: str, store: str | None, threads: int | None, as
     from trainer.score.evaluate import evaluate  # noqa: PLC0415
 
     with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
-        found = evaluate(opened, run, split, threads=threads, report=bar.update)
+        evaluation = evaluate(opened, run, split, threads=threads, report=bar.update)
     written = write_report(run, opened)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(evaluation, indent=2))
         return
-    click.echo("\n".join(_describe_evaluation(found)))
+    click.echo("\n".join(_describe_evaluation(evaluation)))
     files = locate_evaluation(run, split)
     click.echo(f"\nWritten: {files.metrics}, {files.predictions}, {written.path}")
 
 
-def _describe_evaluation(found: dict[str, Any]) -> list[str]:
+def _describe_evaluation(evaluation: dict[str, Any]) -> list[str]:
     """Describe an evaluation in lines."""
-    lines = [f"{found['patches']:,} patches of {found['split']}", "", f"{'':32}{'macro':>9}{'micro':>9}{'sample':>9}"]
+    lines = [
+        f"{evaluation['patches']:,} patches of {evaluation['split']}",
+        "",
+        f"{'':32}{'macro':>9}{'micro':>9}{'sample':>9}",
+    ]
     for title in ("ranking", "at_0.5", "at_tuned"):
-        means = found.get(title, {})
+        means = evaluation.get(title, {})
         suffix = "" if title == "ranking" else f" {title.replace('_', ' ')}"
         for metric in dict.fromkeys(metric for values in means.values() for metric in values):
             values = [means[mean].get(metric) for mean in ("macro", "micro", "sample")]
             lines.append(f"{metric.replace('_', ' ') + suffix:32}{''.join(_format_score(value) for value in values)}")
     lines += ["", f"{'average precision':>18}{'patches':>10}  class"]
-    for name, values in sorted(found["classes"].items(), key=lambda item: -item[1]["support"]):
+    for name, values in sorted(evaluation["classes"].items(), key=lambda item: -item[1]["support"]):
         lines.append(f"{_format_score(values['average_precision']):>18}{values['support']:>10,.0f}  {name}")
-    if found["absent_classes"]:
-        lines += ["", f"In no patch, so left out of the macro means: {'; '.join(found['absent_classes'])}"]
+    if evaluation["absent_classes"]:
+        lines += ["", f"In no patch, so left out of the macro means: {'; '.join(evaluation['absent_classes'])}"]
     return lines
 
 

@@ -64,9 +64,9 @@ def command(
     if as_json:
         click.echo(json.dumps(result, indent=2))
         return
-    found = result["validation"]
+    validation = result["validation"]
     click.echo(
-        f"Validation macro AP  {found['val_macro_ap']:.4f}  (epoch {result['best_epoch']} of {result['epochs']})"
+        f"Validation macro AP  {validation['val_macro_ap']:.4f}  (epoch {result['best_epoch']} of {result['epochs']})"
     )
     click.echo(f"Label frequency      {result['baseline_macro_ap']:.4f}  (what a constant prediction reaches)")
     click.echo(f"Model                {run / 'best.keras'}")

@@ -19,11 +19,11 @@ def command(store: str, split: str | None, where: str | None, *, recommended: bo
     Example:
       ben-train select STORE --split train --where "season = 'Summer'"
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
-    found = select_from(store, split, where, recommended, labels)
-    counts = dict(zip(found.classes, found.labels.sum(0).astype(int).tolist(), strict=True))
+    selection = select_from(store, split, where, recommended, labels)
+    counts = dict(zip(selection.classes, selection.labels.sum(0).astype(int).tolist(), strict=True))
     if as_json:
-        click.echo(json.dumps({"patches": len(found), "classes": counts}, indent=2))
+        click.echo(json.dumps({"patches": len(selection), "classes": counts}, indent=2))
         return
-    click.echo(f"{len(found):,} of {found.store.n_patches:,} patches\n")
+    click.echo(f"{len(selection):,} of {selection.store.n_patches:,} patches\n")
     for name, count in sorted(counts.items(), key=lambda item: -item[1]):
-        click.echo(f"{count:>9,}  {count / len(found):6.1%}  {name}")
+        click.echo(f"{count:>9,}  {count / len(selection):6.1%}  {name}")

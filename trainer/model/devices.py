@@ -94,16 +94,16 @@ class SpreadModel:
         """Train on a batch that the devices can share equally, and return the mean loss of its patches."""
         assert return_dict
         self._model.reset_metrics()
-        found = self._model.train_function(iter([self._share((dict(pixels), labels))]))
-        return {name: float(value) for name, value in found.items()}
+        outcome = self._model.train_function(iter([self._share((dict(pixels), labels))]))
+        return {name: float(value) for name, value in outcome.items()}
 
     def predict_on_batch(self, pixels: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Predict a batch of any size."""
         n_patches = len(next(iter(pixels.values())))
         n_missing = -n_patches % self._n_devices
         filled = {name: np.concatenate([values, values[:1].repeat(n_missing, 0)]) for name, values in pixels.items()}
-        found = self._model.predict_function([self._share((filled,))])
-        return np.asarray(found.numpy()[:n_patches])
+        outputs = self._model.predict_function([self._share((filled,))])
+        return np.asarray(outputs.numpy()[:n_patches])
 
     def _share(self, data: Any) -> Any:
         """Give each device its part of some arrays, in the order of the devices."""
@@ -138,15 +138,15 @@ def find_devices(wanted: Wanted = 1) -> Devices:
         )
     import tensorflow as tf  # noqa: PLC0415 - see above
 
-    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    logical = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if wanted == ALL:
-        wanted = len(found)
-    if wanted > len(found):
-        names = ", ".join(device.name for device in found)
+        wanted = len(logical)
+    if wanted > len(logical):
+        names = ", ".join(device.name for device in logical)
         raise OptionError(
-            f"{wanted} devices wanted, but TensorFlow sees {len(found)} ({names}); choose fewer, or {ALL}"
+            f"{wanted} devices wanted, but TensorFlow sees {len(logical)} ({names}); choose fewer, or {ALL}"
         )
-    return Devices(_make_strategy(tuple(device.name for device in found[:wanted])) if wanted > 1 else None)
+    return Devices(_make_strategy(tuple(device.name for device in logical[:wanted])) if wanted > 1 else None)
 
 
 @cache
@@ -170,10 +170,10 @@ def locate_device() -> tuple[int, int]:
 
 def _find_normalizations(model: Any) -> list[Any]:
     """Find the batch normalisations of a model and of the models in it."""
-    found: list[Any] = []
+    normalizations: list[Any] = []
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            found += _find_normalizations(layer)
+            normalizations += _find_normalizations(layer)
         elif isinstance(layer, keras.layers.BatchNormalization):
-            found.append(layer)
-    return found
+            normalizations.append(layer)
+    return normalizations

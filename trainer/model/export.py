@@ -7,7 +7,6 @@ What an exported model must be told travels with it: `model.json` beside the Sav
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any, Final, Literal, get_args
 import keras
 import numpy as np
 
-from bigearthnet.errors import OptionError, RunError
+from bigearthnet.errors import MissingPackageError, OptionError
+from bigearthnet.files import check_new, write_json, write_new
 from trainer.model.layers import StandardizeBands
 from trainer.model.networks import describe_model, load_model
 
@@ -43,14 +43,13 @@ def export_model(model_path: Path, out: Path, form: Format | None = None) -> dic
         and standard deviation.
 
     Raises:
-        RunError: There is no model, or something is there already.
-        OptionError: A package that the form needs is not installed, or the backend of Keras is not TensorFlow.
+        RunError: There is no model.
+        OutputError: Something is there already, or it cannot be written.
+        MissingPackageError: A package that the form needs is not installed.
+        OptionError: The backend of Keras is not TensorFlow.
     """
     form = form or ("onnx" if out.suffix == ".onnx" else "savedmodel")
-    if out.exists():
-        raise RunError(f"{out}: exists; choose another name, or remove it")
-    if not out.parent.is_dir():
-        raise RunError(f"{out}: there is no folder {out.parent}; make it, or choose another name")
+    check_new([out])
     if keras.config.backend() != "tensorflow":
         raise OptionError(
             f"exporting needs Keras on TensorFlow, not on {keras.config.backend()}: set KERAS_BACKEND=tensorflow; "
@@ -60,19 +59,13 @@ def export_model(model_path: Path, out: Path, form: Format | None = None) -> dic
         _require("onnx", "tf2onnx")
     model = load_model(model_path)
     card = describe_inputs(model)
-    temporary = out.with_name(f".new-{out.name}")
-    _remove(temporary)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of TensorFlow and tf2onnx, about themselves
-            if form == "onnx":
-                _write_onnx(model, temporary, card)
-            else:
-                model.export(temporary, format="tf_saved_model", verbose=False)
-                (temporary / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n")
-        temporary.replace(out)
-    finally:
-        _remove(temporary)
+    with write_new(out) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of TensorFlow and tf2onnx, about themselves
+        if form == "onnx":
+            _write_onnx(model, temporary, card)
+        else:
+            model.export(temporary, format="tf_saved_model", verbose=False)
+            write_json(temporary / CARD_FILE, card)
     return card
 
 
@@ -131,13 +124,7 @@ def _require(*packages: str) -> None:
         except ImportError:
             missing.append(package)
     if missing:
-        raise OptionError(
+        raise MissingPackageError(
             f"ONNX needs {' and '.join(missing)}: pip install 'bigearthnet-store[onnx]', "
             "or choose the format savedmodel"
         )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    path.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import keras
 
 from bigearthnet.errors import OptionError, RunError
+from bigearthnet.files import write_new
 from trainer.model.layers import ClassLogits, DropFeatures, RandomSymmetry, StandardizeBands
 from trainer.run.recipe import SMALL, Recipe
 from trainer.source.arrays import ArrayInfo
@@ -41,8 +42,8 @@ class ModelCard:
 
 def list_networks() -> dict[str, Callable[..., Any]]:
     """List the networks of `keras.applications` by name."""
-    found = {name: getattr(keras.applications, name) for name in dir(keras.applications)}
-    return {name: network for name, network in found.items() if name[0].isupper() and callable(network)}
+    networks = {name: getattr(keras.applications, name) for name in dir(keras.applications)}
+    return {name: network for name, network in networks.items() if name[0].isupper() and callable(network)}
 
 
 def build_model(
@@ -107,9 +108,8 @@ def describe_model(model: Any) -> ModelCard:
 
 def save_model(model: Any, path: Path) -> None:
     """Save a model whole, without optimizer; the old one is there until the new one is."""
-    temporary = path.with_name(f".new-{path.name}")
-    keras.Model(model.input, model.output, name=model.name).save(temporary)
-    temporary.replace(path)
+    with write_new(path, overwrite=True) as temporary:
+        keras.Model(model.input, model.output, name=model.name).save(temporary)
 
 
 def load_model(path: Path) -> Any:

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import RunError
+from bigearthnet.files import write_json, write_new
 from trainer.run.recipe import Recipe
 
 _STATE_VERSION: Final = 1
@@ -135,7 +134,7 @@ class RunFolder:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise RunError(f"{self.path}: exists and holds no training; choose another folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        _replace(self._record_path, _to_json(asdict(record)))
+        write_json(self._record_path, asdict(record))
 
     def read_record(self) -> RunRecord:
         """Read what the training is.
@@ -157,13 +156,9 @@ class RunFolder:
     def save_state(self, digest: str, position: Position, variables: Sequence[NDArray[Any]]) -> None:
         """Save everything that is needed to go on; the old state is there until the new one is."""
         note = {"version": _STATE_VERSION, "run": digest, "position": asdict(position)}
-        temporary = self._state_path.with_name(".new-state.npz")
-        with open(temporary, "wb") as file:
-            arrays: dict[str, Any] = {f"v{number:05}": value for number, value in enumerate(variables)}
-            np.savez(file, note=np.array(json.dumps(note)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._state_path)
+        arrays: dict[str, Any] = {f"v{number:05}": value for number, value in enumerate(variables)}
+        with write_new(self._state_path, overwrite=True) as temporary:
+            np.savez(temporary, note=np.array(json.dumps(note)), **arrays)
 
     def load_state(self, digest: str, variables: Sequence[NDArray[Any]]) -> tuple[Position, list[NDArray[Any]]] | None:
         """Load the state, if there is one.
@@ -180,25 +175,24 @@ class RunFolder:
         try:
             with np.load(self._state_path) as saved:
                 note = json.loads(str(saved["note"]))
-                found = [saved[name] for name in sorted(set(saved.files) - {"note"})]
+                values = [saved[name] for name in sorted(set(saved.files) - {"note"})]
             owner, position = note["run"], Position(**note["position"])
         except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise RunError(f"{self._state_path}: damaged ({error}); remove it to begin again") from error
-        shapes, expected = [value.shape for value in found], [value.shape for value in variables]
+        shapes, expected = [value.shape for value in values], [value.shape for value in variables]
         if owner != digest or shapes != expected:
             raise RunError(
                 f"{self._state_path}: belongs to another training or model ({owner}, {len(shapes)} variables) than "
                 f"this one ({digest}, {len(expected)}); remove it to begin again"
             )
-        return position, found
+        return position, values
 
     def write_log(self, history: Sequence[Mapping[str, float]]) -> None:
         """Write the log anew, so that a training that was killed and went on has each epoch once."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        _replace(self.log_path, text.getvalue())
+        with write_new(self.log_path, overwrite=True) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(history)
 
     def read_log(self) -> list[dict[str, float]]:
         """Read a record for each epoch that is over.
@@ -223,7 +217,7 @@ class RunFolder:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, then remove what only an unfinished training needs."""
-        _replace(self._result_path, _to_json(result))
+        write_json(self._result_path, result)
         self._state_path.unlink(missing_ok=True)
 
     def read_result(self) -> dict[str, Any] | None:
@@ -243,13 +237,3 @@ class RunFolder:
                 f"{self.path}: was begun on another store or selection (fingerprint {found.fingerprint} of "
                 f"{found.store}, not {record.fingerprint} of {record.store}); {advice}"
             )
-
-
-def _to_json(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=2) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".new-{path.name}")
-    temporary.write_text(text)
-    temporary.replace(path)

@@ -65,7 +65,7 @@ class Recipe:
     pos_weight: str = "1"
     """How much more a present class counts than an absent one; `balanced` is absent/present patches of each class."""
     augment: Augment = "flips"
-    """Random flips (reBEN) or all eight symmetries of the square."""
+    """Layers of the model, on the device: random flips (reBEN), or one of all eight symmetries of the square."""
     resize: Resize = "nearest"
     """How 20 m and 60 m bands are brought to 10 m."""
     precision: Precision = "float32"

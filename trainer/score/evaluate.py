@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import RunError
+from bigearthnet.files import write_json
 from trainer.model.networks import describe_model, load_model
 from trainer.run.folder import RunFolder, RunRecord, locate_evaluation
 from trainer.score.match import check_bands, check_classes, select_patches
@@ -91,11 +91,8 @@ def evaluate(
     }
     results = {name: _without_nan(value) for name, value in results.items()}
     files = locate_evaluation(folder.path, split)
-    files.metrics.parent.mkdir(exist_ok=True)
     write_predictions(files.predictions, predictions, overwrite=True)
-    temporary = files.metrics.with_name(f".new-{files.metrics.name}")
-    temporary.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
-    temporary.replace(files.metrics)
+    write_json(files.metrics, results)
     return results
 
 

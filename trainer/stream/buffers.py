@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 ALIGNMENT: Final = 64
 """Bytes; what Eigen, and so TensorFlow, asks of memory that it shares."""
 
-Layout = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
+BatchLayout = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 """Name of each array, its shape and its type."""
 
 
@@ -36,7 +36,7 @@ class BatchMemory:
         self._n_bytes = max(n_bytes, 1)
         self._spare: deque[mmap.mmap] = deque(maxlen=n_spare)
 
-    def take(self, layout: Layout) -> dict[str, NDArray[Any]]:
+    def take(self, layout: BatchLayout) -> dict[str, NDArray[Any]]:
         """Make uninitialised arrays that together fit a block (see `measure_layout`)."""
         try:
             block = self._spare.popleft()
@@ -53,7 +53,7 @@ class BatchMemory:
         return arrays
 
 
-def measure_layout(layout: Layout) -> int:
+def measure_layout(layout: BatchLayout) -> int:
     """Compute the bytes that arrays take on a block."""
     return sum(_round_up(prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in layout.values())
 

@@ -11,11 +11,11 @@ from bigearthnet.machine import count_cores
 from trainer.source.arrays import CHECKS, Check
 from trainer.stream.order import ORDERS, Order
 
-Augment = Literal["none", "turns", "random"]
-"""`turns` gives every patch once per quarter turn, so an epoch is four times as long; `random` draws, for every patch
-and epoch, one of the eight symmetries of a square."""
+Turns = Literal["none", "each-quarter", "one-of-eight"]
+"""`each-quarter` gives every patch in each of its four quarter turns, so an epoch is four times as long; `one-of-eight`
+draws, for every patch and epoch, one of the eight symmetries of a square."""
 
-AUGMENTS: Final[tuple[Augment, ...]] = get_args(Augment)
+TURNS: Final[tuple[Turns, ...]] = get_args(Turns)
 
 TRAIN: Final = "train"
 """The split whose patches may be turned."""
@@ -46,8 +46,9 @@ class StreamOptions:
     """With `window`, shards that are shuffled together."""
     drop_last: bool = False
     """Leave out a last batch that is not full."""
-    augment: Augment = "none"
-    """Symmetries of training patches."""
+    turns: Turns = "none"
+    """Turn training patches while they are decoded, for models of any framework. A recipe's `augment` is another thing:
+    layers of the model, which work on the device while it trains."""
     threads: int = field(default_factory=count_threads)
     """Threads that decode."""
     prefetch_bytes: int = 256 * 2**20
@@ -66,7 +67,7 @@ class StreamOptions:
         if not isinstance(self.bands, str):
             object.__setattr__(self, "bands", tuple(self.bands))
         _check_choice("order", self.order, ORDERS)
-        _check_choice("augment", self.augment, AUGMENTS)
+        _check_choice("turns", self.turns, TURNS)
         _check_choice("check", self.check, CHECKS)
         for name in ("batch_size", "window", "threads", "n_hosts"):
             _check_at_least(name, getattr(self, name), 1)

@@ -107,7 +107,7 @@ def _measure_decoding(selection: Selection, options: StreamOptions) -> tuple[flo
     best = [float("inf"), float("inf")]
     for _ in range(3):
         for place, check in enumerate(_BARE_AND_CHECKED):
-            one = replace(options, threads=1, check=check, order="sequential", augment="none", batch_size=len(rows))
+            one = replace(options, threads=1, check=check, order="sequential", turns="none", batch_size=len(rows))
             best[place] = min(best[place], _time(_reader(selection, one)) / len(rows))
     return best[0], best[1]
 

@@ -13,7 +13,7 @@ State = dict[str, Any]
 """A position in a stream, as a small JSON object."""
 
 _STATE_VERSION: Final = 1
-_DECIDING: Final = ("seed", "batch_size", "order", "window", "drop_last", "augment")
+_DECIDING: Final = ("seed", "batch_size", "order", "window", "drop_last", "turns")
 """Options that decide which patches are in which batch."""
 
 

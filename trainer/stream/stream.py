@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from bigearthnet.errors import OptionError
 from trainer.source.read import ArrayReader
 from trainer.source.store import Selection
-from trainer.stream.buffers import BatchMemory, Layout, measure_layout
+from trainer.stream.buffers import BatchLayout, BatchMemory, measure_layout
 from trainer.stream.options import TRAIN, StreamOptions
 from trainer.stream.order import N_TURNS, draw_turns, order_items, slice_host
 from trainer.stream.state import State, check_state, describe_position
@@ -67,7 +67,7 @@ class Stream:
             name: selection.store.open_reader(name, bands, check=self.options.check)
             for name, bands in self.bands.items()
         }
-        self._n_items = len(selection) * (N_TURNS if self.options.augment == "turns" else 1)
+        self._n_items = len(selection) * (N_TURNS if self.options.turns == "each-quarter" else 1)
         self._n_steps = (
             self._n_items // self.options.batch_size
             if self.options.drop_last
@@ -236,9 +236,9 @@ class Stream:
         options = self.options
         batch = self._order(epoch)[step * options.batch_size : (step + 1) * options.batch_size]
         items = batch[slice_host(len(batch), options.host, options.n_hosts)]
-        if options.augment == "turns":
+        if options.turns == "each-quarter":
             return items // N_TURNS, (items % N_TURNS).astype(np.uint8)
-        if options.augment == "random":
+        if options.turns == "one-of-eight":
             return items, draw_turns(options.seed, epoch, self._n_items)[items]
         return items, None
 
@@ -253,7 +253,7 @@ class Stream:
             self._orders[epoch] = order_items(options.order, options.seed, epoch, shards, options.window)
         return self._orders[epoch]
 
-    def _layout(self, n_rows: int) -> Layout:
+    def _layout(self, n_rows: int) -> BatchLayout:
         layout: dict[str, tuple[tuple[int, ...], Any]] = {}
         for name, bands in self.bands.items():
             info = self.selection.store.describe(name)
@@ -318,8 +318,8 @@ def _change(options: StreamOptions, changes: Mapping[str, Any]) -> StreamOptions
 
 
 def _check_suited(selection: Selection, options: StreamOptions) -> None:
-    if options.augment != "none" and selection.split != TRAIN:
+    if options.turns != "none" and selection.split != TRAIN:
         raise OptionError(
             f"only the split {TRAIN!r} is turned, since evaluation must see patches as they are; "
-            f"this selection is of split {selection.split!r}: choose augment='none'"
+            f"this selection is of split {selection.split!r}: choose turns='none'"
         )

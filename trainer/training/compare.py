@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,13 +11,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bigearthnet.errors import OptionError, RunError
+from bigearthnet.files import write_json, write_new
 from trainer.run.folder import RunFolder
 from trainer.run.recipe import Recipe
 from trainer.score.evaluate import evaluate
 from trainer.score.match import select_patches
 from trainer.source.store import Store
+from trainer.training.events import OnEvent
 from trainer.training.fit import FitOptions, fit
-from trainer.training.progress import Report
 
 METRICS: Final = {
     "macro AP": ("ranking", "macro", "average_precision"),
@@ -48,7 +48,7 @@ def compare(
     band_sets: Sequence[str],
     n_seeds: int,
     options: FitOptions | None = None,
-    report: Report = lambda _: None,
+    on_event: OnEvent = lambda _: None,
     announce: Callable[[Member], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train and measure on the test split every band set with every seed, and compare them.
@@ -62,7 +62,7 @@ def compare(
         band_sets: At least two, as in `Recipe.bands`; the first is what the others are compared with.
         n_seeds: At least two.
         options: How to work.
-        report: Gets the events of every training.
+        on_event: Gets the events of every training.
         announce: Called before each training.
 
     Returns:
@@ -83,25 +83,26 @@ def compare(
             select_patches(store, split, recipe.labels, bands)
     seeds = [recipe.seed + number for number in range(n_seeds)]
     members = [replace(recipe, bands=bands, seed=seed) for seed in seeds for bands in band_sets]
-    found: dict[str, list[dict[str, Any]]] = {bands: [] for bands in band_sets}
+    evaluations: dict[str, list[dict[str, Any]]] = {bands: [] for bands in band_sets}
     for number, member in enumerate(members, 1):
         announce(Member(member.bands, member.seed, number, len(members)))
         folder = RunFolder(Path(path) / member.bands / str(member.seed))
         if folder.read_result() is None:
-            fit(store, folder.path, member, options, report)
+            fit(store, folder.path, member, options, on_event)
         else:
             _check_member(folder, member)
-        found[member.bands].append(evaluate(store, folder.path, threads=options.threads if options else None))
+        evaluations[member.bands].append(evaluate(store, folder.path, threads=options.threads if options else None))
     comparison = {
         "store": store.name,
         "fingerprint": store.fingerprint,
         "split": "test",
         "seeds": seeds,
         "command": options.command if options else "",
-        **summarize(found),
+        **summarize(evaluations),
     }
-    (Path(path) / "comparison.json").write_text(json.dumps(comparison, indent=2) + "\n")
-    plot_comparison(comparison, Path(path) / "comparison.png")
+    write_json(Path(path) / "comparison.json", comparison)
+    with write_new(Path(path) / "comparison.png", overwrite=True) as temporary:
+        plot_comparison(comparison, temporary)
     return comparison
 
 

@@ -26,7 +26,7 @@ from trainer.score.predict import predict_selection, take_pixels
 from trainer.source.store import Selection, Store
 from trainer.stream.options import StreamOptions, count_threads
 from trainer.stream.stream import Stream
-from trainer.training.progress import EpochEnded, Report, Started, Stepped
+from trainer.training.events import EpochEnded, OnEvent, StepTrained, TrainingStarted
 from trainer.training.tensorboard import EventLog
 
 CHECKPOINT_STEPS: Final = 250
@@ -59,7 +59,7 @@ def fit(
     path: Path | str,
     recipe: Recipe,
     options: FitOptions | None = None,
-    report: Report = lambda _: None,
+    on_event: OnEvent = lambda _: None,
 ) -> dict[str, Any]:
     """Train a model, or go on with a training that was killed.
 
@@ -68,7 +68,7 @@ def fit(
         path: Folder of the training; see `trainer.run.folder`.
         recipe: How to train.
         options: How to work.
-        report: Called with each event.
+        on_event: Called with each event.
 
     Returns:
         The result: best epoch, its metrics on validation, the baseline.
@@ -79,15 +79,15 @@ def fit(
         RunError: The folder holds something else.
     """
     options = options or FitOptions()
-    training = _Training(store, RunFolder(path), recipe, options, report)
+    training = _Training(store, RunFolder(path), recipe, options, on_event)
     return training.run()
 
 
 class _Training:
     """One training between its start in this process and its end."""
 
-    def __init__(self, store: Store, folder: RunFolder, recipe: Recipe, options: FitOptions, report: Report) -> None:
-        self.folder, self.options, self.report = folder, options, report
+    def __init__(self, store: Store, folder: RunFolder, recipe: Recipe, options: FitOptions, on_event: OnEvent) -> None:
+        self.folder, self.options, self.on_event = folder, options, on_event
         bands = store.resolve_bands(recipe.bands)
         if not (store.labels_43 if recipe.labels == 43 else store.labels_19):
             raise OptionError(f"{store.name}: has no list of {recipe.labels} classes; choose the other number")
@@ -134,8 +134,8 @@ class _Training:
         """Train to the end."""
         baseline = baseline_average_precision(self.truth)
         at = self.position
-        self.report(
-            Started(
+        self.on_event(
+            TrainingStarted(
                 recipe=self.recipe,
                 n_train=len(self.train),
                 n_validation=len(self.validation),
@@ -201,7 +201,7 @@ class _Training:
             at.step += 1
             at.wait_s += waited - start
             at.busy_s += time.perf_counter() - start
-            self.report(Stepped(at.epoch, at.step, at.loss_sum / at.step))
+            self.on_event(StepTrained(at.epoch, at.step, at.loss_sum / at.step))
             if at.step % self.options.checkpoint_steps == 0 and at.step < len(self.stream):
                 self._save()
 
@@ -228,7 +228,7 @@ class _Training:
         at.epoch, at.step, at.loss_sum, at.busy_s, at.wait_s = at.epoch + 1, 0, 0.0, 0.0, 0.0
         self._save()
         self.folder.write_log(at.history)
-        self.report(EpochEnded(record, is_best))
+        self.on_event(EpochEnded(record, is_best))
         return record
 
 

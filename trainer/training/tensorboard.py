@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from bigearthnet.errors import OptionError
+from bigearthnet.errors import MissingPackageError
 
 
 class EventLog:
@@ -18,7 +18,7 @@ class EventLog:
         path: Folder of the log; each process that writes adds a file.
 
     Raises:
-        OptionError: TensorBoard or TensorFlow is not installed.
+        MissingPackageError: TensorBoard or TensorFlow is not installed.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,7 +28,7 @@ class EventLog:
                 import_module("tensorboard")  # TensorFlow fails without it, much later
                 import tensorflow as tf  # noqa: PLC0415 - training on other backends does without
         except ImportError as error:
-            raise OptionError(f"TensorBoard cannot be written ({error}); install it or go without") from error
+            raise MissingPackageError(f"TensorBoard cannot be written ({error}); install it or go without") from error
         self._summary: Any = tf.summary
         self._writer = tf.summary.create_file_writer(str(path))
 

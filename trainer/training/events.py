@@ -9,7 +9,7 @@ from trainer.run.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Started:
+class TrainingStarted:
     """The training begins, or goes on."""
 
     recipe: Recipe
@@ -28,7 +28,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Stepped:
+class StepTrained:
     """A step was trained."""
 
     epoch: int
@@ -47,4 +47,4 @@ class EpochEnded:
     is_best: bool
 
 
-Report = Callable[[Started | Stepped | EpochEnded], None]
+OnEvent = Callable[[TrainingStarted | StepTrained | EpochEnded], None]
