@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from bigearthnet.errors import OptionError
+from trainer.stream.options import check_at_least, check_choice
 from trainer.stream.order import ORDERS, Order
 
 Loss = Literal["bce", "focal"]
@@ -85,12 +86,10 @@ class Recipe:
             ("precision", self.precision, PRECISIONS),
             ("order", self.order, ORDERS),
         ):
-            if value not in choices:
-                raise OptionError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+            check_choice(name, value, choices)
         for name, least in (("epochs", 1), ("batch_size", 1), ("warmup_steps", 0), ("patience", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise OptionError(f"{name} must be at least {least}, not {value}")
+            if (number := getattr(self, name)) is not None:
+                check_at_least(name, number, least)
         if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
             raise OptionError(
                 "learning_rate must be positive, weight_decay not negative, dropout at least 0 and below 1, "
