@@ -40,8 +40,8 @@ class RawPatch:
 
     def locate(self, file: str) -> Path:
         """Return the path of one of its files; its folder, if no file is named."""
-        is_partners = self.partner is not None and file.startswith(f"{self.partner.name}_")
-        return (self.partner if self.partner and is_partners else self.path) / file
+        folder = self.partner if self.partner and file.startswith(f"{self.partner.name}_") else self.path
+        return folder / file
 
 
 def find_patches(paths: Sequence[Path], sensors: Collection[Sensor]) -> list[RawPatch]:
