@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal
@@ -92,8 +92,15 @@ BAND_SETS: Final = {
     "s2": (*S2_10M.bands, *S2_20M.bands, *S2_60M.bands),
     "s1": S1_10M.bands,
     "all": (*S2_10M.bands, *S2_20M.bands, *S2_60M.bands, *S1_10M.bands),
+    **{group.name: group.bands for group in GROUPS},
 }
-"""Names for sets of bands."""
+"""Names for sets of bands; those of arrays are among them."""
+
+PUBLISHED_BANDS: Final = tuple(band for group in GROUPS for band in group.bands)
+"""Every band, array by array; the reference map counts as one, which no set but its own has."""
+
+_COLOURS: Final = frozenset({"rgb", "rgbn"})
+"""Sets that mean nothing unless all of their bands are there."""
 
 QUANTIFICATION_VALUE: Final = 10_000
 """Surface reflectance = stored integer / 10,000 (Sentinel-2 Products Specification, L2A)."""
@@ -102,26 +109,46 @@ PATCH_M: Final = 1_200
 """Side of a patch in metres: 120 pixels of 10 m."""
 
 
-def choose_groups(bands: Iterable[str], *, reference_map: bool = False) -> tuple[BandGroup, ...]:
-    """Choose what to store.
+def find_sets(available: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Find the sets that some bands make: `rgb` and `rgbn` if they are whole, others of those bands that are there."""
+    found = {name: tuple(band for band in bands if band in available) for name, bands in BAND_SETS.items()}
+    return {
+        name: bands for name, bands in found.items() if bands and (name not in _COLOURS or bands == BAND_SETS[name])
+    }
+
+
+def resolve_bands(asked: str | Iterable[str], available: Collection[str] = BAND_SETS["all"]) -> tuple[str, ...]:
+    """Say which bands are meant.
 
     Args:
-        bands: Names of bands and of `BAND_SETS`, in any order; the order inside an array is always the native one.
-        reference_map: Store the reference map too.
+        asked: Names of bands and of `BAND_SETS`, in upper or lower case, joined by commas or plus signs or one by one.
+        available: The bands that there are.
+
+    Returns:
+        Names of bands in the order asked for, repeated if they were.
 
     Raises:
         OptionError: A name is unknown, or there are none.
     """
-    wanted = {REFERENCE_MAP.name} if reference_map else set()
-    for name in bands:
-        chosen = BAND_SETS.get(name.lower(), (name.upper(),))
-        if not set(chosen) <= set(BAND_SETS["all"]):
-            raise OptionError(
-                f"expected bands of {', '.join(BAND_SETS['all'])} or sets of {', '.join(BAND_SETS)}, found {name!r}"
-            )
-        wanted.update(chosen)
+    parts = [asked] if isinstance(asked, str) else asked
+    names = [name.strip() for part in parts for name in part.replace("+", ",").split(",")]
+    sets = find_sets(available)
+    known = {band.lower(): (band,) for band in available} | sets
+    unknown = [name for name in names if name.lower() not in known]
+    if unknown or not names:
+        raise OptionError(
+            f"no band {', '.join(map(repr, unknown)) or 'given'}; "
+            f"choose from {', '.join(available)}, or the sets {', '.join(sets)}"
+        )
+    return tuple(band for name in names for band in known[name.lower()])
+
+
+def choose_groups(asked: str | Iterable[str], available: Collection[str] = BAND_SETS["all"]) -> tuple[BandGroup, ...]:
+    """Choose the arrays that some bands make, as in `resolve_bands`; the order inside an array is the native one.
+
+    Raises:
+        OptionError: A name is unknown, or there are none.
+    """
+    wanted = resolve_bands(asked, available)
     kept = ((group, tuple(band for band in group.bands if band in wanted)) for group in GROUPS)
-    groups = tuple(replace(group, bands=stored) for group, stored in kept if stored)
-    if not groups:
-        raise OptionError("expected at least one band, found none")
-    return groups
+    return tuple(replace(group, bands=stored) for group, stored in kept if stored)

@@ -8,13 +8,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from bigearthnet import __version__
 from bigearthnet.archive.catalogue import read_archive
 from bigearthnet.archive.patch import PatchReader, ReaderName
-from bigearthnet.archive.records import Reject, Sources
-from bigearthnet.bands import Sensor, choose_groups
+from bigearthnet.archive.records import OnBad, Reject, Sources
+from bigearthnet.bands import PUBLISHED_BANDS, REFERENCE_MAP, Sensor, choose_groups, resolve_bands
 from bigearthnet.errors import OptionError, SourceError, StoreError
 from bigearthnet.look.quantity import format_count
 from bigearthnet.names import Dataset
@@ -26,8 +26,6 @@ from converter.plan import Plan, ShardTask, leave_out, plan_store
 from converter.receipt import Receipt, read_receipt
 from converter.target import check_target, claim_target
 from converter.task import Job, ShardOutcome, convert_shard
-
-OnBad = Literal["stop", "skip"]
 
 _N_LISTED = 10
 """Bad patches that an error message spells out."""
@@ -48,8 +46,9 @@ class ConvertOptions:
     lists: Path | None = None
     """Folder of the official lists; those of `bigearthnet-common` if None."""
     bands: tuple[str, ...] = ("all",)
-    """Bands, or sets of them such as `rgb`, to store; files that are not needed are never opened. The sensors that
-    are not given count for nothing, so `all` is every band of those that are."""
+    """Names of bands and of sets of bands to store, as `bigearthnet.bands.resolve_bands` takes them; files that are not
+    needed are never opened. The sensors that are not given count for nothing, so `all` is every band of those that
+    are."""
     dataset: Dataset | None = None
     """Version of BigEarthNet; recognised from the folders if None."""
     metadata: tuple[Path, ...] = ()
@@ -82,7 +81,8 @@ class ConvertOptions:
         Raises:
             OptionError: An option is not what it may be, or no band is left.
         """
-        asked = choose_groups(self.bands, reference_map="map" in sensors)
+        maps = REFERENCE_MAP.bands if "map" in sensors else ()
+        asked = choose_groups((*resolve_bands(self.bands), *maps), PUBLISHED_BANDS)
         groups = tuple(group for group in asked if group.sensor in sensors)
         if not groups:
             raise OptionError(f"no archive was given that has the bands {', '.join(self.bands)}")

@@ -50,7 +50,7 @@ LIBRARIES = {
     "duckdb": "bigearthnet.store.query",
     "fsspec": "bigearthnet.store.objects",
     "numcodecs": "bigearthnet.store.shard trainer.source.decode",
-    "google_crc32c": "bigearthnet.store.shard trainer.source.decode",
+    "google_crc32c": "bigearthnet.store.shard",
     "PIL": "bigearthnet.look",
     "jinja2": "bigearthnet.look",
     "markupsafe": "bigearthnet.look",

@@ -36,6 +36,11 @@ def find_metadata(root: Path) -> tuple[Path, ...]:
     )
 
 
+def find_metadata_above(folder: Path) -> tuple[Path, ...]:
+    """Find the official files that are nearest to a folder of patches, or to a single patch: up to three levels up."""
+    return next(filter(None, map(find_metadata, (folder, *folder.parents[:2]))), ())
+
+
 @dataclass(frozen=True)
 class Metadata:
     """What the metadata says of every patch it lists."""

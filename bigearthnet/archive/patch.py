@@ -34,6 +34,8 @@ class PatchReader:
     name: ReaderName = "auto"
     allow_missing_s1: bool = False
     """Fill the pixels of a missing Sentinel-1 partner with NaN instead of rejecting the patch."""
+    allow_no_place: bool = False
+    """Take files that do not say where they lie; those that do must agree all the same."""
 
     @cached_property
     def sensors(self) -> tuple[Sensor, ...]:
@@ -90,11 +92,22 @@ def read_patch(reader: PatchReader, source: Source, out: Mapping[str, NDArray[np
             continue
         for band, plane in zip(group.bands, out[group.name], strict=True):
             file = band_file(sensor_files.name, band)
-            raster = read_band(patch_id, sensor_files.folder, file, group, plane, plain=reader.name == "auto")
+            raster = read_band(
+                patch_id,
+                sensor_files.folder,
+                file,
+                group,
+                plane,
+                plain=reader.name == "auto",
+                allow_no_place=reader.allow_no_place,
+            )
             _check_nodata(patch_id, file, group, raster.nodata)
-            place = _agree(patch_id, place, _Place(file, raster.epsg, raster.x_ul, raster.y_ul))
+            if raster.epsg:
+                place = _agree(patch_id, place, _Place(file, raster.epsg, raster.x_ul, raster.y_ul))
     if place is None:
-        raise PatchError(patch_id, "", "no file of the patch is there")
+        if not reader.allow_no_place:
+            raise PatchError(patch_id, "", "no file of the patch is there")
+        place = _Place("", 0, math.nan, math.nan)
     fine = out.get(S2_10M.name)
     first = notes.get("s2") or notes.get("s1")
     return PatchFacts(

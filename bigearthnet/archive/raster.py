@@ -6,6 +6,7 @@ Write one, too. Imports rasterio only to write, and to read a file that is not o
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import warnings
@@ -26,6 +27,7 @@ class Georeference:
     """Where the upper-left corner of a raster lies, and how large its square, north-up pixels are."""
 
     epsg: int
+    """0, and corners NaN, if the file does not say where it lies."""
     x_ul: float
     y_ul: float
     pixel_m: float
@@ -34,7 +36,14 @@ class Georeference:
 
 
 def read_band(
-    patch_id: str, folder: str, file: str, group: BandGroup, out: NDArray[np.generic], *, plain: bool = True
+    patch_id: str,
+    folder: str,
+    file: str,
+    group: BandGroup,
+    out: NDArray[np.generic],
+    *,
+    plain: bool = True,
+    allow_no_place: bool = False,
 ) -> Georeference:
     """Read a band into its place.
 
@@ -45,6 +54,7 @@ def read_band(
         group: The group the band belongs to, which says what size and dtype it must have.
         out: Contiguous (row, col) array of the group's size and dtype; filled.
         plain: Take the fast path where the file allows it; False sends every file through rasterio.
+        allow_no_place: Take a file that does not say where it lies.
 
     Raises:
         PatchError: The file is missing, damaged, or not of the expected size, dtype and pixel size.
@@ -54,7 +64,7 @@ def read_band(
         data = _read_head(path, group.plane_bytes + MAX_HEADER_BYTES)
         if plain and (plain_place := _take_plain(data, group, out)):
             return plain_place
-        return _read_with_rasterio(path, group, out)
+        return _read_with_rasterio(path, group, out, allow_no_place)
     except FileNotFoundError as error:
         raise PatchError(patch_id, file, "the file is missing") from error
     except OSError as error:
@@ -97,17 +107,17 @@ def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Geor
     return Georeference(header.epsg, header.x_ul, header.y_ul, header.pixel_m, header.nodata)
 
 
-def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic]) -> Georeference:
+def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], allow_no_place: bool) -> Georeference:
     import rasterio  # noqa: PLC0415 - takes 0.3 s a worker, and plain archives never need it
     from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415
 
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise _UnexpectedRasterError("expected a regular file")
+    _ignore_warnings(NotGeoreferencedWarning)
     expected = f"a GeoTIFF of {group.size} x {group.size} {group.dtype} pixels of {group.pixel_m} m"
     try:
         with (
-            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
             rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
             rasterio.open(path, driver="GTiff") as source,
         ):
@@ -121,6 +131,9 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic]) -
             if max(map(max, source.block_shapes)) > 4_096:
                 raise _UnexpectedRasterError(f"expected {expected}, found blocks of {source.block_shapes[0]}")
             transform = source.transform
+            if allow_no_place and transform.is_identity:
+                source.read(1, out=out)
+                return Georeference(0, math.nan, math.nan, group.pixel_m, source.nodata)
             if (transform.a, transform.b, transform.d, transform.e) != (group.pixel_m, 0, 0, -group.pixel_m):
                 raise _UnexpectedRasterError(f"expected {expected}, north up; found the transform {transform[:6]}")
             epsg = source.crs.to_epsg() if source.crs else None
@@ -133,6 +146,12 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic]) -
             f"expected {expected}, found {status.st_size:,} bytes that cannot be read as one ({error}); "
             "the file may be truncated, extract it again"
         ) from error
+
+
+def _ignore_warnings(category: type[Warning]) -> None:
+    """Ignore a kind of warning from now on; `warnings.catch_warnings` is not for threads, which share their filters."""
+    if ("ignore", None, category, None, 0) not in warnings.filters:
+        warnings.simplefilter("ignore", category)
 
 
 def write_raster(path: Path, pixels: NDArray[np.generic], place: Georeference, names: Sequence[str] = ()) -> None:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal, get_args
 
 from bigearthnet.bands import Sensor
 from bigearthnet.errors import OptionError
+
+OnBad = Literal["stop", "skip"]
+"""What to do about patches that cannot be read: fail, or go on without them."""
+
+ON_BAD: Final[tuple[OnBad, ...]] = get_args(OnBad)
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ class PatchFacts:
     labels: tuple[str, ...] | None
     """Labels of the patch's own JSON; None where the metadata has them (v2.0)."""
     epsg: int
+    """0, and corners NaN, if no file says where the patch lies and it was taken all the same."""
     x_ul: float
     y_ul: float
     s2_time: str | None

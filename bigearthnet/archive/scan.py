@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -11,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from bigearthnet.bands import BAND_SETS
 from bigearthnet.errors import SourceError
-from bigearthnet.names import SYNTHETIC_FILE, Dataset, parse_patch_name
+from bigearthnet.names import SYNTHETIC_FILE, Dataset, band_file, parse_patch_name
 
 _MAX_DEPTH: Final = 2
 """Folders that may stand around a patch: one per scene (v2.0), and one that the archive was extracted into."""
@@ -65,7 +67,7 @@ def scan_folder(root: Path, progress: Callable[[int], None] = lambda _: None) ->
         SourceError: The folder cannot be read, holds no patches, or holds one twice.
     """
     folder_of: dict[str, str] = {}
-    walk = _Walk(root)
+    walk = _Walk(root, lambda name, _: parse_patch_name(name) is not None, _MAX_DEPTH)
     for patch_id, folder in walk.find_patches():
         if (other := folder_of.setdefault(patch_id, folder)) != folder:
             raise SourceError(f"{root}: the patch {patch_id} is there twice, as {other} and {folder}; remove one")
@@ -86,11 +88,37 @@ def has_note(root: Path) -> bool:
     return any((folder / SYNTHETIC_FILE).is_file() for folder in (root, root.parent))
 
 
-class _Walk:
-    """One walk over a tree of folders, which counts what it passes by."""
+def list_patch_folders(root: Path) -> Iterator[Path]:
+    """Find the folders of patches of any name, at any depth; the root may be one itself.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    Raises:
+        SourceError: A folder cannot be listed.
+    """
+    if _is_patch(root.name, str(root)):
+        yield root
+        return
+    for _, folder in _Walk(root, _is_patch, sys.maxsize).find_patches():
+        yield root / folder
+
+
+def _is_patch(name: str, path: str) -> bool:
+    """Tell a patch folder by its name or, if it has another one, by the files that bear it."""
+    return bool(parse_patch_name(name)) or any(
+        os.path.exists(f"{path}/{band_file(name, band)}") for band in BAND_SETS["all"]
+    )
+
+
+class _Walk:
+    """One walk over a tree of folders, which counts what it passes by.
+
+    Args:
+        root: Where it begins.
+        is_patch: Tells a patch folder by its name and path.
+        max_depth: How many folders may stand around a patch.
+    """
+
+    def __init__(self, root: Path, is_patch: Callable[[str, str], bool], max_depth: int) -> None:
+        self._root, self._is_patch, self._max_depth = root, is_patch, max_depth
         self._seen: set[tuple[int, int]] = set()
         self.n_stray = self.n_notes = 0
 
@@ -104,9 +132,9 @@ class _Walk:
             self._seen.add((status.st_dev, status.st_ino))
         for name, is_folder in _list_folder(here):
             path = f"{below}/{name}" if below else name
-            if is_folder and parse_patch_name(name):
+            if is_folder and self._is_patch(name, f"{here}/{name}"):
                 yield name, path
-            elif is_folder and depth < _MAX_DEPTH:
+            elif is_folder and depth < self._max_depth:
                 n_found = 0
                 for found in self.find_patches(path, depth + 1):
                     n_found += 1

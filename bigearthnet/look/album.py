@@ -1,6 +1,6 @@
 """Open patches to look at, those of a store or of raw folders, and read some of their bands.
 
-Raw patches are read by `bigearthnet.archive.patch`, as a conversion reads them.
+Raw patches are read by `bigearthnet.archive.folders`, as a conversion reads them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bigearthnet.archive.annotation import read_annotation
-from bigearthnet.archive.metadata import find_metadata, find_rows
-from bigearthnet.archive.patch import PatchReader, read_patch
-from bigearthnet.archive.records import Source
+from bigearthnet.archive.folders import RawPatch, read_raw
+from bigearthnet.archive.metadata import find_metadata_above, find_rows
 from bigearthnet.archive.scan import Scan, has_note, scan_folder
-from bigearthnet.bands import BAND_SETS, REFERENCE_MAP, Sensor, choose_groups
+from bigearthnet.bands import PUBLISHED_BANDS, Sensor, choose_groups
 from bigearthnet.errors import OptionError, SelectionError, SourceError
 from bigearthnet.look.picture import name_planes
-from bigearthnet.names import annotation_file, band_file, parse_patch_name
+from bigearthnet.names import band_file, parse_patch_name
 from bigearthnet.store.images import read_layout, read_pixels
-from bigearthnet.store.layout import IMAGES, PROGRESS, TABLE, Layout
+from bigearthnet.store.layout import IMAGES, PROGRESS, TABLE
 from bigearthnet.store.manifest import read_attributes
 from bigearthnet.store.query import select_patches
 
@@ -133,31 +131,24 @@ class _RawAlbum:
             )
         root = Path(os.path.abspath(root))  # not resolved: a link may have another name
         if parse_patch_name(root.name):
-            self._scan = Scan(root.parent, {root.name: root.name}, 0, has_note(root.parent))
+            scan = Scan(root.parent, {root.name: root.name}, 0, has_note(root.parent))
         else:
-            self._scan = scan_folder(root)
-        self.is_synthetic = self._scan.is_synthetic
-        self._scan.dataset  # noqa: B018 - raises if the folder mixes kinds
-        self.names: Sequence[str] = _choose(self._scan, choice)
-        first = self._scan.root / self._scan.folder_of[self.names[0]]
-        known = (*BAND_SETS["all"], *REFERENCE_MAP.bands)
-        self.bands = tuple(band for band in known if (first / band_file(first.name, band)).exists())
-        folders = (root, root.parent, root.parent.parent)
-        files = next(filter(None, map(find_metadata, folders)), ())
-        self._row_of = find_rows(files, self.names)
+            scan = scan_folder(root)
+        scan.dataset  # noqa: B018 - raises if the folder mixes kinds
+        self.is_synthetic = scan.is_synthetic
+        self.names: Sequence[str] = _choose(scan, choice)
+        self._patches = [RawPatch(scan.root / scan.folder_of[name]) for name in self.names]
+        first = self._patches[0].path
+        self.bands = tuple(band for band in PUBLISHED_BANDS if (first / band_file(first.name, band)).exists())
+        self._row_of = find_rows(find_metadata_above(root), self.names)
 
     def read(self, position: int, bands: Collection[str]) -> View:
+        groups = choose_groups(bands, PUBLISHED_BANDS)
+        pixels: dict[str, NDArray[Any]] = {group.name: np.empty(group.patch_shape, group.dtype) for group in groups}
+        facts = read_raw(self._patches[position], groups, pixels)
         name = self.names[position]
-        source, layout = self._locate(name, bands)
-        pixels: dict[str, NDArray[Any]] = {
-            group.name: np.empty(group.patch_shape, group.dtype) for group in layout.groups
-        }
-        root = str(self._scan.root)
-        facts = read_patch(
-            PatchReader(dict.fromkeys(layout.sensors, root), layout.dataset, layout.groups), source, pixels
-        )
         row = self._row_of.get(name, {})
-        planes = [name_planes(group, pixels[group.name]) for group in layout.groups]
+        planes = [name_planes(group, pixels[group.name]) for group in groups]
         return View(
             name,
             {band: plane for group in planes for band, plane in group.items()},
@@ -166,20 +157,6 @@ class _RawAlbum:
             row.get("split"),
             _find_days(facts.s2_time, facts.s1_time),
         )
-
-    def _locate(self, name: str, bands: Collection[str]) -> tuple[Source, Layout]:
-        """Say where a patch lies and what to read of it; its own JSON, if it has one, makes it one of v1.0."""
-        folder = self._scan.folder_of[name]
-        note = annotation_file(name)
-        has_note = (self._scan.root / folder / note).exists()
-        groups = choose_groups(
-            (band for band in bands if band not in REFERENCE_MAP.bands), reference_map=REFERENCE_MAP.name in bands
-        )
-        layout = Layout("v1" if has_note else "v2", groups, "none", 1)
-        if "s1" not in layout.sensors:
-            return Source(name, s2=folder, map=folder), layout
-        partner = read_annotation(name, str(self._scan.root / folder), note).partner if has_note else None
-        return Source(partner or name, s1_name=name, s1=folder), layout
 
 
 def _choose(scan: Scan, choice: Choice) -> list[str]:

@@ -17,7 +17,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
 from zarr.core.common import JSON
 from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
-from bigearthnet.bands import QUANTIFICATION_VALUE, BandGroup, choose_groups
+from bigearthnet.bands import PUBLISHED_BANDS, QUANTIFICATION_VALUE, BandGroup, choose_groups
 from bigearthnet.errors import OptionError, StoreError
 from bigearthnet.names import TITLES
 from bigearthnet.store.layout import IMAGES, Layout
@@ -150,8 +150,7 @@ def read_layout(store: Path, attributes: Mapping[str, Any]) -> Layout:
     try:
         dataset = next(version for version, title in TITLES.items() if title == attributes["dataset"])
         options = attributes["options"]
-        bands = [band for band in options["bands"] if band != "reference_map"]
-        groups = choose_groups(bands, reference_map="reference_map" in options["bands"])
+        groups = choose_groups(options["bands"], PUBLISHED_BANDS)
         return Layout(dataset, groups, options["codec"], options["shard_size"])
     except (KeyError, StopIteration, OptionError) as error:
         raise StoreError(f"{store / IMAGES}: the root attributes do not describe a store ({error!r})") from error

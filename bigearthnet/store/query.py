@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any, Final
 
 import duckdb
+import numpy as np
+from numpy.typing import NDArray
 
 from bigearthnet.errors import SelectionError, StoreError
 from bigearthnet.files import check_new, write_new
 from bigearthnet.store.layout import REJECTS, TABLE
-from bigearthnet.store.manifest import read_attributes
 
 _FORMATS: Final = {
     ".csv": "FORMAT csv, HEADER",
@@ -32,16 +33,27 @@ def open_table(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         StoreError: There is no finished store.
         SelectionError: DuckDB cannot do what is asked of it inside the `with`.
     """
+    from bigearthnet.store.manifest import read_attributes  # noqa: PLC0415 - imports zarr, which streaming does without
+
     read_attributes(store)
+    views = {"patches": store / TABLE}
+    if (store / REJECTS).is_file():
+        views["rejected"] = store / REJECTS
+    with _connect(views) as connection:
+        yield connection
+
+
+@contextmanager
+def _connect(views: Mapping[str, Path]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open Parquet files as views; one of them is `patches`."""
     with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET TimeZone = 'UTC'")  # or what a time means would depend on where the machine stands
         try:
-            _create_view(connection, "patches", store / TABLE)
-            if (store / REJECTS).is_file():
-                _create_view(connection, "rejected", store / REJECTS)
+            for name, path in views.items():
+                connection.read_parquet(str(path)).create_view(name)
         except (duckdb.Error, UnicodeEncodeError) as error:
             raise StoreError(
-                f"{store / TABLE}: expected a table that DuckDB opens, found one that it does not "
+                f"{views['patches']}: expected a table that DuckDB opens, found one that it does not "
                 f"({_shorten(error)}); copy the store again, to a path of UTF-8 characters"
             ) from error
         try:
@@ -49,10 +61,6 @@ def open_table(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         except duckdb.Error as error:
             columns = ", ".join(connection.table("patches").columns)
             raise SelectionError(f"{_shorten(error)}; the columns of patches are {columns}") from error
-
-
-def _create_view(connection: duckdb.DuckDBPyConnection, name: str, path: Path) -> None:
-    connection.read_parquet(str(path)).create_view(name)
 
 
 def _shorten(error: Exception) -> str:
@@ -113,14 +121,12 @@ def select_patches(
     """
     with open_table(store) as connection:
         patches = connection.table("patches")
-        if where is not None:
-            patches.filter(where)  # so that it is one whole expression before it becomes part of a query
+        condition = _check_condition(patches, where)
         columns = [name for name in patches.columns if name not in ("geometry", "bbox")]
         rows: list[dict[str, Any]] = (
             connection.sql(
                 f"SELECT {', '.join(map(_quote_name, columns))} FROM patches "
-                # The line break ends a comment.
-                f"WHERE (len($patch_ids) = 0 OR list_contains($patch_ids, patch_id)) AND ({where or 'true'}\n) "
+                f"WHERE (len($patch_ids) = 0 OR list_contains($patch_ids, patch_id)) AND {condition} "
                 "ORDER BY CASE WHEN $n IS NULL THEN '' ELSE md5(patch_id || $seed) END, index LIMIT $n",
                 params={"patch_ids": list(patch_ids), "n": n, "seed": str(seed)},
             )
@@ -139,6 +145,67 @@ def select_patches(
         raise SelectionError(f"{store}: no patch {f'where {where}' if where else 'is there'}; widen the condition")
     place = {name: position for position, name in enumerate(patch_ids)}
     return sorted(rows, key=lambda row: (place.get(row["patch_id"], 0), row["index"]))
+
+
+def select_labels(
+    table: str, column: str, classes: Sequence[str], *, split: str | None, where: str | None, recommended: bool
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Select patches by split and by a condition in SQL, with the classes that they have.
+
+    Args:
+        table: Path of a store's table.
+        column: The one that lists the classes of each patch.
+        classes: All that there are, up to 63.
+        split: Only this official split; None for all.
+        where: A condition over the columns of the table.
+        recommended: Leave out patches with snow, cloud or shadow, or without a 19-class label.
+
+    Returns:
+        Rows, ascending, shape (patch,); and for each the bits of its classes, bit i for class i.
+
+    Raises:
+        SelectionError: There is no such split, the condition cannot be understood, or nothing meets it.
+        StoreError: The table cannot be read, or has a class that is not among these.
+    """
+    with _connect({"patches": Path(table)}) as connection:
+        conditions = [_check_condition(connection.table("patches"), where)]
+        if recommended:
+            conditions.append("recommended")
+        if split is not None:
+            found = connection.execute("SELECT DISTINCT split FROM patches WHERE split IS NOT NULL ORDER BY 1")
+            if split not in (splits := [name for (name,) in found.fetchall()]):
+                raise SelectionError(f"no split {split!r}; the store has {', '.join(splits) or 'none'}")
+            conditions.append(f"split = {_quote(split)}")
+        rows = connection.execute(
+            "SELECT index, list_aggregate([1::UBIGINT << (coalesce(nullif(list_position($classes, name), 0), 64) - 1) "
+            f"FOR name IN {_quote_name(column)}], 'bit_or') AS bits "  # a class that is not listed becomes bit 63
+            f"FROM patches WHERE {' AND '.join(conditions)} ORDER BY index",
+            {"classes": list(classes)},
+        ).fetchnumpy()
+    indices = np.ma.getdata(rows["index"]).astype(np.int32)
+    bits = np.ma.filled(rows["bits"], 0).astype(np.uint64)
+    if not len(indices):
+        asked = [f"split {split}" if split else "any split", "recommended only" if recommended else ""]
+        asked += [f"where {where}" if where else ""]
+        raise SelectionError(
+            f"no patch matches: {', '.join(filter(None, asked))}; widen the condition or pass recommended=False"
+        )
+    if (bits >> np.uint64(len(classes))).any():
+        raise StoreError(f"{table}: column {column} has classes that the store does not list")
+    return indices, bits.astype(np.int64)
+
+
+def _check_condition(patches: duckdb.DuckDBPyRelation, where: str | None) -> str:
+    """Make sure that a condition is one whole expression, before it becomes part of a query; return it in brackets."""
+    if where is None:
+        return "true"
+    try:
+        patches.filter(where)
+    except duckdb.Error as error:
+        raise SelectionError(
+            f"cannot select where {where}: {_shorten(error)}; the columns of patches are {', '.join(patches.columns)}"
+        ) from error
+    return f"({where}\n)"  # the line break ends a comment
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:

@@ -1,5 +1,7 @@
 """Encode one shard of one array, and decode it, as Zarr v3's `sharding_indexed` codec lays it out.
 
+The trainer decodes chunks by a path of its own (`trainer.source.decode`), which stands on the same index and checksums.
+
 zarr would write the same bytes (a test compares them), but through an event loop and copies that cost several times
 what the compression does. Here a patch is encoded while it is still in the cache that it was read into.
 
@@ -25,10 +27,16 @@ from bigearthnet.store.layout import Codec
 CLEVEL: Final[dict[Codec, int]] = {"lz4": 5, "zstd": 1}
 """Blosc compression levels. Higher ones gained under 2% on real patches and cost more than that in time."""
 
-_CHECKSUM_BYTES: Final = 4
-_INDEX_ENTRY_BYTES: Final = 16
+CHECKSUM_BYTES: Final = 4
+"""Size of the crc32c at the end of each chunk, and of the index."""
 
-_EMPTY: Final = 2**64 - 1
+_RESIDUE: Final = 0x48674BC7
+"""What crc32c gives over any bytes followed by their own crc32c, so that one call checks a chunk where it lies."""
+
+_ENTRY_BYTES: Final = 16
+"""Offset and length of a chunk in the index, uint64 each."""
+
+EMPTY: Final = 2**64 - 1
 """Offset and length of a chunk that was never written (the slots of a last, partial shard)."""
 
 blosc.use_threads = False  # one task a core already; and only the thread-free calls may be made from several threads
@@ -66,7 +74,7 @@ def write_shard(path: str, chunks: list[bytes], shard_size: int) -> int:
     Returns:
         Bytes written.
     """
-    index = np.full((shard_size, 2), _EMPTY, dtype="<u8")
+    index = np.full((shard_size, 2), EMPTY, dtype="<u8")
     sizes = np.fromiter(map(len, chunks), dtype=np.uint64, count=len(chunks))
     index[: len(chunks), 0] = np.cumsum(sizes) - sizes
     index[: len(chunks), 1] = sizes
@@ -76,7 +84,7 @@ def write_shard(path: str, chunks: list[bytes], shard_size: int) -> int:
 
 def hash_chunks(chunks: Sequence[bytes]) -> str:
     """Hash the checksums of a shard's chunks: equal if and only if pixels and encoding are."""
-    return hashlib.blake2b(b"".join(chunk[-_CHECKSUM_BYTES:] for chunk in chunks), digest_size=8).hexdigest()
+    return hashlib.blake2b(b"".join(chunk[-CHECKSUM_BYTES:] for chunk in chunks), digest_size=8).hexdigest()
 
 
 def read_shard(path: str, shard_size: int) -> list[bytes | None]:
@@ -95,23 +103,53 @@ def read_shard(path: str, shard_size: int) -> list[bytes | None]:
     """
     with open(path, "rb") as file:
         data = file.read()
-    n_index = shard_size * _INDEX_ENTRY_BYTES
-    encoded_index, checksum = data[-n_index - _CHECKSUM_BYTES : -_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
-    if len(encoded_index) != n_index or _crc32c(encoded_index) != checksum:
-        raise DamagedError("the index of the shard does not match its checksum")
+    n_bytes = len(data) - measure_index(shard_size)
     chunks: list[bytes | None] = []
     end = 0
-    for offset, size in struct.iter_unpack("<QQ", encoded_index):
-        if (offset, size) == (_EMPTY, _EMPTY):
+    for offset, size in parse_index(data[max(n_bytes, 0) :], shard_size, n_bytes).tolist():
+        if (offset, size) == (EMPTY, EMPTY):
             chunks.append(None)
             continue
-        if offset != end or offset + size > len(data) - n_index - _CHECKSUM_BYTES:
-            raise DamagedError(f"the index of the shard points to bytes {offset:,} to {offset + size:,}")
+        if offset != end:
+            raise DamagedError(f"its index points to bytes {offset:,} to {offset + size:,}")
         chunks.append(data[offset : offset + size])
         end = offset + size
-    if end != len(data) - n_index - _CHECKSUM_BYTES:
-        raise DamagedError(f"the shard holds {len(data) - n_index - _CHECKSUM_BYTES - end:,} bytes that nothing names")
+    if end != n_bytes:
+        raise DamagedError(f"the shard holds {n_bytes - end:,} bytes that nothing names")
     return chunks
+
+
+def measure_index(shard_size: int) -> int:
+    """Count the bytes of the index at the end of a shard, with its checksum."""
+    return shard_size * _ENTRY_BYTES + CHECKSUM_BYTES
+
+
+def parse_index(index: bytes, shard_size: int, n_bytes: int) -> NDArray[np.uint64]:
+    """Parse the index of a shard.
+
+    Args:
+        index: The last `measure_index` bytes of a shard.
+        shard_size: Chunks in a full shard.
+        n_bytes: Bytes before the index.
+
+    Returns:
+        Offset and length of each chunk, shape (chunk, 2); `EMPTY` for one that was never written.
+
+    Raises:
+        DamagedError: The index does not match its checksum, or points beyond the chunks.
+    """
+    if len(index) != measure_index(shard_size) or not is_sound(index):
+        raise DamagedError("the checksum of its index does not match")
+    entries = np.frombuffer(index, "<u8", shard_size * 2).reshape(shard_size, 2)
+    written = entries[entries[:, 0] != EMPTY]
+    if len(written) and max(written.max(), written.sum(axis=1).max()) > n_bytes:  # a sum may wrap around
+        raise DamagedError(f"its index points beyond its {n_bytes:,} bytes of chunks")
+    return entries
+
+
+def is_sound(data: bytes | NDArray[np.uint8]) -> bool:
+    """Tell whether bytes end with the crc32c of those before them."""
+    return bool(google_crc32c.value(data) == _RESIDUE)
 
 
 def decode_chunk(chunk: bytes, group: BandGroup, codec: Codec, out: NDArray[np.generic]) -> None:
@@ -126,9 +164,9 @@ def decode_chunk(chunk: bytes, group: BandGroup, codec: Codec, out: NDArray[np.g
     Raises:
         DamagedError: The chunk does not match its checksum, or does not decode to one patch.
     """
-    encoded, checksum = chunk[:-_CHECKSUM_BYTES], chunk[-_CHECKSUM_BYTES:]
-    if _crc32c(encoded) != checksum:
+    if not is_sound(chunk):
         raise DamagedError("the pixels do not match their checksum")
+    encoded = chunk[:-CHECKSUM_BYTES]
     try:
         raw = encoded if codec == "none" else blosc.decompress(encoded)
     except RuntimeError as error:
@@ -139,7 +177,7 @@ def decode_chunk(chunk: bytes, group: BandGroup, codec: Codec, out: NDArray[np.g
 
 
 class DamagedError(Exception):
-    """A shard is not what was written; says how, and never leaves the package."""
+    """A shard or chunk is not what was written; says how, and leaves where to whoever asked."""
 
 
 def _crc32c(data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from bigearthnet.archive.records import Sources
+from bigearthnet.archive.records import ON_BAD, Sources
 from bigearthnet.store.layout import CODECS
 from converter.commands.descriptions import describe_summary
 from converter.commands.display import ProgressDisplay, describe_plan
@@ -71,7 +71,7 @@ from converter.conversion import ConvertOptions, convert, plan_conversion
 )
 @click.option(
     "--on-bad",
-    type=click.Choice(["stop", "skip"]),
+    type=click.Choice(ON_BAD),
     default="stop",
     show_default=True,
     help="Bad patches: stop converts all others, then fails with the list; skip leaves them out (rejected.parquet).",
@@ -126,7 +126,7 @@ def command(
         msg = f"expected RAW and STORE, or STORE alone with --s1; found {len(paths)} path(s)"
         raise click.UsageError(msg)
     sources = Sources(paths[0] if len(paths) == 2 else None, s1, reference_maps)
-    chosen = ConvertOptions(bands=tuple(name.strip() for name in bands.split(",")), **options)
+    chosen = ConvertOptions(bands=(bands,), **options)
     if dry_run:
         planned = plan_conversion(sources, chosen)
         click.echo(json.dumps(planned.plan.to_json(), indent=2) if as_json else describe_plan(planned))

@@ -239,7 +239,7 @@ def test_wrong_usage_ends_with_exit_code_2_and_says_how_it_is_right(arguments: l
         (["--workers", "2", "--scheduler", "tcp://head:8786"], "give one of them"),
         (["--max-bad", "2"], "max_bad is a fraction between 0 and 1, not 2.0"),
         (["--max-bad", "nan"], "max_bad is a fraction between 0 and 1, not nan"),
-        (["--bands", "B10"], "found 'B10'"),
+        (["--bands", "B10"], "no band 'B10'; choose from B02"),
     ],
     ids=str,
 )

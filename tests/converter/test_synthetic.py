@@ -15,7 +15,7 @@ from PIL import Image
 from bigearthnet.archive.catalogue import read_archive
 from bigearthnet.archive.records import Sources
 from bigearthnet.names import SYNTHETIC_FILE, SYNTHETIC_NOTE
-from bigearthnet.store.images import read_attributes
+from bigearthnet.store.manifest import read_attributes
 from converter.report import ReportOptions, write_report
 from converter.verify.verification import VerifyOptions, verify
 from tests.archives import read_files

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from bigearthnet.errors import OutputError
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
-from trainer import OptionError, RunError, Store, open_store
+from trainer import OptionError, Store, open_store
 from trainer.commands.cli import cli
 from trainer.model.networks import load_model
 from trainer.score.predict import predict_store
@@ -75,8 +76,8 @@ def test_what_cannot_be_predicted_is_refused(run: Path, store: Store, tmp_path: 
     lacking = replace(store, arrays=tuple(info for info in store.arrays if info.name != "s2_60m"))
     with pytest.raises(OptionError, match="no band 'B09'; choose from B02"):
         predict_store(run / "best.keras", lacking, out)
-    with pytest.raises(RunError, match="there is no folder"):
+    with pytest.raises(OutputError, match="there is no folder"):
         predict_store(run / "best.keras", store, tmp_path / "no" / "out.parquet")
     out.touch()
-    with pytest.raises(RunError, match=r"out\.parquet: exists; choose another name"):
+    with pytest.raises(OutputError, match=r"out\.parquet: it is already there"):
         predict_store(run / "best.keras", store, out)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +14,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from rasterio import Affine
+from rasterio.errors import NotGeoreferencedWarning
 
+from bigearthnet.archive.folders import find_patches
+from bigearthnet.errors import OutputError, SourceError
 from converter.conversion import ConvertOptions
 from tests.archives import Archive
 from tests.forms import Pairs, V2Archive, convert_here, extract_pairs, write_v2, write_v2_lists
 from tests.trainer.trainings import OWN_WARNINGS
-from trainer import ReadError, RunError, SelectionError, Store, open_store
+from trainer import RunError, SelectionError, Store, open_store
 from trainer.commands.cli import cli
 from trainer.model.networks import build_model, save_model
 from trainer.run.recipe import Recipe
 from trainer.score.predict import predict_raw, predict_store
-from trainer.score.raw import find_patches
 
 pytestmark = OWN_WARNINGS
 
@@ -92,6 +98,7 @@ def test_v2_gives_what_its_store_gives(v2: V2Archive, v2_store: Store, tmp_path:
     found = predict_raw(model, [v2.root])
     _check_same(found, model, v2_store, column)
     assert found.patches == predict_raw(model, [v2.s1, v2.root / "metadata.parquet", v2.s2, v2.root]).patches
+    assert found.patches == predict_raw(model, [v2.s2, v2.s1]).patches, "the metadata lies beside"
 
 
 def test_pairs_of_v1_say_themselves_what_belongs_together(pairs: Pairs, tmp_path: Path) -> None:
@@ -99,7 +106,7 @@ def test_pairs_of_v1_say_themselves_what_belongs_together(pairs: Pairs, tmp_path
     store = open_store(tmp_path / "store")
     model = _save_model(tmp_path / "m.keras", store, "B01,VV")
     _check_same(predict_raw(model, [pairs.s2.root, pairs.s1.root]), model, store)
-    with pytest.raises(ReadError, match=rf"{pairs.s2.names[0]}: no Sentinel-1 partner; give its folder too"):
+    with pytest.raises(SourceError, match=rf"{pairs.s2.names[0]}: no Sentinel-1 partner; give its folder too"):
         predict_raw(model, [pairs.s2.root])
 
 
@@ -110,6 +117,7 @@ def test_paths_are_patches_or_hold_them_and_count_once(
     raw.copy(tmp_path / "scene" / "deeper", [other])
     (tmp_path / "scene" / ".hidden").mkdir()
     (tmp_path / "scene" / "notes.txt").touch()
+    os.mkfifo(tmp_path / "scene" / "pipe")
     (tmp_path / "scene" / "loop").symlink_to(tmp_path)
     found = find_patches([raw.folder(one), tmp_path, tmp_path / "scene", raw.folder(one)], {"s2"})
     assert sorted(patch.patch_id for patch in found) == sorted([one, other])
@@ -151,13 +159,52 @@ def _empty(archive: Archive, name: str) -> None:
         path.unlink()
 
 
+def _lay_elsewhere(archive: Archive, name: str) -> None:
+    archive.rewrite_tif(name, "B05", crs="EPSG:32601")
+
+
+def _move(archive: Archive, name: str) -> None:
+    archive.rewrite_tif(name, "B05", transform=Affine(20, 0, 300_000, 0, -20, 5_000_000))
+
+
+def _declare_nodata(archive: Archive, name: str) -> None:
+    archive.rewrite_tif(name, "B05", nodata=7)
+
+
+def _replace_by_fifo(archive: Archive, name: str) -> None:
+    archive.tif(name, "B05").unlink()
+    os.mkfifo(archive.tif(name, "B05"))
+
+
+def _replace_note_by_fifo(archive: Archive, name: str) -> None:
+    archive.note(name).unlink()
+    os.mkfifo(archive.note(name))
+
+
 FAULTS: dict[str, tuple[Callable[[Archive, str], None], str]] = {
-    "missing": (_remove, r"_B05\.tif: the file is missing, and the model takes its band"),
-    "size": (_shrink, r"_B05\.tif: expected a GeoTIFF of 60 x 60 uint16, found 1 band\(s\) of 60 x 30 uint16"),
-    "type": (_change_type, r"_B05\.tif: expected a GeoTIFF of 60 x 60 uint16, found 1 band\(s\) of 60 x 60 float32"),
-    "cut": (_cut, r"_B05\.tif: expected a GeoTIFF of 60 x 60 uint16, but it cannot be read \("),
-    "foreign": (_spoil, r"_B05\.tif: expected a GeoTIFF of 60 x 60 uint16, but it cannot be read \("),
-    "empty": (_empty, r"\.tif: the file is missing, and the model takes its band"),
+    "missing": (_remove, r"_B05\.tif: the file is missing"),
+    "size": (
+        _shrink,
+        r"_B05\.tif: expected a GeoTIFF of 60 x 60 uint16 pixels of 20 m, found 1 band\(s\) of 60 x 30 uint16",
+    ),
+    "type": (
+        _change_type,
+        r"_B05\.tif: expected a GeoTIFF of 60 x 60 uint16 pixels of 20 m, found 1 band\(s\) of 60 x 60 float32",
+    ),
+    "cut": (
+        _cut,
+        r"_B05\.tif: expected a GeoTIFF of 60 x 60 uint16 pixels of 20 m, found .* bytes that cannot be read as one \(",
+    ),
+    "foreign": (
+        _spoil,
+        r"_B05\.tif: expected a GeoTIFF of 60 x 60 uint16 pixels of 20 m, found .* bytes that cannot be read as one \(",
+    ),
+    "crs": (_lay_elsewhere, r"_B05\.tif: expected the upper-left corner .* in EPSG:\d+ that .*, found .*EPSG:32601"),
+    "corner": (_move, r"_B05\.tif: expected the upper-left corner .*, found \(300000, 5000000\)"),
+    "nodata": (_declare_nodata, r"_B05\.tif: expected nodata 0, or none, found 7"),
+    "fifo": (_replace_by_fifo, r"_B05\.tif: expected a regular file"),
+    "fifo of the note": (_replace_note_by_fifo, r"_labels_metadata\.json: expected JSON, found 0 bytes"),
+    "empty": (_empty, r"\.tif: the file is missing"),
 }
 
 
@@ -167,7 +214,7 @@ def test_a_bad_patch_ends_it_or_is_left_out(model: Path, raw: Archive, tmp_path:
     names = raw.names[:4]
     archive = raw.copy(tmp_path / "raw", names)
     spoil(archive, names[2])
-    with pytest.raises(ReadError, match=message) as error:
+    with pytest.raises(SourceError, match=message) as error:
         predict_raw(model, [archive.root])
     assert str(archive.folder(names[2])) in str(error.value)
     reasons: list[str] = []
@@ -182,9 +229,10 @@ def test_a_bad_patch_ends_it_or_is_left_out(model: Path, raw: Archive, tmp_path:
 def test_a_recompressed_file_without_a_place_is_read(model: Path, raw: Archive, tmp_path: Path) -> None:
     archive = raw.copy(tmp_path, raw.names[:1])
     expected = predict_raw(model, [archive.root]).probabilities
-    archive.rewrite_tif(
-        raw.names[0], "B04", compress="deflate", tiled=True, blockxsize=64, blockysize=64, transform=None
-    )
+    with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning):
+        archive.rewrite_tif(
+            raw.names[0], "B04", compress="deflate", tiled=True, blockxsize=64, blockysize=64, transform=None
+        )
     np.testing.assert_array_equal(predict_raw(model, [archive.root]).probabilities, expected)
 
 
@@ -197,15 +245,22 @@ def test_where_there_is_nothing_to_predict_is_said(model: Path, raw: Archive, v2
         find_patches([raw.root], {"s1"})
     archive = raw.copy(tmp_path / "raw", raw.names[:1])
     _remove(archive, raw.names[0])
-    with pytest.raises(ReadError, match="none of 1 patches can be read"):
+    with pytest.raises(SourceError, match="none of 1 patches can be read"):
         predict_raw(model, [archive.root], on_bad="skip")
     (tmp_path / "metadata.parquet").write_bytes(b"no table")
-    with pytest.raises(ReadError, match=r"metadata\.parquet: cannot be read as the metadata of v2\.0"):
+    with pytest.raises(SourceError, match=r"metadata\.parquet: expected a Parquet file, cannot be read as one"):
         find_patches([raw.root, tmp_path / "metadata.parquet"], {"s1", "s2"})
     out = tmp_path / "out.parquet"
     out.touch()
-    with pytest.raises(RunError, match="exists; choose another name"):
+    with pytest.raises(OutputError, match="it is already there"):
         predict_raw(model, [raw.root], out)
+
+
+def test_a_model_of_other_arrays_than_the_files_hold_is_refused(raw: Archive, store: Store, tmp_path: Path) -> None:
+    small = tuple(replace(info, shape=(*info.shape[:2], 12, 12)) for info in store.arrays)
+    model = _save_model(tmp_path / "m.keras", replace(store, arrays=small), "B05")
+    with pytest.raises(RunError, match=r"takes s2_20m as 12 x 12 uint16, which BigEarthNet's files do not hold"):
+        predict_raw(model, [raw.root])
 
 
 def test_the_command_lists_patches_or_writes_a_table(model: Path, raw: Archive, tmp_path: Path) -> None:

@@ -17,15 +17,25 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, GzipCodec
 
+from bigearthnet.store.shard import DamagedError
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
-from trainer.source.decode import BloscDecoder, DamageError, Shard
+from trainer.source.decode import BloscDecoder, Shard
 from trainer.source.read import CHECKS, ArrayReader, ShardReader, TensorStoreReader
 
 
 def _write_empty(path: Path) -> None:
+    _change_entry(path, b"\xff" * 16)
+
+
+def _wrap_around(path: Path) -> None:
+    _change_entry(path, struct.pack("<QQ", 2**64 - 2, 10))
+
+
+def _change_entry(path: Path, entry: bytes) -> None:
+    """Change the first entry of the index, and its checksum."""
     content = path.read_bytes()
-    index = b"\xff" * 16 + content[-SHARD_SIZE * 16 - 4 + 16 : -4]
+    index = entry + content[-SHARD_SIZE * 16 - 4 + 16 : -4]
     path.write_bytes(content[: -SHARD_SIZE * 16 - 4] + index + struct.pack("<I", google_crc32c.value(index)))
 
 
@@ -184,6 +194,7 @@ def test_unchecked_damage_never_reaches_past_the_batch(
         (lambda path: path.write_bytes(b""), "found 0"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "checksum of its index"),
         (lambda path: path.write_bytes(path.read_bytes()[5_000:]), "points beyond"),
+        (_wrap_around, "points beyond"),
         (_write_empty, "never written"),
     ],
 )
@@ -228,7 +239,7 @@ def test_chunks_that_blosc_only_stored_are_read() -> None:
 
 
 def test_a_chunk_too_short_for_a_header_is_damage() -> None:
-    with pytest.raises(DamageError, match="too few"):
+    with pytest.raises(DamagedError, match="too few"):
         BloscDecoder(1, 100, None).decode(
             [(store_alone(np.zeros(10, np.uint8)), 0)], np.zeros((1, 100), np.uint8), False
         )

@@ -60,10 +60,6 @@ def test_a_recipe_that_does_not_suit_the_split_is_refused(changes: dict[str, Any
         Recipe(**changes).fit_to(40)
 
 
-def test_bands_may_be_joined_by_plus_and_called_by_their_pixel_size() -> None:
-    assert Recipe(bands="10m + s1,B05").list_bands() == ["s2_10m", "s1", "B05"]
-
-
 def test_differences_are_named() -> None:
     recipe = Recipe(seed=3)
     assert recipe.list_differences(asdict(recipe)) == []

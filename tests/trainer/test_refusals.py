@@ -104,7 +104,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "no model at all": (("predict", "{text.keras}", "{store}"), "cannot be loaded as a model"),
     "foreign model": (("predict", "{other.keras}", "{store}"), "the model was not made by `ben-train fit`"),
     "no patch": (("predict", "{finished}", "{empty}"), "no patch; expected folders <patch>"),
-    "no place": (("export", "{finished}", "{empty}"), "exists; choose another name"),
+    "no place": (("export", "{finished}", "{empty}"), "it is already there, and is not overwritten"),
 }
 
 

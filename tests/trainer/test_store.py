@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -71,6 +72,18 @@ def test_sql_selects(store: Store) -> None:
     assert 0 < len(found) < len(store.select("train"))
 
 
+def test_a_time_means_the_same_wherever_the_machine_stands(store: Store) -> None:
+    where = "s2_time < '2017-06-13 08:00:00' or hour(s2_time) = 10"
+    code = f"import trainer; print(len(trainer.open_store({store.name!r}).select(where={where!r})))"
+    found = {
+        zone: subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | {"TZ": zone}
+        ).stdout
+        for zone in ("UTC", "America/New_York")
+    }
+    assert found["America/New_York"] == found["UTC"]
+
+
 def test_a_condition_stays_within_its_brackets(store: Store) -> None:
     assert (
         store.select("train", where="false or true -- all").indices.tolist() == store.select("train").indices.tolist()
@@ -81,7 +94,7 @@ def test_a_condition_stays_within_its_brackets(store: Store) -> None:
     ("choice", "message"),
     [
         ({"split": "trian"}, "no split 'trian'; the store has test, train, validation"),
-        ({"where": "contry = 'Finland'"}, r"contry.*the columns are index, patch_id, labels"),
+        ({"where": "contry = 'Finland'"}, r"contry.*the columns of patches are index, patch_id, labels"),
         ({"where": "country = 'Atlantis'"}, "no patch matches.*Atlantis.*recommended=False"),
         ({"where": "true) or (true"}, "syntax error"),
         ({"where": "true; drop table x"}, "cannot select"),

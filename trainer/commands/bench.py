@@ -20,7 +20,10 @@ _DEFAULTS = StreamOptions()
 @click.command()
 @add_selection
 @click.option(
-    "--bands", default="all", show_default=True, help="Bands or sets of bands, separated by commas: all, rgb, s2, B08."
+    "--bands",
+    default="all",
+    show_default=True,
+    help="Bands or sets of bands, joined by commas or +: all, rgb, 10m, s2, s1, B08.",
 )
 @click.option("--batch-size", default=_DEFAULTS.batch_size, show_default=True, help="Patches of a batch.")
 @click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")

@@ -10,11 +10,11 @@ import click
 from click.core import ParameterSource
 from tqdm import tqdm
 
+from bigearthnet.archive.records import ON_BAD, OnBad
 from bigearthnet.store.layout import IMAGES
 from trainer.commands.backend import load_backend
 from trainer.run.folder import RunFolder
 from trainer.score.predictions import Predictions, Scores, describe_patches
-from trainer.score.raw import ON_BAD, OnBad
 from trainer.source.store import open_store
 
 _OF_STORES = ("split", "where", "recommended")
@@ -58,7 +58,8 @@ def command(
 
     PATHS are one store, or patch folders as BigEarthNet consists of them (<patch>/<patch>_B04.tif and so on), or
     folders of patch folders at any depth. A model of Sentinel-1 takes its folders (_VV.tif), and one of both sensors
-    both; v2.0 says in metadata.parquet which belong together, so give that too, or a folder that holds it.
+    both; v2.0 says in metadata.parquet which belong together: if it is not in a folder that you give, nor beside or
+    above it, give it too.
 
     Each line is a patch, a tab, and the classes with a probability of 0.5 or more.
 

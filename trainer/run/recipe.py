@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from bigearthnet.errors import OptionError
+from trainer.stream.options import check_at_least, check_choice
 from trainer.stream.order import ORDERS, Order
 
 Loss = Literal["bce", "focal"]
@@ -37,8 +38,6 @@ _MIN_STEPS: Final = 24
 _MIN_BATCH_SIZE: Final = 16
 _MAX_WARMUP: Final = 0.1
 """Share of all steps that the default warm-up takes at most."""
-
-_SHORT_NAMES: Final = {"10m": "s2_10m", "20m": "s2_20m", "60m": "s2_60m"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +86,10 @@ class Recipe:
             ("precision", self.precision, PRECISIONS),
             ("order", self.order, ORDERS),
         ):
-            if value not in choices:
-                raise OptionError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+            check_choice(name, value, choices)
         for name, least in (("epochs", 1), ("batch_size", 1), ("warmup_steps", 0), ("patience", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise OptionError(f"{name} must be at least {least}, not {value}")
+            if (number := getattr(self, name)) is not None:
+                check_at_least(name, number, least)
         if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
             raise OptionError(
                 "learning_rate must be positive, weight_decay not negative, dropout at least 0 and below 1, "
@@ -113,11 +110,6 @@ class Recipe:
         if not 0 < weight < float("inf"):
             raise OptionError(f"pos_weight must be {BALANCED} or a positive number, not {self.pos_weight!r}")
         return weight
-
-    def list_bands(self) -> list[str]:
-        """Name the bands and sets of bands as a store knows them."""
-        names = [name.strip() for name in self.bands.replace("+", ",").split(",")]
-        return [_SHORT_NAMES.get(name, name) for name in names]
 
     def fit_to(self, n_patches: int) -> Recipe:
         """Fill in what depends on the number of training patches.

@@ -14,8 +14,9 @@ from bigearthnet.errors import RunError
 from bigearthnet.files import write_json
 from trainer.model.networks import describe_model, load_model
 from trainer.run.folder import RunFolder, RunRecord, locate_evaluation
+from trainer.score.match import check_bands, check_classes, select_patches
 from trainer.score.metrics import THRESHOLD, measure_classes, measure_decisions, measure_ranking, tune_thresholds
-from trainer.score.predict import check_bands, check_classes, predict_selection, select_patches
+from trainer.score.predict import predict_selection
 from trainer.score.predictions import Predictions, describe_patches, write_predictions
 from trainer.source.store import Store
 
@@ -90,8 +91,7 @@ def evaluate(
     }
     results = {name: _without_nan(value) for name, value in results.items()}
     files = locate_evaluation(folder.path, split)
-    files.predictions.parent.mkdir(exist_ok=True)
-    write_predictions(files.predictions, predictions)
+    write_predictions(files.predictions, predictions, overwrite=True)
     write_json(files.metrics, results)
     return results
 

@@ -1,4 +1,4 @@
-"""Probabilities from a model, whole selections at a time, and the table of them for any store."""
+"""Probabilities from a model: of a selection, of the patches of any store, of patches in no store."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bigearthnet.errors import ReadError, RunError
+from bigearthnet.archive.folders import RawPatch, find_patches
+from bigearthnet.archive.records import OnBad
+from bigearthnet.errors import SourceError
 from trainer.model.networks import ModelCard, describe_model, load_model
+from trainer.score.batches import read_batches
+from trainer.score.match import check_bands, choose_files, find_labels, select_patches
 from trainer.score.metrics import THRESHOLD
-from trainer.score.predictions import Predictions, RawPredictions, write_predictions, write_raw_predictions
-from trainer.score.raw import BandFiles, OnBad, RawPatch, find_patches, read_batches
+from trainer.score.predictions import (
+    Predictions,
+    RawPredictions,
+    check_table,
+    write_predictions,
+    write_raw_predictions,
+)
 from trainer.source.store import Selection, Store
 from trainer.stream.options import StreamOptions, count_threads
 from trainer.stream.stream import Batch, Stream
@@ -92,11 +101,10 @@ def predict_store(
 
     Raises:
         OptionError: The store lacks a band that the model takes.
-        RunError: There is no model, or the table exists.
+        RunError: There is no model.
+        OutputError: The table is already there, or cannot be written.
     """
-    _check_out(out)
-    model = load_model(model_path)
-    card = describe_model(model)
+    model, card = _open_model(model_path, out)
     check_bands(card, store)
     selection = select_patches(store, split, find_labels(card.classes, store) or 19, card.bands, where, recommended)
     if begin:
@@ -128,7 +136,7 @@ def predict_raw(
 
     Args:
         model_path: A file that `ben-train fit` wrote.
-        paths: Patch folders, or folders of them; see `trainer.score.raw.find_patches`.
+        paths: Patch folders, or folders of them; see `bigearthnet.archive.folders.find_patches`.
         out: The table, which must not exist; None to write none.
         on_bad: `stop` at the first patch that cannot be read, or `skip` it.
         threads: Threads that read, ahead of the model.
@@ -137,36 +145,35 @@ def predict_raw(
         complain: Called with the reason for each patch that is skipped.
 
     Raises:
-        ReadError: A patch lacks a band of the model, or cannot be read; or none can.
+        SourceError: A patch lacks a band of the model, or cannot be read; or none can.
         SelectionError: There is no patch.
-        RunError: There is no model, or the table exists.
+        RunError: There is no model.
+        OutputError: The table is already there, or cannot be written.
     """
-    _check_out(out)
-    model = load_model(model_path)
-    card = describe_model(model)
-    groups = _describe_files(model, card)
+    model, card = _open_model(model_path, out)
+    groups = choose_files(model, card)
     patches = find_patches(paths, {group.sensor for group in groups})
     if begin:
         begin(len(patches))
     read: list[RawPatch] = []
-    found = []
+    probabilities = []
     for batch in read_batches(
         patches, groups, batch_size=BATCH_SIZE, threads=threads or count_threads(), on_bad=on_bad
     ):
-        for _, reason in batch.bad:
+        for reason in batch.bad:
             complain(reason)
         if batch.patches:
             read += batch.patches
-            found.append(_predict_batch(model, batch.pixels))
+            probabilities.append(_predict_batch(model, batch.pixels))
         if report:
             report(len(batch.patches) + len(batch.bad))
     if not read:
-        raise ReadError(f"none of {len(patches):,} patches can be read")
+        raise SourceError(f"none of {len(patches):,} patches can be read")
     predictions = RawPredictions(
         patches=tuple(read),
         n_bad=len(patches) - len(read),
         classes=card.classes,
-        probabilities=np.concatenate(found),
+        probabilities=np.concatenate(probabilities),
         thresholds=np.full(len(card.classes), THRESHOLD),
     )
     if out:
@@ -174,21 +181,12 @@ def predict_raw(
     return predictions
 
 
-def _check_out(out: Path | None) -> None:
-    """Refuse a table that cannot be written, before hours are spent on it."""
-    if out and out.exists():
-        raise RunError(f"{out}: exists; choose another name, or remove it")
-    if out and not out.parent.is_dir():
-        raise RunError(f"{out}: there is no folder {out.parent}; make it, or choose another name")
-
-
-def _describe_files(model: Any, card: ModelCard) -> list[BandFiles]:
-    """Say what files a model takes."""
-    groups = []
-    for name, bands in card.bands.items():
-        _, _, n_rows, n_columns = model.input[name].shape
-        groups.append(BandFiles(name, bands, n_rows, n_columns, str(model.input[name].dtype)))
-    return groups
+def _open_model(path: Path, out: Path | None) -> tuple[Any, ModelCard]:
+    """Load a model, once it is known that what it gives can be written."""
+    if out:
+        check_table(out)
+    model = load_model(path)
+    return model, describe_model(model)
 
 
 def _predict_batch(model: Any, pixels: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
@@ -199,54 +197,3 @@ def _predict_batch(model: Any, pixels: Mapping[str, NDArray[Any]]) -> NDArray[np
 def take_pixels(batch: Batch, card: ModelCard) -> dict[str, NDArray[Any]]:
     """Take from a batch what a model takes."""
     return {name: batch[name] for name in card.bands}
-
-
-def check_bands(card: ModelCard, store: Store) -> None:
-    """Check that a store has the bands of a model where the model expects them.
-
-    Raises:
-        OptionError: A band is not in the store.
-        RunError: A band is in another array.
-    """
-    found: Mapping[str, tuple[str, ...]] = store.resolve_bands(card.band_names)
-    if dict(found) != dict(card.bands):
-        raise RunError(f"{store.name}: the model takes {dict(card.bands)}, but the store has these bands as {found}")
-
-
-def find_labels(classes: tuple[str, ...], store: Store) -> int | None:
-    """Find the class list of a store by its names: 19 or 43, or None if it has no such list."""
-    known = {store.labels_19: 19, store.labels_43: 43}
-    return known.get(classes)
-
-
-def check_classes(classes: tuple[str, ...], store: Store) -> int:
-    """Find the class list of a store that a model was trained on.
-
-    Returns:
-        19 or 43, for `Store.select`.
-
-    Raises:
-        RunError: The store has no such list.
-    """
-    labels = find_labels(classes, store)
-    if labels is not None:
-        return labels
-    counts = " and ".join(str(len(names)) for names in (store.labels_19, store.labels_43) if names)
-    raise RunError(
-        f"{store.name}: the model has {len(classes)} classes ({classes[0]}, ...), "
-        f"which are not the {counts} of the store"
-    )
-
-
-def select_patches(
-    store: Store,
-    split: str | None,
-    labels: int,
-    bands: Mapping[str, Any],
-    where: str | None = None,
-    recommended: bool = True,
-) -> Selection:
-    """Select patches that have all the sensors asked for; see `Store.select`."""
-    if any(name.startswith("s1") for name in bands):
-        where = f"({where}\n) and has_s1" if where else "has_s1"
-    return store.select(split, where=where, recommended=recommended, labels=labels)

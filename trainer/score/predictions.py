@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from bigearthnet.errors import RunError
-from trainer.score.raw import RawPatch
+from bigearthnet.archive.folders import RawPatch
+from bigearthnet.errors import OutputError, RunError
+from bigearthnet.files import check_new, write_new
 from trainer.source.store import Selection
 
 _DESCRIBING: Final = ("patch_id", "country", "season")
@@ -56,36 +57,49 @@ class RawPredictions(Scores):
     """Patches that could not be read and are not among these."""
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
+def check_table(path: Path) -> None:
+    """Make sure that a table can be written, before hours are spent on it.
+
+    Raises:
+        OutputError: It is already there, or its folder is not.
+    """
+    check_new([path])
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}; make it, or choose another name")
+
+
+def write_predictions(path: Path, predictions: Predictions, *, overwrite: bool = False) -> None:
     """Write index, patch_id, country, season, labels, predicted and probabilities of every patch.
 
     The class names, in the order of the probabilities, and the thresholds are in the file's key-value metadata.
+
+    Raises:
+        OutputError: The file is already there and `overwrite` is not set, or it cannot be written.
     """
     columns = {"index": pa.array(predictions.selection.indices)}
     columns |= dict(zip(_DESCRIBING, describe_patches(predictions.selection).columns, strict=True))
     if predictions.truth is not None:
         columns["labels"] = _list_names(predictions.truth > 0, predictions.classes)
-    _write_scores(path, columns, predictions)
+    _write_scores(path, columns, predictions, overwrite=overwrite)
 
 
 def write_raw_predictions(path: Path, predictions: RawPredictions) -> None:
-    """Write patch_id, path, predicted and probabilities of every patch, and the same metadata."""
+    """Write patch_id, path, predicted and probabilities of every patch, and the same metadata, to a new file."""
     columns = {
         "patch_id": pa.array([patch.patch_id for patch in predictions.patches], pa.string()),
         "path": pa.array([str(patch.path) for patch in predictions.patches], pa.string()),
     }
-    _write_scores(path, columns, predictions)
+    _write_scores(path, columns, predictions, overwrite=False)
 
 
-def _write_scores(path: Path, columns: dict[str, Any], scores: Scores) -> None:
+def _write_scores(path: Path, columns: dict[str, Any], scores: Scores, *, overwrite: bool) -> None:
     columns["predicted"] = _list_names(scores.predicted, scores.classes)
     flat = pa.array(scores.probabilities.ravel())
     columns["probabilities"] = pa.FixedSizeListArray.from_arrays(flat, len(scores.classes))
     note = {"classes": scores.classes, "thresholds": scores.thresholds.tolist()}
     table = pa.table(columns, metadata={name: json.dumps(value) for name, value in note.items()})
-    temporary = path.with_name(f".new-{path.name}")
-    pq.write_table(table, temporary)
-    temporary.replace(path)
+    with write_new(path, overwrite=overwrite) as temporary:
+        pq.write_table(table, temporary)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,31 +15,17 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final
 
-import google_crc32c
 import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
+from bigearthnet.store.shard import CHECKSUM_BYTES, EMPTY, DamagedError, is_sound, measure_index, parse_index
 from trainer.source.mapping import map_file
-
-CHECKSUM_BYTES: Final = 4
-"""Size of a crc32c."""
-
-_RESIDUE: Final = 0x48674BC7
-"""What crc32c gives over any bytes followed by their own crc32c, so that one call checks a chunk where it lies."""
-
-_ENTRY_BYTES: Final = 16
-"""Offset and length of a chunk, uint64 each."""
-_EMPTY: Final = 2**64 - 1
 
 _BLOSC_HEADER: Final = struct.Struct("<BBBBIII")
 """Versions of format and codec, flags, type size, bytes, block size, encoded bytes."""
 _BLOSC_STORED: Final = 0x02
 """Flag: the bytes follow the header as they are."""
-
-
-class DamageError(Exception):
-    """A shard or chunk is not what it should be; says why, and leaves where to whoever asked."""
 
 
 class Shard:
@@ -64,25 +50,19 @@ class Shard:
 
     def __init__(self, descriptor: int, n_chunks: int, shape: tuple[int, int] | None = None) -> None:
         n_bytes = os.fstat(descriptor).st_size
-        index_bytes = n_chunks * _ENTRY_BYTES + CHECKSUM_BYTES
+        index_bytes = measure_index(n_chunks)
         if n_bytes < index_bytes:
-            raise DamageError(f"expected at least the {index_bytes:,} bytes of its index, found {n_bytes:,}")
+            raise DamagedError(f"expected at least the {index_bytes:,} bytes of its index, found {n_bytes:,}")
         self.data = map_file(descriptor, n_bytes)
-        index = self.data[-index_bytes:].tobytes()
-        if google_crc32c.value(index) != _RESIDUE:
-            raise DamageError("the checksum of its index does not match")
-        entries = np.frombuffer(index, "<u8", n_chunks * 2).reshape(n_chunks, 2)
-        written = entries[entries[:, 0] != _EMPTY]
-        if len(written) and int((written[:, 0] + written[:, 1]).max()) > n_bytes - index_bytes:
-            raise DamageError(f"its index points beyond its {n_bytes:,} bytes")
+        entries = parse_index(self.data[-index_bytes:].tobytes(), n_chunks, n_bytes - index_bytes)
         self.entries = memoryview(entries.tobytes()).cast("Q")
-        self.planes = None if shape is None else _view_planes(self.data, written, shape)
+        self.planes = None if shape is None else _view_planes(self.data, entries[entries[:, 0] != EMPTY], shape)
 
     def chunk(self, position: int) -> NDArray[np.uint8]:
         """View the encoded bytes of a chunk, checksum included."""
         start = self.entries[2 * position]
-        if start == _EMPTY:
-            raise DamageError("the chunk was never written")
+        if start == EMPTY:
+            raise DamagedError("the chunk was never written")
         return self.data[start : start + self.entries[2 * position + 1]]
 
 
@@ -103,8 +83,8 @@ def _view_planes(
 
 def _check(chunk: NDArray[np.uint8]) -> None:
     """Compare a chunk with the crc32c at its end."""
-    if google_crc32c.value(chunk) != _RESIDUE:
-        raise DamageError("its crc32c does not match")
+    if not is_sound(chunk):
+        raise DamagedError("its crc32c does not match")
 
 
 class RawDecoder:
@@ -149,7 +129,7 @@ class RawDecoder:
         chunk = shard.chunk(position)
         n_bytes = self._shape[0] * self._shape[1] + CHECKSUM_BYTES
         if len(chunk) != n_bytes:
-            raise DamageError(f"expected {n_bytes:,} bytes, found {len(chunk):,}")
+            raise DamagedError(f"expected {n_bytes:,} bytes, found {len(chunk):,}")
         return chunk[:-CHECKSUM_BYTES].reshape(self._shape)
 
 
@@ -196,7 +176,7 @@ class BloscDecoder:
         flags, n_bytes, block_bytes, encoded_bytes = _read_header(chunk)
         most = self._n_bytes + _BLOSC_HEADER.size
         if n_bytes != self._n_bytes or encoded_bytes != len(chunk) - CHECKSUM_BYTES or encoded_bytes > most:
-            raise DamageError(
+            raise DamagedError(
                 f"expected {self._n_bytes:,} bytes in {len(chunk) - CHECKSUM_BYTES:,}, "
                 f"found a header that says {n_bytes:,} in {encoded_bytes:,}"
             )
@@ -223,7 +203,7 @@ class BloscDecoder:
 def _read_header(chunk: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     """Return flags, decoded bytes, bytes of a block, encoded bytes."""
     if len(chunk) < _BLOSC_HEADER.size + CHECKSUM_BYTES:
-        raise DamageError(f"{len(chunk):,} bytes are too few")
+        raise DamagedError(f"{len(chunk):,} bytes are too few")
     found: tuple[Any, ...] = _BLOSC_HEADER.unpack_from(chunk.data)
     return found[2], found[4], found[5], found[6]
 
@@ -232,4 +212,4 @@ def _decompress(chunk: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     try:
         blosc.decompress(chunk, out)
     except (RuntimeError, ValueError) as error:
-        raise DamageError(f"blosc cannot decode it ({error})") from error
+        raise DamagedError(f"blosc cannot decode it ({error})") from error

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from bigearthnet.errors import OptionError, ReadError
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.objects import LocalObjects, Objects
-from trainer.source.decode import BloscDecoder, DamageError, RawDecoder, Shard
+from bigearthnet.store.shard import DamagedError
+from trainer.source.decode import BloscDecoder, RawDecoder, Shard
 from trainer.source.turns import turn_patches
 
 Check = Literal["first", "always", "never"]
@@ -74,9 +75,9 @@ class MappedShards:
         try:
             descriptor = self._objects.open(self._info.shard_key(number))
         except FileNotFoundError as error:
-            raise DamageError("the shard is missing") from error
+            raise DamagedError("the shard is missing") from error
         except OSError as error:
-            raise DamageError(f"the shard cannot be opened ({error})") from error
+            raise DamagedError(f"the shard cannot be opened ({error})") from error
         try:
             shape = (len(self._info.bands), self._info.plane_bytes) if self._info.chain == "raw" else None
             shard = Shard(descriptor, self._info.shard_size, shape)
@@ -119,7 +120,7 @@ class ShardReader:
         """Read patches; see `ArrayReader`."""
         try:
             self._decode(rows, out)
-        except DamageError:
+        except DamagedError:
             self._name_damage(rows, out)
         turn_patches(out, symmetries)
 
@@ -136,7 +137,7 @@ class ShardReader:
         for slot, row in enumerate(rows.tolist()):
             try:
                 self._decode(rows[slot : slot + 1], out[slot : slot + 1])
-            except DamageError as error:
+            except DamagedError as error:
                 number, position = divmod(row, self._info.shard_size)
                 where = f"shard {number} ({self._info.shard_key(number)}), patch {row} (chunk {position} of the shard)"
                 raise ReadError(

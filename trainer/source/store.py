@@ -13,18 +13,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bigearthnet.bands import find_sets, resolve_bands
 from bigearthnet.errors import OptionError, SelectionError, StoreError
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.layout import TABLE
 from bigearthnet.store.manifest import GROUP, open_images
 from bigearthnet.store.objects import Objects, locate_objects
+from bigearthnet.store.query import select_labels
 from bigearthnet.store.statistics import BandSummary
 from trainer.source.read import ArrayReader, Check, MappedShards, ShardReader, TensorStoreReader
-from trainer.source.select import select_patches
-
-_RGB: Final = ("B04", "B03", "B02")
-_SENSORS: Final = ("s2", "s1")
-"""What the names of arrays of pixels begin with; other arrays hold maps."""
 
 _COLUMN_OF_CLASSES: Final = {19: "labels_19", 43: "labels"}
 
@@ -66,15 +63,8 @@ class Store:
 
     @cached_property
     def band_sets(self) -> dict[str, tuple[str, ...]]:
-        """Names for several bands: `all` of both sensors, `s2`, `s1`, `rgb`, `rgbn`, and each array by its name."""
-        by_name = {info.name: info.bands for info in self.arrays}
-        sensors = {
-            sensor: tuple(band for name, bands in by_name.items() if name.startswith(sensor) for band in bands)
-            for sensor in _SENSORS
-        }
-        colours = {"rgb": _RGB, "rgbn": (*_RGB, "B08")}
-        sets = {"all": tuple(band for bands in sensors.values() for band in bands)} | colours | sensors | by_name
-        return {name: bands for name, bands in sets.items() if bands and set(bands) <= set(self.bands)}
+        """Names for several bands: `all` of both sensors, `s2`, `s1`, `rgb`, `10m`, each array by its name..."""
+        return find_sets(self.bands)
 
     @property
     def patch_bytes(self) -> int:
@@ -109,7 +99,7 @@ class Store:
         classes = {19: self.labels_19, 43: self.labels_43}
         if labels not in classes:
             raise SelectionError(f"labels must be one of {', '.join(map(str, classes))} classes, not {labels!r}")
-        indices, bits = select_patches(
+        indices, bits = select_labels(
             self.table, _COLUMN_OF_CLASSES[labels], classes[labels], split=split, where=where, recommended=recommended
         )
         if int(indices[-1]) >= self.n_patches:
@@ -120,7 +110,7 @@ class Store:
         """Say which bands of which arrays are meant.
 
         Args:
-            bands: Names of bands or of sets of bands, as a sequence or separated by commas; see `band_sets`.
+            bands: Names of bands or of sets of bands (`band_sets`), as a sequence or joined by commas or plus signs.
 
         Returns:
             For each array that is touched, its bands in the order asked for.
@@ -128,14 +118,10 @@ class Store:
         Raises:
             OptionError: A name is unknown or occurs twice.
         """
-        names = [name.strip() for name in bands.split(",")] if isinstance(bands, str) else list(bands)
-        wanted = [band for name in names for band in self.band_sets.get(name, (name,))]
-        unknown = [band for band in wanted if band not in self.bands]
-        if unknown or not wanted:
-            raise OptionError(
-                f"{self.name}: no band {', '.join(map(repr, unknown)) or 'given'}; "
-                f"choose from {', '.join(self.bands)}, or {', '.join(self.band_sets)}"
-            )
+        try:
+            wanted = resolve_bands(bands, self.bands)
+        except OptionError as error:
+            raise OptionError(f"{self.name}: {error}") from None
         if len(set(wanted)) < len(wanted):
             raise OptionError(f"each band can be given once, found {', '.join(wanted)}")
         chosen = {info.name: tuple(band for band in wanted if band in info.bands) for info in self.arrays}

@@ -33,8 +33,8 @@ class StreamOptions:
     """What batches to make and how; every default is what most users want."""
 
     bands: str | Sequence[str] = "all"
-    """Names of bands or of sets of bands: `all`, `rgb`, `s2` and so on (`Store.band_sets`). Only the arrays that hold
-    them are read."""
+    """Names of bands or of sets of bands: `all`, `rgb`, `s2` and so on (`Store.resolve_bands`). Only the arrays that
+    hold them are read."""
     batch_size: int = 128
     """Patches of a batch, all hosts together."""
     seed: int = 0
@@ -66,13 +66,13 @@ class StreamOptions:
             raise OptionError("bands must name one band at least")
         if not isinstance(self.bands, str):
             object.__setattr__(self, "bands", tuple(self.bands))
-        _check_choice("order", self.order, ORDERS)
-        _check_choice("turns", self.turns, TURNS)
-        _check_choice("check", self.check, CHECKS)
+        check_choice("order", self.order, ORDERS)
+        check_choice("turns", self.turns, TURNS)
+        check_choice("check", self.check, CHECKS)
         for name in ("batch_size", "window", "threads", "n_hosts"):
-            _check_at_least(name, getattr(self, name), 1)
+            check_at_least(name, getattr(self, name), 1)
         for name in ("prefetch_bytes", "seed", "host"):
-            _check_at_least(name, getattr(self, name), 0)
+            check_at_least(name, getattr(self, name), 0)
         if self.host >= self.n_hosts:
             raise OptionError(f"host counts from 0: with {self.n_hosts} hosts it must be below that, not {self.host}")
         if self.batch_size % self.n_hosts:
@@ -82,11 +82,13 @@ class StreamOptions:
             )
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse an option that is not one of its choices."""
     if value not in choices:
         raise OptionError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def _check_at_least(name: str, value: int, least: int) -> None:
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Refuse an option that is too small."""
     if value < least:
         raise OptionError(f"{name} must be at least {least}, not {value!r}")

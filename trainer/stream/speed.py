@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
-from threading import Thread
 from typing import Final
 
 import numpy as np
@@ -109,7 +108,7 @@ def _measure_decoding(selection: Selection, options: StreamOptions) -> tuple[flo
     for _ in range(3):
         for place, check in enumerate(_BARE_AND_CHECKED):
             one = replace(options, threads=1, check=check, order="sequential", turns="none", batch_size=len(rows))
-            best[place] = min(best[place], _time_on_thread(_reader(selection, one)) / len(rows))
+            best[place] = min(best[place], _time(_reader(selection, one)) / len(rows))
     return best[0], best[1]
 
 
@@ -131,16 +130,7 @@ def _reader(selection: Selection, options: StreamOptions) -> Callable[[], None]:
     return read
 
 
-def _time_on_thread(work: Callable[[], None]) -> float:
-    """Run on a thread, as a stream does: called on the main one, blosc would start threads of its own."""
-    taken = []
-
-    def run() -> None:
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-
-    thread = Thread(target=run)
-    thread.start()
-    thread.join()
-    return taken[0] if taken else float("inf")
+def _time(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

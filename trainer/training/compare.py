@@ -15,7 +15,7 @@ from bigearthnet.files import write_json, write_new
 from trainer.run.folder import RunFolder
 from trainer.run.recipe import Recipe
 from trainer.score.evaluate import evaluate
-from trainer.score.predict import select_patches
+from trainer.score.match import select_patches
 from trainer.source.store import Store
 from trainer.training.events import OnEvent
 from trainer.training.fit import FitOptions, fit
@@ -73,14 +73,14 @@ def compare(
         SelectionError: The store lacks a split.
         RunError: The folder holds a comparison of another kind.
     """
-    if len(set(band_sets)) < max(len(band_sets), 2):
+    arrays = [store.resolve_bands(bands) for bands in band_sets]
+    if len(arrays) < 2 or any(one in arrays[:place] for place, one in enumerate(arrays)):
         raise OptionError(f"give two different band sets or more, not {', '.join(band_sets) or 'none'}")
     if n_seeds < _MIN_SEEDS:
         raise OptionError(f"the spread over seeds needs {_MIN_SEEDS} seeds at least, not {n_seeds}")
-    for bands in band_sets:  # before hours go by
-        arrays = store.resolve_bands(replace(recipe, bands=bands).list_bands())
+    for bands in arrays:  # before hours go by
         for split in ("train", "validation", "test"):
-            select_patches(store, split, recipe.labels, arrays)
+            select_patches(store, split, recipe.labels, bands)
     seeds = [recipe.seed + number for number in range(n_seeds)]
     members = [replace(recipe, bands=bands, seed=seed) for seed in seeds for bands in band_sets]
     evaluations: dict[str, list[dict[str, Any]]] = {bands: [] for bands in band_sets}

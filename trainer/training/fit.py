@@ -20,8 +20,9 @@ from trainer.model.layers import WeightedCrossEntropy
 from trainer.model.networks import ModelCard, build_model, describe_model, save_model
 from trainer.run.folder import Position, RunFolder, RunRecord
 from trainer.run.recipe import FINAL_RATE, Recipe
+from trainer.score.match import select_patches
 from trainer.score.metrics import baseline_average_precision, cross_entropy, measure_ranking
-from trainer.score.predict import predict_selection, select_patches, take_pixels
+from trainer.score.predict import predict_selection, take_pixels
 from trainer.source.store import Selection, Store
 from trainer.stream.options import StreamOptions, count_threads
 from trainer.stream.stream import Stream
@@ -87,7 +88,7 @@ class _Training:
 
     def __init__(self, store: Store, folder: RunFolder, recipe: Recipe, options: FitOptions, on_event: OnEvent) -> None:
         self.folder, self.options, self.on_event = folder, options, on_event
-        bands = store.resolve_bands(recipe.list_bands())
+        bands = store.resolve_bands(recipe.bands)
         if not (store.labels_43 if recipe.labels == 43 else store.labels_19):
             raise OptionError(f"{store.name}: has no list of {recipe.labels} classes; choose the other number")
         self.train = select_patches(store, "train", recipe.labels, bands)

@@ -1,0 +1,96 @@
+"""Read patches that are in no store in batches, on threads ahead of the model. No framework."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bigearthnet.archive.folders import RawPatch, read_raw
+from bigearthnet.archive.records import OnBad, PatchFacts
+from bigearthnet.bands import BandGroup
+from bigearthnet.errors import PatchError, SourceError
+
+_BATCHES_AHEAD: Final = 2
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Patches that were read, and those that could not be."""
+
+    patches: tuple[RawPatch, ...]
+    pixels: dict[str, NDArray[Any]]
+    """For each input of the model, (patch, band, row, col)."""
+    bad: tuple[str, ...]
+    """The reason for each patch that is left out."""
+
+
+def read_batches(
+    patches: Sequence[RawPatch], groups: Sequence[BandGroup], *, batch_size: int, threads: int, on_bad: OnBad
+) -> Iterator[RawBatch]:
+    """Read patches on threads, some batches ahead of whoever takes them.
+
+    Args:
+        patches: In the order wanted.
+        groups: What to read of each, in the order of the bands of each.
+        batch_size: Patches of a batch, bad ones included.
+        threads: How many read.
+        on_bad: Raise an error at the first patch that cannot be read, or leave it out.
+
+    Raises:
+        SourceError: A file is missing, damaged or not what it must be, or disagrees with another one of its patch.
+    """
+    batches = iter([patches[first : first + batch_size] for first in range(0, len(patches), batch_size)])
+    with ThreadPoolExecutor(threads, thread_name_prefix="trainer-read") as executor:
+        ahead = deque(_start(executor, some, groups) for some in islice(batches, _BATCHES_AHEAD))
+        try:
+            while ahead:
+                started = ahead.popleft()
+                ahead.extend(_start(executor, some, groups) for some in islice(batches, 1))
+                yield started.collect(on_bad)
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A batch that is being read."""
+
+    patches: Sequence[RawPatch]
+    pixels: dict[str, NDArray[Any]]
+    futures: list[Future[PatchFacts]]
+
+    def collect(self, on_bad: OnBad) -> RawBatch:
+        """Wait for the patches, and leave out those that are bad."""
+        good, bad = [], []
+        for slot, (patch, future) in enumerate(zip(self.patches, self.futures, strict=True)):
+            try:
+                future.result()
+            except PatchError as error:
+                reason = f"{patch.locate(error.file)}: {error.reason}"
+                if on_bad == "stop":
+                    raise SourceError(reason) from error
+                bad.append(reason)
+            else:
+                good.append(slot)
+        pixels = {name: array[good] for name, array in self.pixels.items()} if bad else self.pixels
+        return RawBatch(tuple(self.patches[slot] for slot in good), pixels, tuple(bad))
+
+
+def _start(executor: ThreadPoolExecutor, patches: Sequence[RawPatch], groups: Sequence[BandGroup]) -> _Started:
+    """Start to read a batch, each patch into its slot."""
+    pixels = {group.name: np.empty((len(patches), *group.patch_shape), group.dtype) for group in groups}
+    futures = [
+        # A model does not ask where a patch lies, so files that do not say it are as good as others.
+        executor.submit(
+            read_raw, patch, groups, {name: array[slot] for name, array in pixels.items()}, allow_no_place=True
+        )
+        for slot, patch in enumerate(patches)
+    ]
+    return _Started(patches, pixels, futures)
