@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bigearthnet.errors import SelectionError, StoreError
 from bigearthnet.files import check_new, write_new
 from bigearthnet.store.layout import REJECTS, TABLE
+from bigearthnet.store.manifest import read_attributes
 
 _FORMATS: Final = {
     ".csv": "FORMAT csv, HEADER",
@@ -33,8 +34,6 @@ def open_table(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         StoreError: There is no finished store.
         SelectionError: DuckDB cannot do what is asked of it inside the `with`.
     """
-    from bigearthnet.store.manifest import read_attributes  # noqa: PLC0415 - imports zarr, which streaming does without
-
     read_attributes(store)
     views = {"patches": store / TABLE}
     if (store / REJECTS).is_file():
