@@ -17,6 +17,7 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, GzipCodec
 
+from tests.manifests import seal_again
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
 from trainer.source.decode import BloscDecoder, DamageError, Shard
@@ -251,3 +252,4 @@ def _reconsolidate(folder: Path, name: str) -> None:
     root = json.loads(path.read_text())
     root["consolidated_metadata"]["metadata"][name] = json.loads((folder / f"images.zarr/{name}/zarr.json").read_text())
     path.write_text(json.dumps(root))
+    seal_again(folder)
