@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, GzipCodec
 
 from bigearthnet.store.shard import DamagedError
+from tests.manifests import seal_again
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
 from trainer.source.decode import BloscDecoder, Shard
@@ -262,3 +263,4 @@ def _reconsolidate(folder: Path, name: str) -> None:
     root = json.loads(path.read_text())
     root["consolidated_metadata"]["metadata"][name] = json.loads((folder / f"images.zarr/{name}/zarr.json").read_text())
     path.write_text(json.dumps(root))
+    seal_again(folder)
