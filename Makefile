@@ -57,7 +57,7 @@ train: $(VENV)/.all | $(filter data/sample-store,$(STORE)) ## Train on STORE (de
 	$(BIN)/ben-train fit $(STORE) $(RUN) $(ARGS)
 
 test: $(VENV)/.all ## Run all tests but the slow fault injections
-	$(BIN)/python -m pytest -m 'not faults' $(ARGS)
+	$(BIN)/python -m pytest -m 'not faults' -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-faults: $(VENV)/.all ## Kill, starve and deceive the converter, for real
 	$(BIN)/python -m pytest -m faults $(ARGS)
