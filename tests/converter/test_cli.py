@@ -143,7 +143,7 @@ def test_a_finished_store_is_refused_and_not_touched(
     before = read_files(store)
     error = run_cli("convert", small.archive.root, store, *given).error
     assert error.startswith(f"{store}: a finished store is already there; ")
-    assert "--overwrite" in error
+    assert "the option overwrite" in error
     assert read_files(store) == before
 
 

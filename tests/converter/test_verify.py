@@ -103,9 +103,9 @@ def test_a_damaged_patch_is_named(copy: Path, scheduler: str) -> None:
     ("damage", "what"),
     [
         ("missing", "No such file or directory"),
-        ("empty", "index of the shard"),
-        ("short", "index of the shard"),
-        ("long", "index of the shard"),
+        ("empty", "the checksum of its index"),
+        ("short", "the checksum of its index"),
+        ("long", "the checksum of its index"),
         ("swapped", "fingerprint"),
     ],
 )

@@ -255,12 +255,12 @@ def test_a_shard_and_the_name_of_it_are_flushed(tmp_path: Path, monkeypatch: pyt
         real_fsync(descriptor)
 
     def replace(source: str, target: str) -> None:
-        steps.append(target)
+        steps.append(str(target))
         real_replace(source, target)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
     write_durably(str(tmp_path / "c" / "0"), [b"content"])
     temporary, *rest = steps
-    assert temporary.startswith(f"{tmp_path}/c/0.")
+    assert temporary.startswith(f"{tmp_path}/c/.0.")
     assert rest == [f"{tmp_path}/c/0", f"{tmp_path}/c"]
