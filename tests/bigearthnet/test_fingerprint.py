@@ -1,4 +1,4 @@
-"""The fingerprint, recomputed from what docs/store-format.md says of it, without Arrow's buffers."""
+"""The fingerprint, recomputed from what docs/reliability.md says of it, without Arrow's buffers."""
 
 from __future__ import annotations
 
