@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import resource_tracker
@@ -120,13 +120,9 @@ def open_cluster(n_workers: int | None, scheduler: str | None, folders: Sequence
     Raises:
         ClusterError: The scheduler cannot be reached or has no workers, or its workers lack this version or a folder.
     """
-    with _silence_logs():
-        if scheduler is None:
-            with _start_cluster(n_workers) as cluster, _connect(cluster, "the local cluster", folders) as connected:
-                yield connected
-        else:
-            with _connect(scheduler, scheduler, folders) as connected:
-                yield connected
+    with _silence_logs(), ExitStack() as stack:
+        address = stack.enter_context(_start_cluster(n_workers)) if scheduler is None else scheduler
+        yield stack.enter_context(_connect(address, scheduler or "the local cluster", folders))
 
 
 @contextmanager

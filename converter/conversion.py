@@ -160,7 +160,9 @@ def convert(
 
     Raises:
         SourceError: The archive cannot be used, or has bad patches; everything else has been converted then.
-        OptionError: The disk is too small, or the cluster cannot be used.
+        OptionError: There is nothing to convert.
+        ClusterError: The cluster cannot be used.
+        OutputError: The disk is too small.
         StoreError: The store exists, belongs to another archive or other options, or cannot be written.
     """
     options = options or ConvertOptions()
@@ -193,7 +195,7 @@ def convert(
         split_counts=dict(plan.split_counts),
         n_classes=len(_list_labels(plan, receipts)),
         pixel_bytes=plan.pixel_bytes,
-        stored_bytes=sum(made.n_bytes for receipt in receipts for made in receipt.objects),
+        stored_bytes=sum(entry.n_bytes for receipt in receipts for entry in receipt.objects.values()),
         startup_s=conversion.startup_s,
         convert_s=conversion.convert_s,
         finish_s=time.perf_counter() - clock,
@@ -286,16 +288,11 @@ class _Conversion:
         store = Path(self._job.store)
         write_rejects(store, self.rejects)
         listed = [f"  {reject.patch_id}/{reject.file}: {reject.reason}" for reject in self.rejects[:_N_LISTED]]
-        more = len(self.rejects) - len(listed)
         bad = format_count(len(self.rejects), "bad patch")
+        if len(self.rejects) > _N_LISTED:
+            listed.append(f"  and {len(self.rejects) - _N_LISTED:,} more")
         return SourceError(
-            "\n".join(
-                [
-                    f"{bad}, listed in {store / REJECTS}:",
-                    *listed,
-                    *([f"  and {more:,} more"] if more else []),
-                    "Mend or extract them again, then run the same command: it goes on where it stopped. "
-                    "Or leave them out with the option on-bad skip (and max-bad, if they are many)",
-                ]
-            )
+            "\n".join([f"{bad}, listed in {store / REJECTS}:", *listed])
+            + "\nMend or extract them again, then run the same command: it goes on where it stopped. "
+            "Or leave them out with the option on-bad skip (and max-bad, if they are many)"
         )

@@ -19,7 +19,7 @@ from bigearthnet.names import CITATIONS, LICENSE, N_PATCHES, SPLITS, TITLES
 from bigearthnet.store.croissant import describe_dataset
 from bigearthnet.store.images import remove_other_shards, write_metadata
 from bigearthnet.store.layout import CROISSANT, FORMAT_NAME, FORMAT_VERSION, MANIFEST, REJECTS, TABLE, Layout
-from bigearthnet.store.manifest import Entry, build_manifest, encode_manifest
+from bigearthnet.store.manifest import build_manifest, encode_manifest
 from bigearthnet.store.statistics import BandStatistics, merge_statistics
 from bigearthnet.store.table import Table, build_table, encode_rejects, encode_table, hash_table
 from converter.interrupts import hold_interrupts
@@ -42,7 +42,8 @@ def finish_store(
     """
     facts = [found for receipt in receipts for found in receipt.facts]
     table = build_table(plan.patches, facts)
-    fingerprint = make_fingerprint((made.checksum for receipt in receipts for made in receipt.objects), table)
+    shards = {path: entry for receipt in receipts for path, entry in receipt.objects.items()}
+    fingerprint = make_fingerprint((entry.checksum for entry in shards.values()), table)
     coordinates = {
         "patch_id": np.array([patch.patch_id for patch in plan.patches], dtype=object),
         "epsg": np.array([found.epsg for found in facts], dtype=np.int32),
@@ -56,16 +57,20 @@ def finish_store(
         "dataset": TITLES[plan.layout.dataset],
         "converter_version": __version__,
         "options": {"codec": plan.layout.codec, "shard_size": plan.layout.shard_size, "bands": plan.layout.bands},
-        "counts": _count(plan, len(rejects)),
+        "counts": {
+            "expected": N_PATCHES[plan.layout.dataset],
+            "found": plan.n_patches + len(rejects),
+            "converted": plan.n_patches,
+            "rejected": len(rejects),
+        },
         "splits": count_splits(patch.split if patch.recommended else None for patch in plan.patches),
         "labels_43": LABELS_43 if plan.layout.dataset == "v1" else (),
         "labels_19": LABELS_19,
-        "statistics": summarise_bands(plan.layout, {name: _merge(receipts, name) for name in receipts[0].statistics}),
+        "statistics": summarise_bands(plan.layout, [receipt.statistics for receipt in receipts]),
         **({"synthetic": True} if synthetic else {}),
         "license": LICENSE,
         "citation": CITATIONS[plan.layout.dataset],
     }
-    shards = {made.path: Entry(made.n_bytes, made.checksum) for receipt in receipts for made in receipt.objects}
     remove_other_shards(store, shards)
     with hold_interrupts():  # zarr would leave its event loop behind, and complain
         write_metadata(store, plan.layout, coordinates, attributes)
@@ -96,15 +101,6 @@ def make_fingerprint(checksums: Iterable[str], table: Table) -> str:
     return hashlib.blake2b("".join([*checksums, hash_table(table)]).encode(), digest_size=16).hexdigest()
 
 
-def _count(plan: Plan, n_rejected: int) -> dict[str, int]:
-    return {
-        "expected": N_PATCHES[plan.layout.dataset],
-        "found": plan.n_patches + n_rejected,
-        "converted": plan.n_patches,
-        "rejected": n_rejected,
-    }
-
-
 def count_splits(splits: Iterable[str | None]) -> dict[str, list[int]]:
     """Return the half-open range of rows that each split takes.
 
@@ -116,20 +112,16 @@ def count_splits(splits: Iterable[str | None]) -> dict[str, list[int]]:
     return {split: list(rows) for split, rows in zip(SPLITS, pairwise(ends), strict=True)}
 
 
-def _merge(receipts: Sequence[Receipt], array: str) -> tuple[BandStatistics, ...]:
-    return merge_statistics(receipt.statistics[array] for receipt in receipts)
-
-
-def summarise_bands(layout: Layout, statistics: Mapping[str, tuple[BandStatistics, ...]]) -> dict[str, Any]:
+def summarise_bands(layout: Layout, statistics: Sequence[Mapping[str, tuple[BandStatistics, ...]]]) -> dict[str, Any]:
     """Summarise the statistics of each band, as the root attribute `statistics` has them.
 
     Args:
         layout: The store's arrays.
-        statistics: Per array, per band, over the recommended training patches.
+        statistics: Of each shard, per array, per band, over the recommended training patches.
     """
     return {
         band: asdict(found.summarise())
         for group in layout.groups
         if group.sensor != "map"  # class codes have no mean
-        for band, found in zip(group.bands, statistics[group.name], strict=True)
+        for band, found in zip(group.bands, merge_statistics(of[group.name] for of in statistics), strict=True)
     }

@@ -141,8 +141,6 @@ def leave_out(plan: Plan, patch_ids: Collection[str]) -> Plan:
     Raises:
         SourceError: No patch is left.
     """
-    if not patch_ids:
-        return plan
     rows: list[Patch] = []
     first = 0
     for part in (*SPLITS, "other"):

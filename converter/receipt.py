@@ -7,28 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.archive.records import PatchFacts
 from bigearthnet.files import write_durably
+from bigearthnet.store.manifest import Entry
 from bigearthnet.store.statistics import BandStatistics
 from converter.plan import ShardTask
 
 _FACTS: Final = tuple(field.name for field in fields(PatchFacts))
-
-
-@dataclass(frozen=True)
-class ShardObject:
-    """One shard of one array as it lies on disk."""
-
-    path: str
-    """Relative to the store, with forward slashes."""
-    n_bytes: int
-    checksum: str
-    """Hash of the checksums of its chunks: equal if and only if the pixels and their encoding are."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +27,8 @@ class Receipt:
     shard: int
     digest: str
     """Digest of the task, which must still be the planned one."""
-    objects: tuple[ShardObject, ...]
+    objects: dict[str, Entry]
+    """The shard of each array as it lies on disk, by its path relative to the store."""
     facts: tuple[PatchFacts, ...]
     """One record a patch, in the order of the shard."""
     statistics: dict[str, tuple[BandStatistics, ...]]
@@ -55,7 +45,7 @@ def write_receipt(folder: Path, receipt: Receipt) -> None:
     content = {
         "shard": receipt.shard,
         "digest": receipt.digest,
-        "objects": [asdict(made) for made in receipt.objects],
+        "objects": receipt.objects,
         "facts": [[getattr(facts, name) for name in _FACTS] for facts in receipt.facts],
         "statistics": {name: [asdict(band) for band in bands] for name, bands in receipt.statistics.items()},
     }
@@ -74,11 +64,12 @@ def read_receipt(folder: Path, store: Path, task: ShardTask) -> Receipt | None:
         if content.pop("checksum") != _hash(content):
             return None
         receipt = _decode(content)
+        if any((store / path).stat().st_size != entry.n_bytes for path, entry in receipt.objects.items()):
+            return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if (receipt.shard, receipt.digest, len(receipt.facts)) != (task.shard, task.digest, len(task.sources)):
-        return None
-    return receipt if all(_size(store / made.path) == made.n_bytes for made in receipt.objects) else None
+    found = (receipt.shard, receipt.digest, len(receipt.facts))
+    return receipt if found == (task.shard, task.digest, len(task.sources)) else None
 
 
 def _encode(content: dict[str, Any]) -> bytes:
@@ -93,16 +84,9 @@ def _decode(content: dict[str, Any]) -> Receipt:
     return Receipt(
         shard=content["shard"],
         digest=content["digest"],
-        objects=tuple(ShardObject(**made) for made in content["objects"]),
+        objects={path: Entry(*entry) for path, entry in content["objects"].items()},
         facts=tuple(PatchFacts(labels and tuple(labels), *rest) for labels, *rest in content["facts"]),
         statistics={
             name: tuple(BandStatistics(**band) for band in bands) for name, bands in content["statistics"].items()
         },
     )
-
-
-def _size(path: Path) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1

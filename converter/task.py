@@ -12,10 +12,11 @@ from bigearthnet.archive.patch import PatchReader, read_patch
 from bigearthnet.archive.records import PatchFacts, Reject
 from bigearthnet.errors import PatchError, StoreError
 from bigearthnet.store.layout import Layout, name_shard
+from bigearthnet.store.manifest import Entry
 from bigearthnet.store.shard import encode_chunk, hash_chunks, write_shard
 from bigearthnet.store.statistics import BandStatistics, BandSums
 from converter.plan import ShardTask
-from converter.receipt import Receipt, ShardObject, write_receipt
+from converter.receipt import Receipt, write_receipt
 
 
 @dataclass(frozen=True)
@@ -81,16 +82,16 @@ def _commit(
 ) -> None:
     """Put the shards on disk, then the receipt that vouches for them."""
     try:
-        objects = []
+        objects = {}
         for group in job.layout.groups:
             encoded = chunks[group.name]
             path = name_shard(group, task.shard)
             n_bytes = write_shard(f"{job.store}/{path}", encoded, job.layout.shard_size)
-            objects.append(ShardObject(path, n_bytes, hash_chunks(encoded)))
+            objects[path] = Entry(n_bytes, hash_chunks(encoded))
         receipt = Receipt(
             shard=task.shard,
             digest=task.digest,
-            objects=tuple(objects),
+            objects=objects,
             facts=tuple(facts),
             statistics=statistics,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 import click
@@ -12,8 +13,11 @@ from bigearthnet.commandline import SETTINGS, Commands
 COMMANDS: Final = ("convert", "verify", "info", "query", "preview", "export", "report", "sample")
 """Modules of `converter.commands`, in the order in which the help lists them."""
 
+PATH: Final = click.Path(path_type=Path)
+"""Type of every parameter that is a path."""
 
-@click.group(cls=Commands, package=__package__, names=COMMANDS, context_settings=SETTINGS)
+
+@click.group(cls=Commands, package=__package__, names=COMMANDS, context_settings={**SETTINGS, "show_default": True})
 @click.version_option(__version__, prog_name="ben-convert")
 def cli() -> None:
     """Pack the raw BigEarthNet archive once into a store that trains fast.

@@ -11,25 +11,24 @@ import click
 
 from bigearthnet.archive.records import ON_BAD, Sources
 from bigearthnet.store.layout import CODECS
+from converter.commands.cli import PATH
 from converter.commands.descriptions import describe_summary
 from converter.commands.display import ProgressDisplay, describe_plan
 from converter.conversion import ConvertOptions, convert, plan_conversion
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="[RAW] STORE", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="[RAW] STORE", type=PATH)
 @click.option(
     "--s1",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Sentinel-1 archive: adds the paired patches (VV, VH). Without RAW it is converted alone.",
 )
-@click.option(
-    "--reference-maps", type=click.Path(path_type=Path), metavar="DIR", help="Reference_Maps (v2.0): adds CORINE codes."
-)
+@click.option("--reference-maps", type=PATH, metavar="DIR", help="Reference_Maps (v2.0): adds CORINE codes.")
 @click.option(
     "--metadata",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     metavar="FILE",
     help="Official v2.0 metadata; give it twice for both files.  [default: those in or beside RAW]",
@@ -38,7 +37,6 @@ from converter.conversion import ConvertOptions, convert, plan_conversion
 @click.option(
     "--bands",
     default="all",
-    show_default=True,
     metavar="LIST",
     help="Bands to store, such as B04,B03,B02, or sets: rgb, rgbn, 10m, 20m, 60m, s2, s1, all.",
 )
@@ -47,16 +45,9 @@ from converter.conversion import ConvertOptions, convert, plan_conversion
     "--codec",
     type=click.Choice(CODECS),
     default="lz4",
-    show_default=True,
     help="lz4 reads fastest, zstd is a little smaller, none is raw.",
 )
-@click.option(
-    "--shard-size",
-    type=int,
-    default=256,
-    show_default=True,
-    help="Patches in one file of an array, and in one unit of work.",
-)
+@click.option("--shard-size", type=int, default=256, help="Patches in one file of an array, and in one unit of work.")
 @click.option("--workers", type=int, help="Worker processes to start.  [default: one a core]")
 @click.option(
     "--scheduler",
@@ -65,7 +56,7 @@ from converter.conversion import ConvertOptions, convert, plan_conversion
 )
 @click.option(
     "--lists",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Folder of your own official v1.0 lists (train.csv, ...).  [default: those of bigearthnet-common]",
 )
@@ -73,14 +64,12 @@ from converter.conversion import ConvertOptions, convert, plan_conversion
     "--on-bad",
     type=click.Choice(ON_BAD),
     default="stop",
-    show_default=True,
     help="Bad patches: stop converts all others, then fails with the list; skip leaves them out (rejected.parquet).",
 )
 @click.option(
     "--max-bad",
     type=float,
     default=0.01,
-    show_default=True,
     metavar="FRACTION",
     help="Give up at once when more than this fraction of the patches is bad.",
 )
@@ -88,7 +77,6 @@ from converter.conversion import ConvertOptions, convert, plan_conversion
     "--reader",
     type=click.Choice(["auto", "rasterio"]),
     default="auto",
-    show_default=True,
     help="auto reads plain GeoTIFFs itself and others with rasterio; rasterio reads all of them, slowly.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the store that is already there.")

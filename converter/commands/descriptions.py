@@ -12,6 +12,7 @@ from typing import Any
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import SYNTHETIC_NOTE
 from bigearthnet.store.layout import IMAGES
+from converter.commands.display import describe_splits
 from converter.conversion import Summary
 from converter.verify.verification import Verification
 
@@ -20,14 +21,12 @@ def describe_summary(summary: Summary) -> str:
     """Describe what a conversion did, and what to try next."""
     rate = summary.n_converted_now / summary.convert_s if summary.convert_s else 0
     seconds = summary.startup_s + summary.convert_s + summary.finish_s
-    counts = summary.split_counts
     return "\n".join(
         [
             f"Finished  {summary.store}",
             f"Patches   {summary.n_patches + summary.n_rejected:,} found = {summary.n_patches:,} converted "
             f"+ {summary.n_rejected:,} rejected; {summary.n_classes} classes",
-            f"Splits    {counts.get('train', 0):,} train, {counts.get('validation', 0):,} validation, "
-            f"{counts.get('test', 0):,} test, {counts.get('other', 0):,} others",
+            f"Splits    {describe_splits(summary.split_counts)}",
             f"Bytes     {format_bytes(summary.pixel_bytes)} of pixels in {format_bytes(summary.stored_bytes)}, "
             f"ratio {summary.pixel_bytes / summary.stored_bytes:.2f}",
             f"Time      {format_seconds(seconds)}: {summary.startup_s:.1f} s start, {summary.convert_s:.1f} s for "

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Final, Never
 
+import click
 from tqdm import tqdm
 
 from bigearthnet.archive.metadata import FILES
 from bigearthnet.bands import BandGroup
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
-from bigearthnet.names import N_PATCHES, TITLES
+from bigearthnet.names import N_PATCHES, SPLITS, TITLES
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
-from converter.plan import Plan
 
 _LINE_EVERY_S: Final = 10
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
@@ -33,16 +34,16 @@ class ProgressDisplay:
         """Show an event."""
         match event:
             case Scanned(n_found):
-                self._say(f"Scanning: {format_count(n_found, 'patch folder')}")
+                click.echo(f"Scanning: {format_count(n_found, 'patch folder')}", err=True)
             case Planned():
-                self._say(describe_plan(event))
+                click.echo(describe_plan(event), err=True)
             case Started():
                 self._start(event)
             case Advanced():
                 self._advance(event)
             case Finishing():
                 self.close()
-                self._say("Writing statistics, coordinates and table")
+                click.echo("Writing statistics, coordinates and table", err=True)
 
     def close(self) -> None:
         """Take the bar down."""
@@ -50,14 +51,11 @@ class ProgressDisplay:
             self._bar.close()
             self._bar = None
 
-    def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - this class is the display
-
     def _start(self, event: Started) -> None:
         workers = format_count(event.n_workers, "worker")
-        self._say(f"{workers}, ready after {event.startup_s:.1f} s; dashboard: {event.dashboard}")
+        click.echo(f"{workers}, ready after {event.startup_s:.1f} s; dashboard: {event.dashboard}", err=True)
         if event.n_done:
-            self._say(f"Going on after {event.n_done:,} patches that an earlier run finished")
+            click.echo(f"Going on after {event.n_done:,} patches that an earlier run finished", err=True)
         self._n_before, self._started_at = event.n_done, time.monotonic()
         if self._on_terminal:
             self.close()
@@ -82,19 +80,21 @@ class ProgressDisplay:
         self._printed_at = now
         rate = (event.n_done - self._n_before) / max(now - self._started_at, 1e-9)
         left = (event.n_total - event.n_done) / rate if rate else float("inf")
-        self._say(
+        click.echo(
             f"{event.n_done:,} of {event.n_total:,} patches, {rate:,.0f} patches/s, "
-            f"{format_seconds(left)} left, {event.n_rejected:,} {self._bad}"
+            f"{format_seconds(left)} left, {event.n_rejected:,} {self._bad}",
+            err=True,
         )
 
 
 def describe_plan(planned: Planned) -> str:
     """Describe a plan, and whatever of the archive does not look as published."""
     plan, archive = planned.plan, planned.archive
+    others = "snow, cloud or shadow" + (", no 19-class label, in no list" if archive.dataset == "v1" else "")
     n_found, n_published = plan.n_patches + len(archive.left_out), N_PATCHES[archive.dataset]
     lines = [
         f"Found     {n_found:,} of the {n_published:,} patches of {TITLES[archive.dataset]}",
-        f"Order     {_describe_splits(plan)}",
+        f"Order     {describe_splits(plan.split_counts)} ({others})",
         f"Arrays    {'; '.join(_describe_group(group) for group in plan.layout.groups)}",
         f"Shards    {plan.n_shards:,} of each array, {format_count(plan.layout.shard_size, 'patch')} a shard, "
         f"codec {plan.layout.codec}",
@@ -124,12 +124,6 @@ def _describe_group(group: BandGroup) -> str:
     return f"{group.name} ({' '.join(group.bands)})" if group.band_axis else group.name
 
 
-def _describe_splits(plan: Plan) -> str:
-    counts = plan.split_counts
-    others = "snow, cloud or shadow"
-    if plan.layout.dataset == "v1":
-        others += ", no 19-class label, in no list"
-    return (
-        f"{counts['train']:,} train, {counts['validation']:,} validation, {counts['test']:,} test, "
-        f"{counts['other']:,} others ({others})"
-    )
+def describe_splits(counts: Mapping[str, int]) -> str:
+    """Describe how many patches there are of each split."""
+    return ", ".join(f"{counts.get(split, 0):,} {split}" for split in SPLITS) + f", {counts.get('other', 0):,} others"

@@ -11,14 +11,15 @@ from bigearthnet.commandline import show_progress
 from bigearthnet.look.quantity import format_count
 from bigearthnet.names import parse_patch_name
 from bigearthnet.store.query import select_patches
+from converter.commands.cli import PATH
 from converter.export.geopackage import export_footprints
 from converter.export.geotiffs import export_rasters
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=PATH)
 @click.argument("patch_ids", nargs=-1, metavar="[PATCH]...")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PATH)
 @click.option("--where", metavar="SQL", help="Only patches that meet a condition over the table.")
 @click.option("--stack", is_flag=True, help="One file of several bands for each sensor and pixel size.")
 @click.option(

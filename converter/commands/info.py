@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from bigearthnet.store.summary import describe_store
+from converter.commands.cli import PATH
 from converter.commands.descriptions import describe_info
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(store: Path, *, as_json: bool) -> None:
     """Say what the finished store STORE holds: arrays, ratio, provenance, counts per split, class and country."""

@@ -11,16 +11,17 @@ from bigearthnet.look.album import Choice, open_album
 from bigearthnet.look.picture import PICTURES, STRETCHES, Stretch
 from bigearthnet.look.preview import PreviewOptions, write_pictures, write_sheet
 from bigearthnet.look.quantity import format_count
+from converter.commands.cli import PATH
 
 _N_DRAWN = 20
 """Patches of a whole store or archive that are drawn if nothing is said."""
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=PATH)
 @click.argument("patch_ids", nargs=-1, metavar="[PATCH]...")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Write one contact sheet.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write one PNG a patch and picture to DIR.")
+@click.option("--sheet", type=PATH, metavar="FILE.png", help="Write one contact sheet.")
+@click.option("--out", type=PATH, metavar="DIR", help="Write one PNG a patch and picture to DIR.")
 @click.option("--where", metavar="SQL", help="Only patches that meet a condition over the table of a store.")
 @click.option(
     "--random",
@@ -29,7 +30,7 @@ _N_DRAWN = 20
     metavar="N",
     help=f"N of them at most, drawn at random.  [default: {_N_DRAWN} if neither PATCH nor --where is given, else all]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other patches.")
+@click.option("--seed", type=int, default=0, help="Another seed draws other patches.")
 @click.option(
     "--what",
     type=click.Choice(list(PICTURES), case_sensitive=False),
@@ -41,14 +42,12 @@ _N_DRAWN = 20
     "--stretch",
     type=click.Choice(STRETCHES),
     default="fixed",
-    show_default=True,
     help="fixed ranges make patches comparable; percentile (2 to 98) and full use all brightness for each.",
 )
 @click.option(
     "--scale",
     type=click.IntRange(min=1),
     default=2,
-    show_default=True,
     help="Pixels of the picture to one of 10 m; those of 20 m and 60 m are repeated to the same size.",
 )
 def command(

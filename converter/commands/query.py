@@ -8,18 +8,19 @@ import click
 
 from bigearthnet.look.quantity import format_count
 from bigearthnet.store.query import show_answer, write_answer
+from converter.commands.cli import PATH
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=PATH)
 @click.argument("sql")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="Write all rows to this new file, .csv, .json or .parquet, instead of showing some.",
 )
-@click.option("--rows", type=click.IntRange(min=1), default=40, show_default=True, help="Rows to show at most.")
+@click.option("--rows", type=click.IntRange(min=1), default=40, help="Rows to show at most.")
 def command(store: Path, sql: str, *, out: Path | None, rows: int) -> None:
     """Answer a question in SQL (DuckDB) about the patches in STORE.
 

@@ -7,26 +7,21 @@ from pathlib import Path
 import click
 
 from bigearthnet.commandline import show_progress
+from converter.commands.cli import PATH
 from converter.report import ReportOptions, name_report, write_report
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The page.  [default: STORE-report.html beside STORE]",
-)
+@click.argument("store", type=PATH)
+@click.option("--out", type=PATH, metavar="FILE", help="The page.  [default: STORE-report.html beside STORE]")
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
     default=ReportOptions.sample,
-    show_default=True,
     metavar="N",
     help="Patches whose pixels are read for the histograms.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed draws other patches.")
+@click.option("--seed", type=int, default=0, help="Another seed draws other patches.")
 @click.option("--overwrite", is_flag=True, help="Replace the page that is already there.")
 def command(store: Path, *, out: Path | None, sample: int, seed: int, overwrite: bool) -> None:
     """Write a page about the finished store STORE: one HTML file that any browser opens, without network or script.

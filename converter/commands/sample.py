@@ -9,20 +9,17 @@ import click
 from bigearthnet.commandline import show_progress
 from bigearthnet.look.quantity import format_bytes
 from bigearthnet.names import Dataset
+from converter.commands.cli import PATH
 from converter.sample import SampleForm, write_sample
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
-@click.option("--patches", type=int, default=1000, show_default=True, help="Patches to write, real ones included.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed makes other synthetic patches.")
+@click.argument("out", type=PATH)
+@click.option("--patches", type=int, default=1000, help="Patches to write, real ones included.")
+@click.option("--seed", type=int, default=0, help="Another seed makes other synthetic patches.")
 @click.option("--s1", is_flag=True, help="Write the Sentinel-1 pairs too; v2 always has them.")
 @click.option(
-    "--dataset",
-    type=click.Choice(["v1", "v2"]),
-    default="v1",
-    show_default=True,
-    help="Version of BigEarthNet whose form to write.",
+    "--dataset", type=click.Choice(["v1", "v2"]), default="v1", help="Version of BigEarthNet whose form to write."
 )
 @click.option("--workers", type=int, help="Processes to use.  [default: one a core]")
 def command(out: Path, *, patches: int, seed: int, s1: bool, dataset: Dataset, workers: int | None) -> None:

@@ -12,27 +12,19 @@ import click
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import VerificationError
 from bigearthnet.look.quantity import format_count
+from converter.commands.cli import PATH
 from converter.commands.descriptions import describe_verification
 from converter.commands.display import ProgressDisplay
 from converter.verify.verification import VerifyOptions, verify
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option(
-    "--against",
-    type=click.Path(path_type=Path),
-    metavar="RAW",
-    help="Sentinel-2 archive: compare every pixel and label with it.",
-)
-@click.option("--s1", type=click.Path(path_type=Path), metavar="DIR", help="Sentinel-1 archive to compare with.")
-@click.option(
-    "--reference-maps", type=click.Path(path_type=Path), metavar="DIR", help="Reference maps to compare with."
-)
-@click.option(
-    "--metadata", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="As for convert (v2.0)."
-)
-@click.option("--lists", type=click.Path(path_type=Path), metavar="DIR", help="As for convert (v1.0).")
+@click.argument("store", type=PATH)
+@click.option("--against", type=PATH, metavar="RAW", help="Sentinel-2 archive: compare every pixel and label with it.")
+@click.option("--s1", type=PATH, metavar="DIR", help="Sentinel-1 archive to compare with.")
+@click.option("--reference-maps", type=PATH, metavar="DIR", help="Reference maps to compare with.")
+@click.option("--metadata", type=PATH, multiple=True, metavar="FILE", help="As for convert (v2.0).")
+@click.option("--lists", type=PATH, metavar="DIR", help="As for convert (v1.0).")
 @click.option("--sample", type=int, metavar="N", help="Compare only N patches, spread over the store.  [default: all]")
 @click.option("--workers", type=int, help="Worker processes to start.  [default: one a core]")
 @click.option("--scheduler", metavar="ADDRESS", help="Use a running dask cluster instead of starting one.")
@@ -40,7 +32,6 @@ from converter.verify.verification import VerifyOptions, verify
     "--reader",
     type=click.Choice(["auto", "rasterio"]),
     default="auto",
-    show_default=True,
     help="rasterio reads the archive with code that the conversion did not use, slowly.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

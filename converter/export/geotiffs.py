@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.archive.raster import Georeference, write_raster
-from bigearthnet.bands import REFERENCE_MAP, BandGroup
+from bigearthnet.bands import REFERENCE_MAP
 from bigearthnet.files import check_new, write_new
 from bigearthnet.names import band_file, declared_nodata
 from bigearthnet.store.images import read_layout, read_pixels
@@ -64,14 +64,10 @@ def _read_files(
             continue
         name = row["s1_name"] or row["patch_id"] if group.sensor == "s1" else row["patch_id"]
         pixels = read_pixels(store, group, row["index"])
-        place = _locate(layout, group, row)
+        nodata = declared_nodata(layout.dataset, group.sensor)
+        place = Georeference(row["epsg"], row["x_ul"], row["y_ul"], group.pixel_m, nodata)
         if stack and group.sensor != REFERENCE_MAP.sensor:
             yield band_file(name, group.name), pixels, place, group.bands
         else:
             for band, plane in zip(group.bands, pixels, strict=True):
                 yield band_file(name, band), plane[None], place, ()
-
-
-def _locate(layout: Layout, group: BandGroup, row: Mapping[str, Any]) -> Georeference:
-    nodata = declared_nodata(layout.dataset, group.sensor)
-    return Georeference(row["epsg"], row["x_ul"], row["y_ul"], group.pixel_m, nodata)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -124,14 +124,18 @@ def take_census(store: Path, attributes: dict[str, Any]) -> Census:
         StoreError: There is no finished store.
     """
     with open_table(store) as connection:
-        ask = _Asker(connection)
-        totals = ask.one(_TOTALS)
+
+        def ask(sql: str) -> list[tuple[Any, ...]]:
+            rows: list[tuple[Any, ...]] = connection.execute(sql).fetchall()
+            return rows
+
+        (totals,) = connection.sql(_TOTALS).to_arrow_table().to_pylist()
         names_43, names_19 = attributes["labels_43"], attributes["labels_19"]
         return Census(
             **totals,
             of_split={
                 split: (n_recommended, n - n_recommended)
-                for split, n_recommended, n in ask.rows(
+                for split, n_recommended, n in ask(
                     "SELECT split, count(*) FILTER (recommended), count(*) FROM patches GROUP BY ALL"
                 )
             },
@@ -139,32 +143,16 @@ def take_census(store: Path, attributes: dict[str, Any]) -> Census:
             labels_19=_count_labels(ask, "labels_19", names_19),
             together=_count_together(ask, names_19),
             countries=_count_countries(ask),
-            seasons=ask.counts("SELECT season, count(*) AS n FROM patches GROUP BY ALL ORDER BY n DESC, season"),
-            months=ask.counts(_MONTHS),
-            satellites=ask.counts("SELECT satellite, count(*) FROM patches GROUP BY ALL ORDER BY ALL"),
+            seasons=dict(ask("SELECT season, count(*) AS n FROM patches GROUP BY ALL ORDER BY n DESC, season")),
+            months=dict(ask(_MONTHS)),
+            satellites=dict(ask("SELECT satellite, count(*) FROM patches GROUP BY ALL ORDER BY ALL")),
             lags=_count_lags(ask),
-            reasons=_count_reasons(ask) if (store / REJECTS).is_file() else (),
+            reasons=tuple(RejectCount(*row) for row in ask(_REASONS)) if (store / REJECTS).is_file() else (),
         )
 
 
-class _Asker:
-    """Answers of DuckDB as plain Python values."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._connection.execute(sql, list(parameters)).fetchall()
-        return rows
-
-    def counts(self, sql: str) -> dict[Any, int]:
-        return dict(self.rows(sql))
-
-    def one(self, sql: str) -> dict[str, Any]:
-        answer = self._connection.execute(sql)
-        names = [column[0] for column in answer.description]
-        return dict(zip(names, answer.fetchone(), strict=True))
-
+_Ask = Callable[[str], list[tuple[Any, ...]]]
+"""Answers a question in SQL with rows."""
 
 _TOTALS: Final = """
     SELECT
@@ -186,33 +174,34 @@ _MONTHS: Final = """
     SELECT strftime(month, '%Y-%m'), coalesce(n, 0) FROM every LEFT JOIN counted USING (month) ORDER BY month
 """
 
+_REASONS: Final = f"""
+    SELECT count(*) AS n, min(file), reason FROM rejected GROUP BY reason ORDER BY n DESC, reason LIMIT {N_REASONS}
+"""
 
-def _count_labels(ask: _Asker, column: str, names: Sequence[str]) -> Nomenclature:
+
+def _count_labels(ask: _Ask, column: str, names: Sequence[str]) -> Nomenclature:
     splits = ", ".join(f"count(*) FILTER (recommended AND split = '{split}')" for split in SPLITS)
     counted = {
-        name: (n, *rest)
-        for name, n, *rest in ask.rows(
+        name: (n, dict(zip(SPLITS, of_split, strict=True)))
+        for name, n, *of_split in ask(
             f"SELECT label, count(*), {splits} "
             f"FROM (SELECT unnest({column}) AS label, recommended, split FROM patches) GROUP BY ALL"
         )
     }
-    nothing = (0,) * (1 + len(SPLITS))
+    nothing = (0, dict.fromkeys(SPLITS, 0))
     # Names that the attributes do not have would be a fault of the store; they are shown, not dropped.
     every = [*names, *sorted(counted.keys() - set(names))]
     return Nomenclature(
-        tuple(
-            ClassCount(name, n, dict(zip(SPLITS, of_split, strict=True)))
-            for name, (n, *of_split) in ((name, counted.get(name, nothing)) for name in every)
-        ),
-        ask.counts(f"SELECT len({column}) AS size, count(*) FROM patches GROUP BY ALL ORDER BY ALL"),
+        tuple(ClassCount(name, *counted.get(name, nothing)) for name in every),
+        dict(ask(f"SELECT len({column}) AS size, count(*) FROM patches GROUP BY ALL ORDER BY ALL")),
     )
 
 
-def _count_together(ask: _Asker, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+def _count_together(ask: _Ask, names: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     # Most patches share their set of labels with others, so sets are counted first: 590,326 rows become 2,000 or so.
     counted = {
         (first, second): n
-        for first, second, n in ask.rows(
+        for first, second, n in ask(
             "WITH sets AS (SELECT labels_19, count(*) AS n FROM patches GROUP BY ALL), "
             "firsts AS (SELECT unnest(labels_19) AS first, labels_19, n FROM sets), "
             "pairs AS (SELECT first, unnest(labels_19) AS second, n FROM firsts) "
@@ -222,33 +211,22 @@ def _count_together(ask: _Asker, names: Sequence[str]) -> tuple[tuple[int, ...],
     return tuple(tuple(counted.get((first, second), 0) for second in names) for first in names)
 
 
-def _count_countries(ask: _Asker) -> tuple[CountryCount, ...]:
-    totals = ask.rows("SELECT country, count(*) AS n FROM patches GROUP BY country ORDER BY n DESC, country")
-    seasons: dict[str | None, dict[str | None, int]] = {}
-    for country, season, n in ask.rows("SELECT country, season, count(*) FROM patches GROUP BY ALL ORDER BY ALL"):
-        seasons.setdefault(country, {})[season] = n
-    return tuple(CountryCount(name, n, seasons[name]) for name, n in totals)
+def _count_countries(ask: _Ask) -> tuple[CountryCount, ...]:
+    rows = ask(
+        "WITH seasons AS (SELECT country, season, count(*) AS n FROM patches GROUP BY ALL) "
+        "SELECT country, sum(n)::BIGINT AS total, list(row(season, n)) FROM seasons "
+        "GROUP BY country ORDER BY total DESC, country"
+    )
+    return tuple(CountryCount(name, total, dict(of_season)) for name, total, of_season in rows)
 
 
-def _count_lags(ask: _Asker) -> Lags | None:
+def _count_lags(ask: _Ask) -> Lags | None:
     lags = (
         "(SELECT epoch(s1_time - s2_time) / 3600 AS hours FROM patches "
         "WHERE s1_time IS NOT NULL AND s2_time IS NOT NULL)"
     )
-    ((n_patches, least, middle, most),) = ask.rows(
-        f"SELECT count(*), min(hours), median(hours), max(hours) FROM {lags}"
-    )
+    ((n_patches, least, middle, most),) = ask(f"SELECT count(*), min(hours), median(hours), max(hours) FROM {lags}")
     if not n_patches:
         return None
-    bins = ask.counts(
-        f"SELECT floor(hours / {LAG_BIN_H})::INTEGER AS bin, count(*) FROM {lags} GROUP BY ALL ORDER BY ALL"
-    )
-    return Lags(n_patches, bins, least, middle, most)
-
-
-def _count_reasons(ask: _Asker) -> tuple[RejectCount, ...]:
-    rows = ask.rows(
-        "SELECT count(*) AS n, min(file), reason FROM rejected GROUP BY reason ORDER BY n DESC, reason LIMIT $1",
-        [N_REASONS],
-    )
-    return tuple(RejectCount(*row) for row in rows)
+    bins = ask(f"SELECT floor(hours / {LAG_BIN_H})::INTEGER AS bin, count(*) FROM {lags} GROUP BY ALL ORDER BY ALL")
+    return Lags(n_patches, dict(bins), least, middle, most)

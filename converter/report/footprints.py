@@ -1,4 +1,4 @@
-"""Where the patches lie: an equal-area map of Europe, drawn from counts that DuckDB makes."""
+"""Where the patches lie: an equal-area map of Europe, drawn from counts of their centres."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Final
@@ -34,33 +33,13 @@ _FONT: Final = 21
 _CELLS_KM: Final = (2, 5, 10, 15, 20, 25, 30, 40, 50, 100)
 """Widths that a hexagon may have."""
 
-_PROJECT: Final = f"""
-    WITH centres AS (
-        SELECT country, radians((bbox.ymin + bbox.ymax) / 2) AS lat,
-            radians((bbox.xmin + bbox.xmax) / 2 - {LON}) AS lon, radians({LAT}) AS lat0 FROM patches
-    ),
-    scaled AS (
-        SELECT *, {_RADIUS_KM} * sqrt(2 / (1 + sin(lat0) * sin(lat) + cos(lat0) * cos(lat) * cos(lon))) AS k
-        FROM centres
-    ),
-    projected AS (
-        SELECT country, k * cos(lat) * sin(lon) AS x,
-            k * (cos(lat0) * sin(lat) - sin(lat0) * cos(lat) * cos(lon)) AS y FROM scaled
-    )
+_CENTRES: Final = """
+    SELECT (bbox.xmin + bbox.xmax) / 2 AS lon, (bbox.ymin + bbox.ymax) / 2 AS lat FROM patches
+    WHERE country IS NOT DISTINCT FROM $1
 """
-"""Lambert's azimuthal equal-area projection, as `project` below."""
 
-_BIN: Final = """,
-    lattices AS (
-        SELECT x / $w AS u, y / ($w * sqrt(3)) AS v, round(u) AS u1, round(v) AS v1, floor(u) + 0.5 AS u2,
-            floor(v) + 0.5 AS v2, (u - u1)**2 + 3 * (v - v1)**2 <= (u - u2)**2 + 3 * (v - v2)**2 AS on_first
-        FROM projected
-    )
-    SELECT CASE WHEN on_first THEN u1 ELSE u2 END AS column, CASE WHEN on_first THEN v1 ELSE v2 END AS row, count(*)
-    FROM lattices GROUP BY ALL ORDER BY ALL
-"""
-"""Hexagons, as two rectangular lattices of centres, of which a point takes the nearer one (Carr et al., "Scatterplot
-Matrix Techniques for Large N", JASA 82, 1987)."""
+_N_STEPS: Final = 5
+"""Shades of the map at most; the style has as many."""
 
 
 @dataclass(frozen=True)
@@ -95,20 +74,34 @@ def count_footprints(store: Path) -> Footprints:
         StoreError: There is no finished store.
     """
     with open_table(store) as connection:
-        extents = connection.execute(
-            f"{_PROJECT} SELECT country, min(x), min(y), max(x), max(y) FROM projected "
-            "GROUP BY country ORDER BY count(*) DESC, country"
-        ).fetchall()
-        bounds = np.array([row[1:] for row in extents])
-        span = float((bounds[:, 2:].max(axis=0) - bounds[:, :2].min(axis=0)).max())
-        width = next((width for width in _CELLS_KM if width * 130 >= span), _CELLS_KM[-1])
-        cells = np.array(connection.execute(_PROJECT + _BIN, {"w": width}).fetchall())
-    return Footprints(
-        width,
-        cells[:, :2] * (width, width * math.sqrt(3)),
-        cells[:, 2].astype(np.int64),
-        {row[0]: row[1:] for row in extents if row[0] is not None},
-    )
+        countries = connection.execute("SELECT country FROM patches GROUP BY ALL ORDER BY count(*) DESC, country")
+        points_of = {}
+        for (country,) in countries.fetchall():
+            centres = connection.execute(_CENTRES, [country]).fetchnumpy()
+            points_of[country] = project(np.asarray(centres["lon"]), np.asarray(centres["lat"]))
+    points = np.concatenate(list(points_of.values()))
+    span = np.ptp(points, axis=0).max()
+    width = next((width for width in _CELLS_KM if width * 130 >= span), _CELLS_KM[-1])
+    cells, counts = _count_cells(points, width)
+    ends_of = {
+        country: (*inside.min(axis=0).tolist(), *inside.max(axis=0).tolist())
+        for country, inside in points_of.items()
+        if country is not None
+    }
+    return Footprints(width, cells, counts, ends_of)
+
+
+def _count_cells(points: Points, width: int) -> tuple[Points, NDArray[np.int64]]:
+    """Count points in hexagons: two rectangular lattices of centres, of which a point takes the nearer one.
+
+    Source: Carr et al., "Scatterplot Matrix Techniques for Large N", JASA 82, 1987.
+    """
+    size = np.array((width, width * math.sqrt(3)))
+    halves = np.stack([np.rint(points / size) * 2, np.floor(points / size) * 2 + 1])
+    apart = ((points - halves / 2 * size) ** 2).sum(axis=-1)
+    nearer = np.where((apart[0] <= apart[1])[:, None], *halves)
+    cells, counts = np.unique(nearer @ (1, 1j), return_counts=True)  # pairs would be sorted much more slowly
+    return np.stack([cells.real, cells.imag], axis=-1) / 2 * size, counts
 
 
 @dataclass(frozen=True)
@@ -169,7 +162,7 @@ class _Window:
         return bool((high > 0).all() and low[0] < WIDTH and low[1] < self.height)
 
 
-def draw_map(footprints: Footprints, n_steps: int = 5) -> Map:
+def draw_map(footprints: Footprints) -> Map:
     """Draw the land, a graticule, the hexagons in shades by the logarithm of their count, and the countries' names."""
     window = _Window(footprints)
     graticule, degrees = _draw_graticule(window)
@@ -180,22 +173,16 @@ def draw_map(footprints: Footprints, n_steps: int = 5) -> Map:
         _draw_land(window),
         graticule,
         degrees,
-        _draw_cells(footprints, window, n_steps),
+        _draw_cells(footprints, window),
         _place_names(footprints, window, degrees),
     )
 
 
-@cache
-def _read_land() -> tuple[Points, ...]:
-    """Read the outlines of Europe's countries, in kilometres."""
-    content = json.loads((files(__package__) / "europe.geojson").read_text("utf-8"))
-    rings = (np.array(polygon[0]) for polygon in content["coordinates"])
-    return tuple(project(ring[:, 0], ring[:, 1]) for ring in rings)
-
-
 def _draw_land(window: _Window) -> str:
-    placed = (window.place(ring) for ring in _read_land())
-    return "".join(_write_path(ring, closed=True) for ring in placed if window.shows(ring))
+    """Draw the outlines of Europe's countries."""
+    content = json.loads((files(__package__) / "europe.geojson").read_text("utf-8"))
+    rings = (window.place(project(*np.array(polygon[0]).T)) for polygon in content["coordinates"])
+    return "".join(_write_path(ring, closed=True) for ring in rings if window.shows(ring))
 
 
 def _write_path(points: Points, *, closed: bool = False) -> str:
@@ -226,10 +213,10 @@ def _draw_graticule(window: _Window) -> tuple[str, tuple[Text, ...]]:
     return "".join(path), tuple(texts)
 
 
-def _draw_cells(footprints: Footprints, window: _Window, n_steps: int) -> tuple[Step, ...]:
+def _draw_cells(footprints: Footprints, window: _Window) -> tuple[Step, ...]:
     """Draw the hexagons, point up, a path a shade."""
     most = int(footprints.counts.max())
-    limits = sorted({round((most + 1) ** (i / n_steps)) for i in range(n_steps)} | {1})
+    limits = sorted({round((most + 1) ** (i / _N_STEPS)) for i in range(_N_STEPS)} | {1})
     shade = np.searchsorted(limits, footprints.counts, side="right") - 1
     centres = window.place(footprints.centres)
     across = footprints.cell_km * window.scale

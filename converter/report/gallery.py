@@ -31,21 +31,8 @@ class Exhibit:
     labels: tuple[str, ...]
     """As the source gives them."""
     country: str | None
-    season: str | None
     date: str | None
     """Day of sensing, `YYYY-MM-DD`."""
-
-
-@dataclass(frozen=True)
-class Portrait:
-    """A picture of a patch."""
-
-    exhibit: Exhibit
-    picture: Picture
-    size: int
-    """Pixels in a row."""
-    url: str
-    """The picture itself, as a data URL."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +70,35 @@ def choose_gallery(store: Path, classes: Sequence[str], seed: int = 0) -> Galler
         StoreError: There is no finished store.
     """
     with open_table(store) as connection:
-        choose = _Chooser(connection, str(seed))
-        return Gallery(
-            choose.any(N_VIEWS),
-            choose.of_classes(classes),
-            choose.pairs("contains_seasonal_snow", N_PAIRS),
-            choose.pairs("contains_cloud_or_shadow", N_PAIRS),
-        )
 
+        def ask(sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
+            rows: list[tuple[Any, ...]] = connection.execute(sql, {"seed": str(seed), **parameters}).fetchall()
+            return rows
+
+        views = [index for (index,) in ask(_VIEWS, n=N_VIEWS)]
+        index_of = dict(ask(_OF_CLASSES))
+        snowy, cloudy = (
+            ask(_PAIRS.format(flag=f"contains_{what}"), n=N_PAIRS) for what in ("seasonal_snow", "cloud_or_shadow")
+        )
+        indices = {*views, *index_of.values(), *(index for row in (*snowy, *cloudy) for index in row[:2])} - {None}
+        rows = connection.execute(_DESCRIBE, [list(indices)]).fetchall()
+    exhibits = {index: Exhibit(index, patch_id, tuple(labels), *rest) for index, patch_id, labels, *rest in rows}
+    return Gallery(
+        tuple(exhibits[index] for index in views),
+        {name: exhibits[index_of[name]] for name in classes if name in index_of},
+        *(tuple(Pair(exhibits[one], exhibits.get(clean), same) for one, clean, same in of) for of in (snowy, cloudy)),
+    )
+
+
+_VIEWS: Final = """
+    SELECT index FROM patches ORDER BY recommended DESC, has_s1 DESC, md5(patch_id || $seed), index LIMIT $n
+"""
+
+_OF_CLASSES: Final = """
+    SELECT class, arg_min(index, (NOT recommended, md5(patch_id || class || $seed)))
+    FROM (SELECT unnest(labels_19) AS class, index, recommended, patch_id FROM patches) GROUP BY class
+"""
+"""A patch that carries each class, a recommended one if there is any."""
 
 # The last key only spreads the choice; a hash of names would be computed for every patch of the store.
 _PAIRS: Final = """
@@ -113,49 +121,13 @@ _PAIRS: Final = """
     FROM chosen LEFT JOIN clean ON true
     GROUP BY chosen.index, chosen.patch_id ORDER BY any_value(same_place) DESC, md5(chosen.patch_id || $seed)
 """
+"""Flagged patches, and for each a clean one: of the same place, else of the same country and alike."""
 
 
-class _Chooser:
-    def __init__(self, connection: Any, seed: str) -> None:
-        self._connection = connection
-        self._seed = seed
-
-    def any(self, n: int) -> tuple[Exhibit, ...]:
-        """Choose patches, recommended ones first."""
-        rows = self._ask(
-            "SELECT index FROM patches ORDER BY recommended DESC, has_s1 DESC, md5(patch_id || $seed), index LIMIT $n",
-            n=n,
-        )
-        return tuple(self._describe([index for (index,) in rows]).values())
-
-    def of_classes(self, classes: Sequence[str]) -> dict[str, Exhibit]:
-        """Choose a patch that carries each class, a recommended one if there is any."""
-        rows = self._ask(
-            "SELECT class, arg_min(index, (NOT recommended, md5(patch_id || class || $seed))) "
-            "FROM (SELECT unnest(labels_19) AS class, index, recommended, patch_id FROM patches) GROUP BY class"
-        )
-        index_of = dict(rows)
-        described = self._describe(list(index_of.values()))
-        return {name: described[index_of[name]] for name in classes if name in index_of}
-
-    def pairs(self, flag: str, n: int) -> tuple[Pair, ...]:
-        """Choose flagged patches, and for each a clean one: of the same place, else of the same country and alike."""
-        rows = self._ask(_PAIRS.format(flag=flag), n=n)
-        described = self._describe([index for row in rows for index in row[:2] if index is not None])
-        return tuple(Pair(described[flagged], described.get(clean), same_place) for flagged, clean, same_place in rows)
-
-    def _describe(self, indices: list[int]) -> dict[int, Exhibit]:
-        rows = self._connection.execute(
-            "SELECT index, patch_id, labels, country, season, "
-            "strftime(coalesce(s2_time, s1_time)::TIMESTAMP, '%Y-%m-%d') FROM patches WHERE list_contains($1, index)",
-            [indices],
-        ).fetchall()
-        described = {row[0]: Exhibit(row[0], row[1], tuple(row[2]), *row[3:]) for row in rows}
-        return {index: described[index] for index in indices}
-
-    def _ask(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self._connection.execute(sql, {"seed": self._seed, **parameters}).fetchall()
-        return rows
+_DESCRIBE: Final = """
+    SELECT index, patch_id, labels, country, strftime(coalesce(s2_time, s1_time)::TIMESTAMP, '%Y-%m-%d') FROM patches
+    WHERE list_contains($1, index)
+"""
 
 
 class Studio:
@@ -170,17 +142,16 @@ class Studio:
         self.pictures = tuple(known) or (find_picture(layout.bands[0]),)
         """What can be drawn of every patch, the one that says most first."""
 
-    def take(self, exhibit: Exhibit, picture: Picture | None = None) -> Portrait:
-        """Picture a patch, in the form that says most unless another is named.
+    def take(self, exhibit: Exhibit, picture: Picture) -> tuple[str, int]:
+        """Picture a patch; returns the picture as a data URL, and its pixels in a row.
 
         Raises:
             StoreError: A chunk is damaged.
         """
-        picture = picture or self.pictures[0]
         planes: dict[str, NDArray[Any]] = {}
         for group in self._layout.groups:
             if set(group.bands) & set(picture.bands):
                 planes |= name_planes(group, read_pixels(self._store, group, exhibit.index))
         rendered = render_picture(picture.name, planes)
         drawn = mark_synthetic(rendered) if self._synthetic else rendered
-        return Portrait(exhibit, picture, len(drawn), embed_picture(drawn, lossless=picture is MAP))
+        return embed_picture(drawn, lossless=picture is MAP), len(drawn)

@@ -65,17 +65,6 @@ def write_report(
     options = options or ReportOptions()
     if not options.overwrite:
         check_new([path])
-    page = render_report(store, options, advance)
-    with write_new(path, overwrite=options.overwrite) as temporary:
-        temporary.write_text(page, "utf-8")
-
-
-def render_report(store: Path, options: ReportOptions, advance: OnAdvance = lambda *_: None) -> str:
-    """Render the page.
-
-    Raises:
-        StoreError: There is no finished store, or a part of it is damaged.
-    """
     attributes, arrays = describe_parts(store)
     layout = read_layout(store, attributes)
     census = take_census(store, attributes)
@@ -89,7 +78,7 @@ def render_report(store: Path, options: ReportOptions, advance: OnAdvance = lamb
         "layout": layout,
         "splits": SPLITS,
         "census": census,
-        "seasons": _order_seasons(census),
+        "seasons": sorted(census.seasons, key=lambda season: SEASONS.index(season) if season in SEASONS else 4),
         "corine_codes": CORINE_CODES,
         "label_19_of_43": LABEL_19_OF_43,
         "charts": _draw_charts(census),
@@ -101,12 +90,9 @@ def render_report(store: Path, options: ReportOptions, advance: OnAdvance = lamb
         "ridges": {histogram.band: _draw_histogram(histogram) for histogram in survey.histograms},
         "corine_colours": CORINE_COLOURS,
     }
-    return render_page("converter", "report", values)
-
-
-def _order_seasons(census: Census) -> list[str | None]:
-    known: list[str | None] = [season for season in SEASONS if season in census.seasons]
-    return [*known, *(season for season in census.seasons if season not in SEASONS)]
+    page = render_page("converter", "report", values)
+    with write_new(path, overwrite=options.overwrite) as temporary:
+        temporary.write_text(page, "utf-8")
 
 
 def _draw_charts(census: Census) -> dict[str, Chart]:

@@ -13,6 +13,7 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 import numpy as np
@@ -154,12 +155,10 @@ def _encode_header(entries: list[tuple[int, int, _Value]], counts: tuple[int, ..
     if _STRIP_OFFSETS in outside:
         outside.remove(_STRIP_OFFSETS)
         outside.insert(outside.index(_STRIP_BYTE_COUNTS) + 1, _STRIP_OFFSETS)
-    position = _IFD_START + 2 + _ENTRY_BYTES * len(entries) + 4
-    start_of: dict[int, int] = {}
-    for tag in outside:
-        start_of[tag] = position
-        position += len(packed[tag])
-    packed[_STRIP_OFFSETS] = _pack(_LONG, tuple(position + sum(counts[:strip]) for strip in range(len(counts))))
+    directory_end = _IFD_START + 2 + _ENTRY_BYTES * len(entries) + 4
+    *starts, header_end = accumulate((len(packed[tag]) for tag in outside), initial=directory_end)
+    start_of = dict(zip(outside, starts, strict=True))
+    packed[_STRIP_OFFSETS] = _pack(_LONG, tuple(accumulate(counts[:-1], initial=header_end)))
     directory = struct.pack("<2sHIH", b"II", 42, _IFD_START, len(entries))
     for tag, kind, value in entries:
         field = struct.pack("<I", start_of[tag]) if tag in start_of else packed[tag].ljust(4, b"\0")

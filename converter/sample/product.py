@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import PurePosixPath
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.archive.records import Annotation
-from bigearthnet.bands import REFERENCE_MAP, S1_10M, S2_GROUPS
+from bigearthnet.bands import REFERENCE_MAP, S1_10M, S2_GROUPS, Sensor
 from bigearthnet.names import Dataset, annotation_file, band_file
 from converter.sample import encoding
 from converter.sample.brief import Brief, hash_text
@@ -40,27 +41,16 @@ class SampleForm:
     """Write Sentinel-1 too."""
 
     @property
-    def roots(self) -> tuple[str, ...]:
-        """Folders below the sample's that a conversion is given, one a sensor; empty for the sample's own."""
-        if self.dataset == "v2":
-            return ("BigEarthNet-S2", *(["BigEarthNet-S1"] if self.with_s1 else []), "Reference_Maps")
-        return ("BigEarthNet-v1.0", "BigEarthNet-S1-v1.0") if self.with_s1 else ("",)
+    def root_of(self) -> dict[Sensor, str]:
+        """Folder of each sensor in the sample, as a conversion is given it; Sentinel-2 of v1.0 alone needs none."""
+        if self.dataset == "v1":
+            return {"s2": "BigEarthNet-v1.0", "s1": "BigEarthNet-S1-v1.0"} if self.with_s1 else {"s2": ""}
+        return {"s2": "BigEarthNet-S2", **({"s1": "BigEarthNet-S1"} if self.with_s1 else {}), "map": "Reference_Maps"}
 
-    def s2_folder(self, name: str) -> str:
-        """Name the folder of a Sentinel-2 patch, below the sample's: alone, v1.0 needs no folder around it."""
-        if self.dataset == "v2":
-            return f"BigEarthNet-S2/{name.rsplit('_', 2)[0]}/{name}"
-        return f"BigEarthNet-v1.0/{name}" if self.with_s1 else name
-
-    def s1_folder(self, name: str) -> str:
-        """Name the folder of a Sentinel-1 patch."""
-        if self.dataset == "v2":
-            return f"BigEarthNet-S1/{name.rsplit('_', 3)[0]}/{name}"
-        return f"BigEarthNet-S1-v1.0/{name}"
-
-    def map_folder(self, name: str) -> str:
-        """Name the folder of a reference map (v2.0)."""
-        return f"Reference_Maps/{name.rsplit('_', 2)[0]}/{name}"
+    def name_folder(self, sensor: Sensor, name: str) -> str:
+        """Name the folder of a patch, below the sample's: v2.0 puts those of a scene into one folder."""
+        scene = name.rsplit("_", 3 if sensor == "s1" else 2)[0] if self.dataset == "v2" else ""
+        return str(PurePosixPath(self.root_of[sensor], scene, name))
 
 
 def make_patch(brief: Brief, form: SampleForm) -> Iterator[tuple[str, Files]]:
@@ -70,7 +60,8 @@ def make_patch(brief: Brief, form: SampleForm) -> Iterator[tuple[str, Files]]:
         Each of its folders, relative to the sample's, and the files in it.
     """
     labels, delay = brief.draw_details()
-    note = _annotate(brief, labels)
+    corner = locate_patch(brief.tile, brief.parsed.column, brief.parsed.row)
+    note = Annotation(labels, *corner, time=f"{brief.sensed:%Y-%m-%d %H:%M:%S}", tile=brief.tile, partner=None)
     random = np.random.Generator(np.random.PCG64(hash_text(brief.seed, "pixels", brief.name)))
     painting = paint_patch(labels, brief.season, random, snow=brief.snow, cloud=brief.cloud)
     name, tiff = (brief.name, encoding.S2_V1) if form.dataset == "v1" else (brief.v2_name, encoding.S2_V2)
@@ -81,17 +72,12 @@ def make_patch(brief: Brief, form: SampleForm) -> Iterator[tuple[str, Files]]:
     }
     if form.dataset == "v1":
         files[annotation_file(name)] = encode_annotation(note, _name_s2_product(brief, delay))
-    yield form.s2_folder(name), files
+    yield form.name_folder("s2", name), files
     if form.with_s1:
-        yield form.s1_folder(brief.s1_name), _make_s1(brief, note, painting.backscatter, form)
+        yield form.name_folder("s1", brief.s1_name), _make_s1(brief, note, painting.backscatter, form)
     if form.dataset == "v2":
         content = encode_geotiff(painting.codes, note, REFERENCE_MAP.pixel_m, encoding.REFERENCE_MAP)
-        yield form.map_folder(name), {band_file(name, REFERENCE_MAP.name): content}
-
-
-def _annotate(brief: Brief, labels: tuple[str, ...]) -> Annotation:
-    corner = locate_patch(brief.tile, brief.parsed.column, brief.parsed.row)
-    return Annotation(labels, *corner, time=f"{brief.sensed:%Y-%m-%d %H:%M:%S}", tile=brief.tile, partner=None)
+        yield form.name_folder("map", name), {band_file(name, REFERENCE_MAP.name): content}
 
 
 def _make_s1(brief: Brief, note: Annotation, pixels: dict[str, NDArray[np.float32]], form: SampleForm) -> Files:

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bigearthnet.archive.lists import packaged_example, read_lists
+from bigearthnet.archive.metadata import FILES
 from bigearthnet.errors import OptionError, SourceError
+from bigearthnet.labels import to_labels_19
 from bigearthnet.machine import count_cores
 from bigearthnet.names import SYNTHETIC_FILE, annotation_file
 from converter.sample.brief import Brief, choose_briefs
-from converter.sample.listing import write_listing
 from converter.sample.product import Files, SampleForm, make_patch
 
 _NOTE: Final = """\
@@ -38,6 +42,20 @@ the store, says that it is synthetic.
 
 _BATCH: Final = 16
 """Patches that a worker process makes at a time."""
+
+_SCHEMA: Final = pa.schema(
+    [
+        ("patch_id", pa.string()),
+        ("labels", pa.list_(pa.field("element", pa.string()))),
+        ("split", pa.string()),
+        ("country", pa.string()),
+        ("s1_name", pa.string()),
+        ("s2v1_name", pa.string()),
+        ("contains_seasonal_snow", pa.bool_()),
+        ("contains_cloud_or_shadow", pa.bool_()),
+    ]
+)
+"""Columns of the official metadata of v2.0."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ def write_sample(
     n_patches: int = 1000,
     seed: int = 0,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
     *,
     form: SampleForm | None = None,
 ) -> SampleSummary:
@@ -89,21 +107,25 @@ def write_sample(
     briefs = choose_briefs(read_lists(), form.dataset, real.keys(), n_patches, seed)
     _claim(out)
     n_real = n_patches - len(briefs)
-    done = 0
-    n_bytes = _leave_notes(out, form) if briefs else 0
-    for patch_id in sorted(real)[:n_real]:
-        n_bytes += _place(out, real[patch_id])
-        done += 1
-        if progress:
-            progress(done, n_patches)
+    done = n_bytes = 0
     batches = [briefs[start : start + _BATCH] for start in range(0, len(briefs), _BATCH)]
-    for n_new, n_new_bytes in _run(out, batches, form, min(workers or count_cores(), len(batches) // 2)):
-        done += n_new
-        n_bytes += n_new_bytes
-        if progress:
+    try:
+        if briefs:
+            for root in form.root_of.values():
+                (out / root).mkdir(exist_ok=True)
+                n_bytes += (out / root / SYNTHETIC_FILE).write_bytes(_NOTE.encode())
+        for patch_id in sorted(real)[:n_real]:
+            n_bytes += _place(out, real[patch_id])
+            done += 1
             progress(done, n_patches)
-    if form.dataset == "v2":
-        n_bytes += write_listing(out, briefs)
+        for n_new, n_new_bytes in _run(out, batches, form, min(workers or count_cores(), len(batches) // 2)):
+            done += n_new
+            n_bytes += n_new_bytes
+            progress(done, n_patches)
+        if form.dataset == "v2":
+            n_bytes += _write_listing(out, briefs)
+    except OSError as error:
+        raise SourceError(f"{out}: cannot be written ({error}); the sample is incomplete, delete it") from error
     return SampleSummary(out, n_real=n_real, n_synthetic=len(briefs), n_bytes=n_bytes)
 
 
@@ -117,24 +139,13 @@ def _claim(out: Path) -> None:
         raise SourceError(f"{out}: expected a new or empty folder, found {found.name} in it; name another or empty it")
 
 
-def _leave_notes(out: Path, form: SampleForm) -> int:
-    """Say in each folder that a conversion can be given that it is a sample; returns the bytes written."""
-    for root in form.roots:
-        try:
-            (out / root).mkdir(exist_ok=True)
-            (out / root / SYNTHETIC_FILE).write_text(_NOTE, "utf-8")
-        except OSError as error:
-            raise SourceError(f"{out / root / SYNTHETIC_FILE}: cannot be written ({error})") from error
-    return len(form.roots) * len(_NOTE.encode())
-
-
 def _read_real(form: SampleForm) -> dict[str, dict[str, Files]]:
     """Read the real patches: by patch name, the files of each folder."""
-    patches = {name: {form.s2_folder(name): files} for name, files in _read_example("S2").items()}
+    patches = {name: {form.name_folder("s2", name): files} for name, files in _read_example("S2").items()}
     if form.with_s1:
         for name, files in _read_example("S1").items():
             partner = json.loads(files[annotation_file(name)])["corresponding_s2_patch"]
-            patches[partner][form.s1_folder(name)] = files
+            patches[partner][form.name_folder("s1", name)] = files
     return patches
 
 
@@ -151,7 +162,7 @@ def _read_example(sensor: str) -> dict[str, Files]:
 
 
 def _run(out: Path, batches: list[list[Brief]], form: SampleForm, workers: int) -> Iterator[tuple[int, int]]:
-    """Yield patches and bytes written, batch by batch, in any brief."""
+    """Yield patches and bytes written, batch by batch, in any order."""
     if workers <= 1:
         for batch in batches:
             yield _write_batch(out, batch, form)
@@ -179,11 +190,31 @@ def _place(out: Path, folders: dict[str, Files]) -> int:
     for path, files in folders.items():
         folder = out / path
         hidden = folder.with_name(f".{folder.name}")
-        try:
-            hidden.mkdir(parents=True)
-            for name, content in files.items():
-                (hidden / name).write_bytes(content)
-            hidden.rename(folder)
-        except OSError as error:
-            raise SourceError(f"{folder}: cannot be written ({error}); the sample is incomplete, delete it") from error
+        hidden.mkdir(parents=True)
+        for name, content in files.items():
+            (hidden / name).write_bytes(content)
+        hidden.rename(folder)
     return sum(len(content) for files in folders.values() for content in files.values())
+
+
+def _write_listing(out: Path, briefs: Iterable[Brief]) -> int:
+    """Write both metadata files of v2.0, the second even if it has no rows; returns the bytes written."""
+    rows = sorted(map(_describe, briefs), key=lambda row: str(row["patch_id"]))
+    for file, is_flagged in zip(FILES, (False, True), strict=True):
+        part = [row for row in rows if is_flagged == (row["contains_seasonal_snow"] or row["contains_cloud_or_shadow"])]
+        pq.write_table(pa.Table.from_pylist(part, _SCHEMA), out / file, compression="zstd", store_schema=False)
+    return sum((out / file).stat().st_size for file in FILES)
+
+
+def _describe(brief: Brief) -> dict[str, Any]:
+    labels, _ = brief.draw_details()
+    return {
+        "patch_id": brief.v2_name,
+        "labels": sorted(to_labels_19(labels)),
+        "split": brief.v2_split,
+        "country": brief.country,
+        "s1_name": brief.s1_name,
+        "s2v1_name": brief.name,
+        "contains_seasonal_snow": brief.snow,
+        "contains_cloud_or_shadow": brief.cloud,
+    }

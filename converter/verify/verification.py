@@ -28,7 +28,6 @@ from bigearthnet.store.manifest import (
     read_manifest,
 )
 from bigearthnet.store.objects import LocalObjects
-from bigearthnet.store.statistics import merge_statistics
 from bigearthnet.store.table import PATCH_COLUMNS, count_rejects, read_fingerprint, read_rows, read_table
 from converter.cluster import open_cluster
 from converter.events import Advanced, OnEvent, Scanned, Started, ignore
@@ -120,8 +119,15 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     found.faults += _check_arrays(arrays, layout, len(rows))
     found.faults += _check_table(store, attributes, manifest, rows)
     found.faults += _check_labels(attributes, rows)
-    archive = _open_archive(options, layout, on_event)
-    if archive is not None:
+    archive = None
+    if options.against is not None:
+        archive = read_archive(
+            options.against.roots,
+            dataset=layout.dataset,
+            lists=options.lists,
+            metadata=options.metadata,
+            progress=lambda n_found: on_event(Scanned(n_found)),
+        )
         found.faults += _check_archive(archive, layout, attributes, rows)
     reports = _inspect(store, layout, attributes, rows, archive, options, on_event)
     found.faults += [fault for report in reports for fault in report.faults]
@@ -163,18 +169,6 @@ def _check_shards(store: Path, layout: Layout, manifest: Manifest, reports: Sequ
                 found = Entry((store / name).stat().st_size, report.checksums[group.name])
                 if found != manifest.shards[name]:
                     yield Fault(group.name, report.shard, None, "its chunks are not those that were written")
-
-
-def _open_archive(options: VerifyOptions, layout: Layout, on_event: OnEvent) -> Archive | None:
-    if options.against is None:
-        return None
-    return read_archive(
-        options.against.roots,
-        dataset=layout.dataset,
-        lists=options.lists,
-        metadata=options.metadata,
-        progress=lambda n_found: on_event(Scanned(n_found)),
-    )
 
 
 def _check_arrays(arrays: Sequence[ArrayInfo], layout: Layout, n_patches: int) -> Iterator[Fault]:
@@ -305,10 +299,7 @@ def _check_sums(
     """Recompute what is summed over all shards; pointless if a shard is damaged, which is a fault of its own."""
     if any(len(report.checksums) != len(layout.groups) or report.faults for report in reports):
         return
-    merged = {
-        group.name: merge_statistics(report.statistics[group.name] for report in reports) for group in layout.groups
-    }
-    recomputed = summarise_bands(layout, merged)
+    recomputed = summarise_bands(layout, [report.statistics for report in reports])
     for band, expected in attributes["statistics"].items():
         if recomputed.get(band) != expected:
             yield Fault(IMAGES, None, None, f"statistics of {band} are {expected}, pixels give {recomputed.get(band)}")

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bigearthnet.archive.records import PatchFacts, Source
+from bigearthnet.store.manifest import Entry
 from bigearthnet.store.statistics import BandStatistics
 from converter.plan import ShardTask
-from converter.receipt import Receipt, ShardObject, read_receipt, receipt_path, write_receipt
+from converter.receipt import Receipt, read_receipt, receipt_path, write_receipt
 
 NAMES = ("S2A_MSIL2A_20170613T101031_87_48", "S2A_MSIL2A_20170617T113321_4_55")
 TASK = ShardTask(3, tuple(Source(name, s2=name) for name in NAMES), 1, "digest of the task")
@@ -31,7 +32,7 @@ FACTS = PatchFacts(
 RECEIPT = Receipt(
     shard=3,
     digest=TASK.digest,
-    objects=(ShardObject("images.zarr/s2_10m/c/3/0/0/0", 5, "one"), ShardObject("images.zarr/s2_20m/c/3/0/0/0", 0, "")),
+    objects={"images.zarr/s2_10m/c/3/0/0/0": Entry(5, "one"), "images.zarr/s2_20m/c/3/0/0/0": Entry(0, "")},
     facts=(FACTS, replace(FACTS, labels=None, tile=None, zero_pixels=None, s1_time="2017-06-13 16:50:43", has_s1=True)),
     statistics={
         "s2_10m": (BandStatistics(14_400, 269_695 * 14_400 * 65_535, 2**70, 0, 65_535), BandStatistics()),
@@ -43,9 +44,9 @@ RECEIPT = Receipt(
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """A store that holds the objects of the receipt, and the receipt."""
-    for made in RECEIPT.objects:
-        (tmp_path / made.path).parent.mkdir(parents=True)
-        (tmp_path / made.path).write_bytes(b"x" * made.n_bytes)
+    for path, entry in RECEIPT.objects.items():
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(b"x" * entry.n_bytes)
     write_receipt(tmp_path / "receipts", RECEIPT)
     return tmp_path
 
@@ -73,7 +74,7 @@ def test_a_receipt_of_another_task_counts_for_nothing(store: Path, task: ShardTa
 
 
 def test_a_receipt_whose_object_is_gone_or_cut_short_counts_for_nothing(store: Path) -> None:
-    path = store / RECEIPT.objects[0].path
+    path = store / next(iter(RECEIPT.objects))
     path.write_bytes(b"xxxx")
     assert read(store) is None
     path.write_bytes(b"xxxxxx")

@@ -70,10 +70,10 @@ def test_the_receipt_says_what_the_patches_taught(raw: Archive, tmp_path: Path) 
         assert (found.x_ul, found.y_ul) == (note["coordinates"]["ulx"], note["coordinates"]["uly"])
         assert (found.s2_time, found.s1_time, found.has_s1) == (note["acquisition_date"], None, False)
         assert found.zero_pixels == int((raw.read_array(name, "s2_10m") == 0).sum())
-    assert [made.path for made in receipt.objects] == [f"images.zarr/{array}/c/3/0/0/0" for array in ARRAYS]
-    for made in receipt.objects:
-        assert (tmp_path / "store" / made.path).stat().st_size == made.n_bytes
-    assert len({made.checksum for made in receipt.objects}) == 3
+    assert list(receipt.objects) == [f"images.zarr/{array}/c/3/0/0/0" for array in ARRAYS]
+    for path, entry in receipt.objects.items():
+        assert (tmp_path / "store" / path).stat().st_size == entry.n_bytes
+    assert len({entry.checksum for entry in receipt.objects.values()}) == 3
 
 
 @pytest.mark.parametrize("n_train", [0, 1, 3])
