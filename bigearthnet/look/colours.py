@@ -1,4 +1,4 @@
-"""Tables of colours: the official ones of CORINE Land Cover, and a colour map for single bands."""
+"""Colours of pixels that have none of their own: a colour map for single bands, and grey."""
 
 from __future__ import annotations
 
@@ -9,58 +9,6 @@ from numpy.typing import NDArray
 
 NEUTRAL: Final = (160, 160, 160)
 """Grey for pixels without a value, and for codes that CORINE does not have; no class has it."""
-
-CORINE_COLOURS: Final = {
-    111: (230, 0, 77),
-    112: (255, 0, 0),
-    121: (204, 77, 242),
-    122: (204, 0, 0),
-    123: (230, 204, 204),
-    124: (230, 204, 230),
-    131: (166, 0, 204),
-    132: (166, 77, 0),
-    133: (255, 77, 255),
-    141: (255, 166, 255),
-    142: (255, 230, 255),
-    211: (255, 255, 168),
-    212: (255, 255, 0),
-    213: (230, 230, 0),
-    221: (230, 128, 0),
-    222: (242, 166, 77),
-    223: (230, 166, 0),
-    231: (230, 230, 77),
-    241: (255, 230, 166),
-    242: (255, 230, 77),
-    243: (230, 204, 77),
-    244: (242, 204, 166),
-    311: (128, 255, 0),
-    312: (0, 166, 0),
-    313: (77, 255, 0),
-    321: (204, 242, 77),
-    322: (166, 255, 128),
-    323: (166, 230, 77),
-    324: (166, 242, 0),
-    331: (230, 230, 230),
-    332: (204, 204, 204),
-    333: (204, 255, 204),
-    334: (0, 0, 0),
-    335: (166, 230, 204),
-    411: (166, 166, 255),
-    412: (77, 77, 255),
-    421: (204, 204, 255),
-    422: (230, 230, 255),
-    423: (166, 166, 230),
-    511: (0, 204, 242),
-    512: (128, 242, 230),
-    521: (0, 255, 166),
-    522: (166, 255, 230),
-    523: (230, 242, 255),
-}
-"""Red, green and blue of each CORINE Land Cover level-3 code.
-
-Source: the legend of the European Environment Agency (`clc_legend.csv`, the column RGB), which comes with every CLC
-raster, https://land.copernicus.eu/en/products/corine-land-cover. Code 335, glaciers, does not occur in BigEarthNet.
-"""
 
 VIRIDIS: Final[NDArray[np.uint8]] = np.frombuffer(
     bytes.fromhex(

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from bigearthnet.bands import BAND_SETS, REFERENCE_MAP, S1_10M, BandGroup
 from bigearthnet.errors import OptionError
-from bigearthnet.look.colours import CORINE_COLOURS, NEUTRAL, VIRIDIS
+from bigearthnet.labels import CORINE_COLOURS
+from bigearthnet.look.colours import NEUTRAL, VIRIDIS
 
 Stretch = Literal["fixed", "percentile", "full"]
 """What is drawn darkest and brightest: a `fixed` range, the same for every patch, so that two can be compared; the 2nd

@@ -11,13 +11,12 @@ from typing import Final
 from bigearthnet.bands import S2_10M
 from bigearthnet.errors import OptionError
 from bigearthnet.files import check_new, write_new
-from bigearthnet.labels import CORINE_CODES
+from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS
 from bigearthnet.look.album import Album, View
-from bigearthnet.look.colours import CORINE_COLOURS, NEUTRAL
-from bigearthnet.look.mark import mark_synthetic
+from bigearthnet.look.colours import NEUTRAL
 from bigearthnet.look.picture import MAP, PERCENTILES, RGB, S1, Picture, Stretch, enlarge, find_picture, render_picture
 from bigearthnet.look.quantity import format_count
-from bigearthnet.look.sheet import Line, SheetLayout, Tile, draw_sheet, write_png
+from bigearthnet.look.sheet import Line, SheetLayout, Tile, draw_sheet, mark_synthetic, write_png
 from bigearthnet.names import SYNTHETIC_NOTE
 
 OnAdvance = Callable[[int, int], None]
