@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
+from bigearthnet.archive.raster import read_head
 from bigearthnet.archive.records import Annotation
 from bigearthnet.bands import PATCH_M
 from bigearthnet.errors import PatchError
@@ -70,11 +70,7 @@ def read_annotation(patch_id: str, folder: str, file: str) -> Annotation:
 
 def _load_json(path: str, fail: Fail) -> dict[str, Any]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # non-blocking: a FIFO must not hang the run
-        try:
-            data = os.read(descriptor, _MAX_BYTES + 1)
-        finally:
-            os.close(descriptor)
+        data = read_head(path, _MAX_BYTES + 1)
     except FileNotFoundError as error:
         fail("the file is missing", error)
     except OSError as error:
