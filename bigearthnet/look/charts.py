@@ -29,6 +29,7 @@ class Box:
     bottom: int = 200
 
 
+_LINES: Final = Box()
 _COLUMNS: Final = Box(height=194, left=44, right=354, top=14, bottom=156)
 _RIDGE: Final = Box(width=240, height=110, left=0, right=240, top=8, bottom=84)
 
@@ -190,7 +191,7 @@ def draw_lines(
     x_range: tuple[float, float],
     y_range: tuple[float, float] | None = None,
     whole: bool = False,
-    box: Box | None = None,
+    box: Box = _LINES,
 ) -> Chart:
     """Lay out a line chart.
 
@@ -203,7 +204,6 @@ def draw_lines(
         whole: Whether the horizontal axis counts something.
         box: Where to draw.
     """
-    box = box or Box()
     if y_range is None:
         values = np.concatenate([one.y[np.isfinite(one.y)] for one in series] or [np.zeros(1)])
         ticks = _choose_ticks(min(0.0, float(values.min(initial=0))), float(values.max(initial=0)) or 1.0)

@@ -8,13 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from PIL import Image
+
 from bigearthnet.bands import S2_10M
 from bigearthnet.errors import OptionError
 from bigearthnet.files import check_new, write_new
 from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS
 from bigearthnet.look.album import Album, View
-from bigearthnet.look.colours import NEUTRAL
-from bigearthnet.look.picture import MAP, PERCENTILES, RGB, S1, Picture, Stretch, enlarge, find_picture, render_picture
+from bigearthnet.look.picture import (
+    MAP,
+    NEUTRAL,
+    PERCENTILES,
+    RGB,
+    S1,
+    Picture,
+    Stretch,
+    enlarge,
+    find_picture,
+    render_picture,
+)
 from bigearthnet.look.quantity import format_count
 from bigearthnet.look.sheet import Line, SheetLayout, Tile, draw_sheet, mark_synthetic, write_png
 from bigearthnet.names import SYNTHETIC_NOTE
@@ -61,12 +73,9 @@ def write_pictures(album: Album, options: PreviewOptions, folder: Path, advance:
         for picture, path in zip(pictures, of_patch, strict=True):
             drawn = render_picture(picture.name, view.planes, options.stretch)
             whole = enlarge(drawn, options.side // len(drawn))
+            image = Image.fromarray(mark_synthetic(whole) if album.is_synthetic else whole)
             with write_new(path) as temporary:
-                write_png(
-                    mark_synthetic(whole) if album.is_synthetic else whole,
-                    temporary,
-                    [*_warn(album), *_caption(view, [picture])],
-                )
+                write_png(image, temporary, [*_warn(album), *_caption(view, [picture])])
         advance(position + 1, len(paths))
     return len(paths) * len(pictures)
 

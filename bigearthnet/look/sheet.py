@@ -152,9 +152,8 @@ def draw_sheet(
     return sheet
 
 
-def write_png(picture: NDArray[np.uint8] | Image.Image, path: Path, text: Iterable[Line]) -> None:
-    """Write a picture, (row, col, 3), as PNG, with words for it in the file as its description."""
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+def write_png(image: Image.Image, path: Path, text: Iterable[Line]) -> None:
+    """Write a picture as PNG, with words for it in the file as its description."""
     info = PngInfo()
     info.add_itxt("Description", "\n".join(line.text for line in text))
     image.save(path, "PNG", pnginfo=info)

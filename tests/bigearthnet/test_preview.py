@@ -13,8 +13,7 @@ from PIL import Image
 from bigearthnet.errors import OptionError, OutputError, PatchError, SelectionError, SourceError, StoreError
 from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS
 from bigearthnet.look.album import Choice, open_album
-from bigearthnet.look.colours import NEUTRAL
-from bigearthnet.look.picture import render_picture
+from bigearthnet.look.picture import NEUTRAL, render_picture
 from bigearthnet.look.preview import PreviewOptions, write_pictures, write_sheet
 from bigearthnet.look.sheet import MAX_PIXELS
 from bigearthnet.store.query import select_patches
