@@ -89,8 +89,7 @@ def write_durably(path: str, parts: Sequence[bytes], *, temporary_in: Path | Non
     Args:
         path: Where the file goes; its folder is made if needed.
         parts: Its content.
-        temporary_in: Folder on the same file system for the temporary name, where what a killed process leaves does
-            no harm; that of the file if None.
+        temporary_in: As in `replace_file`.
 
     Returns:
         Bytes written.

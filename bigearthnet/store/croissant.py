@@ -76,17 +76,18 @@ def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any])
     Returns:
         JSON-LD, the same for the same store.
     """
-    sensors = ", ".join(name for sensor, name in _SENSORS.items() if sensor in layout.sensors)
+    title = TITLES[layout.dataset]
+    sensors = [name for sensor, name in _SENSORS.items() if sensor in layout.sensors]
     counts = attributes["counts"]
     synthetic = bool(attributes.get("synthetic"))
     described = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": f"Synthetic sample in the form of {TITLES[layout.dataset]}" if synthetic else TITLES[layout.dataset],
+        "name": f"Synthetic sample in the form of {title}" if synthetic else title,
         "description": (f"{SYNTHETIC_NOTE} " if synthetic else "")
         + (
-            f"{counts['converted']:,} of the {counts['expected']:,} patches of {TITLES[layout.dataset]} ({sensors}, "
+            f"{counts['converted']:,} of the {counts['expected']:,} patches of {title} ({', '.join(sensors)}, "
             "1,200 m x 1,200 m, Europe) with land-cover classes, as a store that "
             f"bigearthnet-store {attributes['converter_version']} made: pixels at native resolution in {IMAGES}, "
             f"everything else in {TABLE}. Row i of the table is index i of every array."
@@ -98,11 +99,7 @@ def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any])
         "license": _LICENSE_URL,
         "citeAs": attributes["citation"],
         "creator": [{"@type": "sc:Organization", "name": name} for name in _CREATORS],
-        "keywords": [
-            *(["synthetic"] if synthetic else []),
-            *_KEYWORDS,
-            *(name for sensor, name in _SENSORS.items() if sensor in layout.sensors),
-        ],
+        "keywords": [*(["synthetic"] if synthetic else []), *_KEYWORDS, *sensors],
         "distribution": [*_describe_files(store), _describe_images(layout.groups)],
         "recordSet": [_describe_splits(), _describe_table()],
     }

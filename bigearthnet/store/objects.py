@@ -8,7 +8,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -111,12 +111,8 @@ class RemoteObjects:
 
     def read(self, key: str) -> bytes:
         """Read an object from the server."""
-        try:
+        with self._name_faults(key):
             return bytes(self._files.cat_file(f"{self._root}/{key}"))
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # fsspec promises nothing about what its backends raise
-            raise RemoteError(f"{self.name}/{key}: cannot be fetched: {_describe(error)}") from error
 
     def path(self, key: str) -> str:
         """Return the kept copy of an object, fetched now if need be."""
@@ -164,15 +160,21 @@ class RemoteObjects:
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_name(f".{kept.name}.{uuid.uuid4().hex}")
         try:
-            self._files.get_file(f"{self._root}/{key}", str(temporary))
-            temporary.replace(kept)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # see `read`
-            raise RemoteError(f"{self.name}/{key}: cannot be fetched: {_describe(error)}") from error
+            with self._name_faults(key):
+                self._files.get_file(f"{self._root}/{key}", str(temporary))
+                temporary.replace(kept)
         finally:
             temporary.unlink(missing_ok=True)
         self._make_room(kept)
+
+    @contextlib.contextmanager
+    def _name_faults(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # fsspec promises nothing about what its backends raise; some say only its name
+            raise RemoteError(f"{self.name}/{key}: cannot be fetched: {type(error).__name__}: {error}") from error
 
     def _make_room(self, newest: Path) -> None:
         """Remove the shards used longest ago, of any store, until the rest fits."""
@@ -191,11 +193,6 @@ class RemoteObjects:
             if path != newest:
                 path.unlink(missing_ok=True)
                 total -= size
-
-
-def _describe(error: Exception) -> str:
-    """Name the error too, since some say nothing else."""
-    return f"{type(error).__name__}: {error}"
 
 
 Objects = LocalObjects | RemoteObjects

@@ -119,12 +119,10 @@ def select_patches(
         SelectionError: A name is not in the store, the condition cannot be understood, or nothing meets it.
     """
     with open_table(store) as connection:
-        patches = connection.table("patches")
-        condition = _check_condition(patches, where)
-        columns = [name for name in patches.columns if name not in ("geometry", "bbox")]
+        condition = _check_condition(connection.table("patches"), where)
         rows: list[dict[str, Any]] = (
             connection.sql(
-                f"SELECT {', '.join(map(_quote_name, columns))} FROM patches "
+                "SELECT * EXCLUDE (geometry, bbox) FROM patches "
                 f"WHERE (len($patch_ids) = 0 OR list_contains($patch_ids, patch_id)) AND {condition} "
                 "ORDER BY CASE WHEN $n IS NULL THEN '' ELSE md5(patch_id || $seed) END, index LIMIT $n",
                 params={"patch_ids": list(patch_ids), "n": n, "seed": str(seed)},
