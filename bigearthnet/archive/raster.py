@@ -101,7 +101,9 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], a
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise _UnexpectedRasterError("expected a regular file")
-    _ignore_warnings(NotGeoreferencedWarning)
+    # From now on: `warnings.catch_warnings` is not for threads, which share their filters.
+    if ("ignore", None, NotGeoreferencedWarning, None, 0) not in warnings.filters:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
     expected = f"a GeoTIFF of {group.size} x {group.size} {group.dtype} pixels of {group.pixel_m} m"
     try:
         with (
@@ -133,12 +135,6 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], a
             f"expected {expected}, found {status.st_size:,} bytes that cannot be read as one ({error}); "
             "the file may be truncated, extract it again"
         ) from error
-
-
-def _ignore_warnings(category: type[Warning]) -> None:
-    """Ignore a kind of warning from now on; `warnings.catch_warnings` is not for threads, which share their filters."""
-    if ("ignore", None, category, None, 0) not in warnings.filters:
-        warnings.simplefilter("ignore", category)
 
 
 def write_raster(path: Path, pixels: NDArray[np.generic], place: Georeference, names: Sequence[str] = ()) -> None:

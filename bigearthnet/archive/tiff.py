@@ -128,11 +128,8 @@ def _read_tags(header: bytes) -> _Tags:
         n_bytes = struct.calcsize(form)
         if n_bytes > 4 and offset + n_bytes > len(header):
             raise NotPlainError(f"the value of tag {tag} lies beyond the header")
-        tags[tag] = (
-            struct.unpack_from(form, header, offset)
-            if n_bytes > 4
-            else struct.unpack_from(form, struct.pack("<I", offset))
-        )
+        content, start = (header, offset) if n_bytes > 4 else (struct.pack("<I", offset), 0)
+        tags[tag] = struct.unpack_from(form, content, start)
     return tags
 
 

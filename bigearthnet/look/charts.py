@@ -219,7 +219,9 @@ def draw_lines(
         tuple(Tick(x(value), f"{value:g}") for value in shown),
         tuple(Tick(y(value), f"{value:g}") for value in ticks if y_range[0] <= value <= y_range[1]),
         lines=tuple(Line(one.name, one.style, _trace(one, x, y)) for one in series),
-        dots=tuple(dot for one in series if one.has_dots for dot in _list_dots(one, x, y, x_name)),
+        dots=tuple(
+            dot for one in series if one.has_dots and len(one.x) <= _MAX_DOTS for dot in _list_dots(one, x, y, x_name)
+        ),
     )
 
 
@@ -271,8 +273,6 @@ def _trace(series: Series, x: _Scale, y: _Scale) -> str:
 
 
 def _list_dots(series: Series, x: _Scale, y: _Scale, x_name: str) -> list[Dot]:
-    if len(series.x) > _MAX_DOTS:
-        return []
     return [
         Dot(x(float(across)), y(float(up)), series.style, f"{series.name}, {x_name} {across:g}: {up:.4g}")
         for across, up in zip(series.x, series.y, strict=True)

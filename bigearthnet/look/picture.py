@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,12 @@ from bigearthnet.errors import OptionError
 from bigearthnet.labels import CORINE_COLOURS
 
 Stretch = Literal["fixed", "percentile", "full"]
-"""What is drawn darkest and brightest: a `fixed` range, the same for every patch, so that two can be compared; the 2nd
-and 98th `percentile` of each band of the patch; or its lowest and highest value, `full`."""
-
-STRETCHES: Final[tuple[Stretch, ...]] = get_args(Stretch)
-
-PERCENTILES: Final = (2, 98)
+STRETCHES: Final[dict[Stretch, str]] = {
+    "fixed": "the same range of values in all patches",
+    "percentile": "percentiles 2 to 98 of each band of a patch",
+    "full": "lowest to highest value of each band of a patch",
+}
+"""What is drawn darkest and brightest; only where it is fixed can two patches be compared."""
 
 RANGES: Final[dict[str, tuple[float, float]]] = {
     "B01": (0, 2_000),
@@ -158,12 +158,10 @@ def render_picture(name: str, planes: Mapping[str, NDArray[Any]], stretch: Stret
 
 
 def _choose_range(band: str, plane: NDArray[Any], stretch: Stretch) -> tuple[float, float]:
-    if stretch == "fixed":
-        return RANGES[band]
     known = plane[np.isfinite(plane)]
-    if not known.size:
+    if stretch == "fixed" or not known.size:
         return RANGES[band]
-    low, high = np.percentile(known, PERCENTILES if stretch == "percentile" else (0, 100))
+    low, high = np.percentile(known, (2, 98) if stretch == "percentile" else (0, 100))
     return float(low), float(high)
 
 

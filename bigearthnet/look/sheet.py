@@ -141,11 +141,8 @@ def draw_sheet(
         for column, position in enumerate(row):
             left = _MARGIN + column * (layout.tile_width + _MARGIN)
             for number, picture in enumerate(tiles[position].pictures):
-                whole = enlarge(picture, layout.side // len(picture))
-                if synthetic:
-                    whole = mark_synthetic(whole)
                 at = (left + number * (layout.side + _GAP), top)
-                sheet.paste(Image.fromarray(whole), at)
+                sheet.paste(enlarge_picture(picture, layout.side, synthetic=synthetic), at)
                 draw.rectangle((at[0] - 1, at[1] - 1, at[0] + layout.side, at[1] + layout.side), outline=_FRAME)
             captions[position].draw(draw, left, top + layout.side + _GAP)
         top += row_height
@@ -157,6 +154,12 @@ def write_png(image: Image.Image, path: Path, text: Iterable[Line]) -> None:
     info = PngInfo()
     info.add_itxt("Description", "\n".join(line.text for line in text))
     image.save(path, "PNG", pnginfo=info)
+
+
+def enlarge_picture(picture: NDArray[np.uint8], side: int, *, synthetic: bool) -> Image.Image:
+    """Enlarge a square picture, (row, col, 3), to a side that is a multiple of its own; mark it if it is synthetic."""
+    whole = enlarge(picture, side // len(picture))
+    return Image.fromarray(mark_synthetic(whole) if synthetic else whole)
 
 
 def mark_synthetic(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -16,8 +16,6 @@ from bigearthnet.store.layout import IMAGES, REJECTS, TABLE, Layout
 from bigearthnet.store.manifest import identify_file
 from bigearthnet.store.table import COLUMNS
 
-_URL: Final = "https://bigearth.net"
-_LICENSE_URL: Final = "https://cdla.dev/permissive-1-0/"
 _CREATORS: Final = (
     "Remote Sensing Image Analysis (RSiM) Group, Technische Universität Berlin",
     "Database Systems and Information Management (DIMA) Group, Technische Universität Berlin",
@@ -93,10 +91,10 @@ def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any])
             f"everything else in {TABLE}. Row i of the table is index i of every array."
         ),
         "identifier": attributes["fingerprint"],
-        "url": _URL,
+        "url": "https://bigearth.net",
         "version": _VERSIONS[layout.dataset],
         "datePublished": _PUBLISHED[layout.dataset],
-        "license": _LICENSE_URL,
+        "license": "https://cdla.dev/permissive-1-0/",
         "citeAs": attributes["citation"],
         "creator": [{"@type": "sc:Organization", "name": name} for name in _CREATORS],
         "keywords": [*(["synthetic"] if synthetic else []), *_KEYWORDS, *sensors],

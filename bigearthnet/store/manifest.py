@@ -25,8 +25,6 @@ GROUP: Final = f"{IMAGES}/zarr.json"
 _PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 """A plain relative path: no part is empty, hidden, `.` or `..`."""
 
-_HEXADECIMAL: Final = re.compile("[0-9a-f]*")
-
 
 class Entry(NamedTuple):
     """What a file of a store must be; in the JSON a list of the same two."""
@@ -69,7 +67,7 @@ def _check_count(n: int) -> None:
 
 
 def _check_hash(text: str, length: int) -> None:
-    if len(text) != length or not _HEXADECIMAL.fullmatch(text):
+    if not re.fullmatch(f"[0-9a-f]{{{length}}}", text):
         raise ValueError(f"expected a hash of {length} hexadecimal digits, found {text!r}")
 
 
@@ -102,14 +100,7 @@ def is_hidden(name: str) -> bool:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest."""
-    content = {
-        "format": FORMAT_NAME,
-        "format_version": FORMAT_VERSION,
-        "fingerprint": manifest.fingerprint,
-        "counts": dict(manifest.counts),
-        "files": dict(manifest.files),
-        "shards": dict(manifest.shards),
-    }
+    content = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, **vars(manifest)}
     return _encode(content | {"checksum": _hash(content)})
 
 

@@ -117,7 +117,7 @@ class RemoteObjects:
     def path(self, key: str) -> str:
         """Return the kept copy of an object, fetched now if need be."""
         kept = self._cache / key
-        with self._lock(key):
+        with self._locks.setdefault(key, threading.Lock()):
             if not kept.exists():
                 self._fetch(key, kept)
             with contextlib.suppress(FileNotFoundError):  # another process may just have removed it
@@ -150,10 +150,6 @@ class RemoteObjects:
             self.path(key)
         with self._guard:
             self._asked.discard(key)
-
-    def _lock(self, key: str) -> threading.Lock:
-        with self._guard:
-            return self._locks.setdefault(key, threading.Lock())
 
     def _fetch(self, key: str, kept: Path) -> None:
         """Fetch an object under a name of its own, then give it the name it is known by."""

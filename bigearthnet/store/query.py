@@ -182,11 +182,9 @@ def select_labels(
     indices = np.ma.getdata(rows["index"]).astype(np.int32)
     bits = np.ma.filled(rows["bits"], 0).astype(np.uint64)
     if not len(indices):
-        asked = [f"split {split}" if split else "any split", "recommended only" if recommended else ""]
-        asked += [f"where {where}" if where else ""]
-        raise SelectionError(
-            f"no patch matches: {', '.join(filter(None, asked))}; widen the condition or pass recommended=False"
-        )
+        asked = f"{f'split {split}' if split else 'any split'}{', recommended only' if recommended else ''}"
+        asked += f", where {where}" if where else ""
+        raise SelectionError(f"no patch matches: {asked}; widen the condition or pass recommended=False")
     if (bits >> np.uint64(len(classes))).any():
         raise StoreError(f"{table}: column {column} has classes that the store does not list")
     return indices, bits.astype(np.int64)

@@ -268,9 +268,6 @@ def count_values(store: Path) -> dict[str, dict[str, int]]:
 
 def _count(column: pa.ChunkedArray) -> dict[str, int]:
     counted = pc.value_counts(column.combine_chunks()).to_pylist()
-    found = {_name_value(item["values"]): item["counts"] for item in counted}
+    values = ((item["values"], item["counts"]) for item in counted)
+    found = {value if isinstance(value, str) else json.dumps(value): n for value, n in values}
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _name_value(value: str | bool | None) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
