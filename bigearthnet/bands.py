@@ -95,9 +95,6 @@ BAND_SETS: Final = {
 PUBLISHED_BANDS: Final = tuple(band for group in GROUPS for band in group.bands)
 """Every band, array by array; the reference map counts as one, which no set but its own has."""
 
-_COLOURS: Final = frozenset({"rgb", "rgbn"})
-"""Sets that mean nothing unless all of their bands are there."""
-
 QUANTIFICATION_VALUE: Final = 10_000
 """Surface reflectance = stored integer / 10,000 (Sentinel-2 Products Specification, L2A)."""
 
@@ -109,7 +106,9 @@ def find_sets(available: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Find the sets that some bands make: `rgb` and `rgbn` if they are whole, others of those bands that are there."""
     found = {name: tuple(band for band in bands if band in available) for name, bands in BAND_SETS.items()}
     return {
-        name: bands for name, bands in found.items() if bands and (name not in _COLOURS or bands == BAND_SETS[name])
+        name: bands
+        for name, bands in found.items()
+        if bands and (name not in ("rgb", "rgbn") or bands == BAND_SETS[name])
     }
 
 

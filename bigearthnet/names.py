@@ -46,18 +46,13 @@ CITATIONS: Final[dict[Dataset, str]] = {
 }
 
 _PLACE: Final = r"_(?P<column>\d{1,2})_(?P<row>\d{1,2})"
-_S2_V1: Final = re.compile(r"(?P<satellite>S2[AB])_MSIL2A_\d{8}T\d{5,6}" + _PLACE)
-"""The time in a v1.0 name is unreliable (5 or 6 digits, seconds up to 61): it is never parsed."""
-
-_S2_V2: Final = re.compile(
-    r"(?P<satellite>S2[AB])_MSIL2A_(?P<time>\d{8}T\d{6})_N\d{4}_R\d{3}_T(?P<tile>\d{2}[A-Z]{3})" + _PLACE
+_FORMS: Final[tuple[tuple[Sensor, Dataset | None, str], ...]] = (
+    ("s2", "v1", r"(?P<satellite>S2[AB])_MSIL2A_\d{8}T\d{5,6}"),
+    ("s2", "v2", r"(?P<satellite>S2[AB])_MSIL2A_(?P<time>\d{8}T\d{6})_N\d{4}_R\d{3}_T(?P<tile>\d{2}[A-Z]{3})"),
+    ("s1", None, r"(?P<satellite>S1[AB])_IW_GRDH_1SDV_(?P<time>\d{8}T\d{6})_(?P<tile>\d{2}[A-Z]{3})"),
 )
-_S1: Final = re.compile(r"(?P<satellite>S1[AB])_IW_GRDH_1SDV_(?P<time>\d{8}T\d{6})_(?P<tile>\d{2}[A-Z]{3})" + _PLACE)
-_FORMS: Final[tuple[tuple[re.Pattern[str], Sensor, Dataset | None], ...]] = (
-    (_S2_V1, "s2", "v1"),
-    (_S2_V2, "s2", "v2"),
-    (_S1, "s1", None),
-)
+"""What stands before the place. The time of v1.0 is unreliable (5 or 6 digits, seconds up to 61) and never parsed."""
+_PATTERNS: Final = tuple((sensor, dataset, re.compile(form + _PLACE)) for sensor, dataset, form in _FORMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +75,7 @@ class PatchName:
 
 def parse_patch_name(name: str) -> PatchName | None:
     """Parse the name of a patch folder; None if it is not one."""
-    for pattern, sensor, dataset in _FORMS:
+    for sensor, dataset, pattern in _PATTERNS:
         if match := pattern.fullmatch(name):
             parts = match.groupdict()
             time = parts.get("time")  # such as 20170613T101031

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn
@@ -119,10 +120,6 @@ def _find_epsg(wkt: str) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _is_time(text: str) -> bool:
-    if not _TIME.fullmatch(text):
-        return False
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return bool(_TIME.fullmatch(text) and datetime.fromisoformat(text))
+    return False

@@ -105,10 +105,7 @@ def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any])
 
 
 def _describe_files(store: Path) -> list[dict[str, Any]]:
-    files = {
-        TABLE: "One row a patch (GeoParquet 1.1).",
-        REJECTS: "Patches that could not be converted, and why.",
-    }
+    files = {TABLE: "One row a patch (GeoParquet 1.1).", REJECTS: "Patches that could not be converted, and why."}
     return [
         {
             "@type": "cr:FileObject",

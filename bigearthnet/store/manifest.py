@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -147,12 +148,10 @@ def read_manifest(objects: Objects) -> Manifest:
 
 def _explain_absence(objects: Objects) -> StoreError:
     """Say what is there instead of a finished store: one of format 1 has no manifest."""
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         attributes = json.loads(objects.read(GROUP))["attributes"]
         if attributes["format"] == FORMAT_NAME and attributes["format_version"] != FORMAT_VERSION:
             return _refuse_format(objects.name, attributes)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
     found = "none"
     if isinstance(objects, LocalObjects) and not Path(objects.name).exists():
         found = "no such folder"

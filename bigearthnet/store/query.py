@@ -35,10 +35,8 @@ def open_table(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         SelectionError: DuckDB cannot do what is asked of it inside the `with`.
     """
     read_attributes(store)
-    views = {"patches": store / TABLE}
-    if (store / REJECTS).is_file():
-        views["rejected"] = store / REJECTS
-    with _connect(views) as connection:
+    views = {"patches": store / TABLE, "rejected": store / REJECTS}
+    with _connect({name: path for name, path in views.items() if path.is_file()}) as connection:
         yield connection
 
 
