@@ -28,8 +28,6 @@ class BandGroup:
     """Side of a pixel in metres."""
     dtype: str
     """NumPy name of the stored type; pixels are never cast."""
-    axes: str
-    """Suffix of the dimension names `y_*` and `x_*`."""
     band_axis: str | None
     """Name of the band dimension; None for a single band without one."""
 
@@ -41,7 +39,7 @@ class BandGroup:
     @property
     def dimensions(self) -> tuple[str, ...]:
         """Names of the array's dimensions after `patch`."""
-        plane = (f"y_{self.axes}", f"x_{self.axes}")
+        plane = (f"y_{self.pixel_m}m", f"x_{self.pixel_m}m")
         return plane if self.band_axis is None else (self.band_axis, *plane)
 
     @property
@@ -69,16 +67,14 @@ class BandGroup:
         return self.sensor == "s2" or (self.sensor == "s1" and has_s1)
 
 
-S2_10M: Final = BandGroup("s2_10m", "s2", ("B02", "B03", "B04", "B08"), 120, 10, "uint16", "10m", "band_10m")
-S2_20M: Final = BandGroup(
-    "s2_20m", "s2", ("B05", "B06", "B07", "B8A", "B11", "B12"), 60, 20, "uint16", "20m", "band_20m"
-)
-S2_60M: Final = BandGroup("s2_60m", "s2", ("B01", "B09"), 20, 60, "uint16", "60m", "band_60m")
+S2_10M: Final = BandGroup("s2_10m", "s2", ("B02", "B03", "B04", "B08"), 120, 10, "uint16", "band_10m")
+S2_20M: Final = BandGroup("s2_20m", "s2", ("B05", "B06", "B07", "B8A", "B11", "B12"), 60, 20, "uint16", "band_20m")
+S2_60M: Final = BandGroup("s2_60m", "s2", ("B01", "B09"), 20, 60, "uint16", "band_60m")
 S2_GROUPS: Final = (S2_10M, S2_20M, S2_60M)
 """Sentinel-2 L2A. B10 does not exist in these products."""
 
-S1_10M: Final = BandGroup("s1_10m", "s1", ("VV", "VH"), 120, 10, "float32", "10m", "band_s1")
-REFERENCE_MAP: Final = BandGroup("reference_map", "map", ("reference_map",), 120, 10, "uint16", "10m", None)
+S1_10M: Final = BandGroup("s1_10m", "s1", ("VV", "VH"), 120, 10, "float32", "band_s1")
+REFERENCE_MAP: Final = BandGroup("reference_map", "map", ("reference_map",), 120, 10, "uint16", None)
 
 GROUPS: Final = (*S2_GROUPS, S1_10M, REFERENCE_MAP)
 """Everything BigEarthNet publishes, at its native resolutions."""
@@ -99,9 +95,6 @@ BAND_SETS: Final = {
 PUBLISHED_BANDS: Final = tuple(band for group in GROUPS for band in group.bands)
 """Every band, array by array; the reference map counts as one, which no set but its own has."""
 
-_COLOURS: Final = frozenset({"rgb", "rgbn"})
-"""Sets that mean nothing unless all of their bands are there."""
-
 QUANTIFICATION_VALUE: Final = 10_000
 """Surface reflectance = stored integer / 10,000 (Sentinel-2 Products Specification, L2A)."""
 
@@ -113,7 +106,9 @@ def find_sets(available: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Find the sets that some bands make: `rgb` and `rgbn` if they are whole, others of those bands that are there."""
     found = {name: tuple(band for band in bands if band in available) for name, bands in BAND_SETS.items()}
     return {
-        name: bands for name, bands in found.items() if bands and (name not in _COLOURS or bands == BAND_SETS[name])
+        name: bands
+        for name, bands in found.items()
+        if bands and (name not in ("rgb", "rgbn") or bands == BAND_SETS[name])
     }
 
 

@@ -34,14 +34,14 @@ def replace_file(path: Path, *, temporary_in: Path | None = None) -> Iterator[Pa
     temporary = (temporary_in or path.parent) / f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def check_new(paths: Iterable[Path]) -> None:
@@ -89,8 +89,7 @@ def write_durably(path: str, parts: Sequence[bytes], *, temporary_in: Path | Non
     Args:
         path: Where the file goes; its folder is made if needed.
         parts: Its content.
-        temporary_in: Folder on the same file system for the temporary name, where what a killed process leaves does
-            no harm; that of the file if None.
+        temporary_in: As in `replace_file`.
 
     Returns:
         Bytes written.
@@ -98,36 +97,15 @@ def write_durably(path: str, parts: Sequence[bytes], *, temporary_in: Path | Non
     Raises:
         OSError: It cannot be written.
     """
-    with (
-        replace_file(Path(path), temporary_in=temporary_in) as temporary,
-        open(temporary, "wb", buffering=0) as file,
-    ):
-        return _write_all(file.fileno(), parts)
+    with replace_file(Path(path), temporary_in=temporary_in) as temporary, open(temporary, "wb") as file:
+        file.writelines(parts)  # a shard of 28 MB need not be joined to be written
+        return file.tell()
 
 
-def flush_folder(folder: str | os.PathLike[str]) -> None:
-    """Flush the names in a folder to disk: only then does a renamed file survive a power cut under its new name."""
-    _flush(folder)
-
-
-def _flush(path: str | os.PathLike[str]) -> None:
+def flush(path: str | os.PathLike[str]) -> None:
+    """Flush a file, or the names in a folder: only then does a renamed file survive a power cut under its new name."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _write_all(descriptor: int, parts: Sequence[bytes]) -> int:
-    """Gather-write without joining: a shard of 28 MB need not be copied to be written."""
-    total = 0
-    for first in range(0, len(parts), os.sysconf("SC_IOV_MAX")):
-        batch = parts[first : first + os.sysconf("SC_IOV_MAX")]
-        size = sum(map(len, batch))
-        written = os.writev(descriptor, batch)
-        if written < size:  # a full disk or a signal: the plain call goes on, or names the fault
-            rest = memoryview(b"".join(batch))[written:]
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-        total += size
-    return total

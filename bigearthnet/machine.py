@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -21,21 +22,19 @@ def count_cores() -> int:
     return max(1, min([allowed, *_read_quotas()]))
 
 
-def _read_quotas() -> list[int]:
+def _read_quotas() -> Iterator[int]:
     """Read how many cores' worth of time each control group of this process gives, of both versions of them."""
     try:
         memberships = _MEMBERSHIPS.read_text().splitlines()
     except OSError:
-        return []
-    quotas: list[int | None] = []
+        return
     for membership in memberships:
         _, controllers, path = membership.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
         root = _CGROUPS / "cpu" if controllers else _CGROUPS
         inner = PurePosixPath(path.lstrip("/"))
-        quotas += [_read_limit(group) for group in (root / inner, *(root / above for above in inner.parents))]
-    return [quota for quota in quotas if quota]
+        yield from filter(None, (_read_limit(root / group) for group in (inner, *inner.parents)))
 
 
 def _read_limit(group: Path) -> int | None:

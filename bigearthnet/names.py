@@ -45,17 +45,14 @@ CITATIONS: Final[dict[Dataset, str]] = {
     ),
 }
 
-_S2_V1: Final = re.compile(r"(?P<satellite>S2[AB])_MSIL2A_\d{8}T\d{5,6}_(?P<column>\d{1,2})_(?P<row>\d{1,2})")
-"""The time in a v1.0 name is unreliable (5 or 6 digits, seconds up to 61): it is never parsed."""
-
-_S2_V2: Final = re.compile(
-    r"(?P<satellite>S2[AB])_MSIL2A_(?P<time>\d{8}T\d{6})_N\d{4}_R\d{3}_T(?P<tile>\d{2}[A-Z]{3})"
-    r"_(?P<column>\d{1,2})_(?P<row>\d{1,2})"
+_PLACE: Final = r"_(?P<column>\d{1,2})_(?P<row>\d{1,2})"
+_FORMS: Final[tuple[tuple[Sensor, Dataset | None, str], ...]] = (
+    ("s2", "v1", r"(?P<satellite>S2[AB])_MSIL2A_\d{8}T\d{5,6}"),
+    ("s2", "v2", r"(?P<satellite>S2[AB])_MSIL2A_(?P<time>\d{8}T\d{6})_N\d{4}_R\d{3}_T(?P<tile>\d{2}[A-Z]{3})"),
+    ("s1", None, r"(?P<satellite>S1[AB])_IW_GRDH_1SDV_(?P<time>\d{8}T\d{6})_(?P<tile>\d{2}[A-Z]{3})"),
 )
-_S1: Final = re.compile(
-    r"(?P<satellite>S1[AB])_IW_GRDH_1SDV_(?P<time>\d{8}T\d{6})_(?P<tile>\d{2}[A-Z]{3})"
-    r"_(?P<column>\d{1,2})_(?P<row>\d{1,2})"
-)
+"""What stands before the place. The time of v1.0 is unreliable (5 or 6 digits, seconds up to 61) and never parsed."""
+_PATTERNS: Final = tuple((sensor, dataset, re.compile(form + _PLACE)) for sensor, dataset, form in _FORMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +75,10 @@ class PatchName:
 
 def parse_patch_name(name: str) -> PatchName | None:
     """Parse the name of a patch folder; None if it is not one."""
-    forms: tuple[tuple[re.Pattern[str], Sensor, Dataset | None], ...]
-    forms = ((_S2_V1, "s2", "v1"), (_S2_V2, "s2", "v2"), (_S1, "s1", None))
-    for pattern, sensor, dataset in forms:
+    for sensor, dataset, pattern in _PATTERNS:
         if match := pattern.fullmatch(name):
             parts = match.groupdict()
-            time = parts.get("time")
+            time = parts.get("time")  # such as 20170613T101031
             return PatchName(
                 sensor,
                 dataset,
@@ -91,14 +86,9 @@ def parse_patch_name(name: str) -> PatchName | None:
                 int(parts["column"]),
                 int(parts["row"]),
                 parts.get("tile"),
-                None if time is None else _format_time(time),
+                time and f"{time[:4]}-{time[4:6]}-{time[6:8]} {time[9:11]}:{time[11:13]}:{time[13:]}",
             )
     return None
-
-
-def _format_time(time: str) -> str:
-    day, clock = time[:8], time[9:]
-    return f"{day[:4]}-{day[4:6]}-{day[6:]} {clock[:2]}:{clock[2:4]}:{clock[4:]}"
 
 
 def declared_nodata(dataset: Dataset, sensor: Sensor) -> float | None:

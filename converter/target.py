@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.errors import OutputError, StoreError
-from bigearthnet.files import flush_folder, write_durably
+from bigearthnet.files import flush, write_durably
 from bigearthnet.store.layout import CROISSANT, IMAGES, MANIFEST, PROGRESS, REJECTS, TABLE
 
 _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT, MANIFEST})
@@ -107,7 +107,7 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
 
 def release_target(store: Path) -> None:
     """Remove what only an unfinished store needs, once it is certain that the manifest stays."""
-    flush_folder(store)
+    flush(store)
     shutil.rmtree(store / PROGRESS)
 
 
@@ -127,7 +127,7 @@ def flush_files(store: Path, names: Iterable[str]) -> None:
             os.fsync(file.fileno())
         folders.update(parent for parent in (store / name).parents if parent.is_relative_to(store))
     for folder in folders:
-        flush_folder(folder)
+        flush(folder)
 
 
 def _take_lock(progress: Path, store: Path) -> int:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
+from bigearthnet.archive.raster import read_head
 from bigearthnet.archive.records import Annotation
 from bigearthnet.bands import PATCH_M
 from bigearthnet.errors import PatchError
@@ -22,9 +23,6 @@ from bigearthnet.labels import LABEL_19_OF_43
 
 _MAX_BYTES: Final = 65_536
 """Real annotations take about 1,200 bytes."""
-
-Fail = Callable[..., NoReturn]
-"""Raises the error that names patch and file; takes the reason and, if there is one, the cause."""
 
 _TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}")
 _TILE: Final = re.compile(r"_T(\d{2}[A-Z]{3})_")
@@ -43,50 +41,48 @@ def read_annotation(patch_id: str, folder: str, file: str) -> Annotation:
     Raises:
         PatchError: The file is missing, is not the JSON expected, or names a class that is not one of the 43.
     """
+    try:
+        return _describe(_decode(read_head(f"{folder}/{file}", _MAX_BYTES + 1)))
+    except FileNotFoundError as error:
+        raise PatchError(patch_id, file, "the file is missing") from error
+    except OSError as error:
+        raise PatchError(patch_id, file, f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise PatchError(patch_id, file, str(error)) from error
 
-    def fail(reason: str, cause: BaseException | None = None) -> NoReturn:
-        raise PatchError(patch_id, file, reason) from cause
 
-    content = _load_json(f"{folder}/{file}", fail)
+def _describe(content: Mapping[str, Any]) -> Annotation:
     labels = content.get("labels")
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-        fail(f"expected 'labels' to be a list of class names, found {labels!r:.80}")
+        raise ValueError(f"expected 'labels' to be a list of class names, found {labels!r:.80}")
     if unknown := [label for label in labels if label not in LABEL_19_OF_43]:
-        fail(f"expected labels of the 43-class nomenclature, found {unknown!r:.200}")
-    x_ul, y_ul = _read_corner(content.get("coordinates"), fail)
+        raise ValueError(f"expected labels of the 43-class nomenclature, found {unknown!r:.200}")
+    x_ul, y_ul = _read_corner(content.get("coordinates"))
     projection, tile_source = content.get("projection"), content.get("tile_source")
     epsg = _find_epsg(projection) if isinstance(projection, str) else None
     if epsg is None:
-        fail(f"expected 'projection' to be WKT with an EPSG code, found {projection!r:.80}")
+        raise ValueError(f"expected 'projection' to be WKT with an EPSG code, found {projection!r:.80}")
     time = content.get("acquisition_date", content.get("acquisition_time"))
     if not isinstance(time, str) or not _is_time(time):
-        fail(f"expected 'acquisition_date' or 'acquisition_time' to be YYYY-MM-DD HH:MM:SS, found {time!r:.80}")
+        raise ValueError(
+            f"expected 'acquisition_date' or 'acquisition_time' to be YYYY-MM-DD HH:MM:SS, found {time!r:.80}"
+        )
     partner = content.get("corresponding_s2_patch")
     if not isinstance(partner, str | None):
-        fail(f"expected 'corresponding_s2_patch' to be a name, found {partner!r:.80}")
+        raise ValueError(f"expected 'corresponding_s2_patch' to be a name, found {partner!r:.80}")
     tile = _TILE.search(tile_source) if isinstance(tile_source, str) else None
     return Annotation(tuple(labels), epsg, x_ul, y_ul, time.replace("T", " "), tile[1] if tile else None, partner)
 
 
-def _load_json(path: str, fail: Fail) -> dict[str, Any]:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # non-blocking: a FIFO must not hang the run
-        try:
-            data = os.read(descriptor, _MAX_BYTES + 1)
-        finally:
-            os.close(descriptor)
-    except FileNotFoundError as error:
-        fail("the file is missing", error)
-    except OSError as error:
-        fail(f"cannot be read: {error.strerror}", error)
+def _decode(data: bytes) -> dict[str, Any]:
     if len(data) > _MAX_BYTES:
-        fail(f"expected about 1,200 bytes of JSON, found more than {_MAX_BYTES:,}")
+        raise ValueError(f"expected about 1,200 bytes of JSON, found more than {_MAX_BYTES:,}")
     try:
         content: Any = _DECODER.decode(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        fail(f"expected JSON, found {len(data):,} bytes that are not ({error})", error)
+        raise ValueError(f"expected JSON, found {len(data):,} bytes that are not ({error})") from error
     if not isinstance(content, dict):
-        fail(f"expected a JSON object, found a {type(content).__name__}")
+        raise ValueError(f"expected a JSON object, found a {type(content).__name__}")
     return content
 
 
@@ -104,15 +100,15 @@ def _refuse_constant(constant: str) -> NoReturn:
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
 
 
-def _read_corner(corners: Any, fail: Fail) -> tuple[float, float]:
+def _read_corner(corners: Any) -> tuple[float, float]:
     if not isinstance(corners, dict):
-        fail(f"expected 'coordinates' to be an object, found {corners!r:.80}")
+        raise ValueError(f"expected 'coordinates' to be an object, found {corners!r:.80}")
     values: list[Any] = [*map(corners.get, ("ulx", "uly", "lrx")), corners.get("lry", corners.get("lly"))]
     if not all(type(value) in (int, float) and abs(value) < 1e8 and math.isfinite(value) for value in values):
-        fail(f"expected 'coordinates' to hold ulx, uly, lrx and lry in metres, found {corners!r:.120}")
+        raise ValueError(f"expected 'coordinates' to hold ulx, uly, lrx and lry in metres, found {corners!r:.120}")
     x_ul, y_ul, x_lr, y_lr = values
     if (x_lr - x_ul, y_ul - y_lr) != (PATCH_M, PATCH_M):
-        fail(f"expected corners {PATCH_M:,} m apart, found {x_lr - x_ul:,} by {y_ul - y_lr:,}")
+        raise ValueError(f"expected corners {PATCH_M:,} m apart, found {x_lr - x_ul:,} by {y_ul - y_lr:,}")
     return float(x_ul), float(y_ul)
 
 
@@ -124,10 +120,6 @@ def _find_epsg(wkt: str) -> int | None:
 
 @lru_cache(maxsize=4096)
 def _is_time(text: str) -> bool:
-    if not _TIME.fullmatch(text):
-        return False
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return bool(_TIME.fullmatch(text) and datetime.fromisoformat(text))
+    return False

@@ -61,7 +61,12 @@ def read_archive(
     files = tuple(metadata) or tuple(dict.fromkeys(path for root in roots.values() for path in find_metadata(root)))
     dataset = _recognise(scans, dataset, has_metadata=bool(files))
     official = read_lists(lists)
-    catalogue = official if dataset == "v1" else read_metadata(_require_metadata(files, roots), official)
+    if dataset == "v2" and not files:
+        raise SourceError(
+            f"{next(iter(roots.values()))}: BigEarthNet v2.0 keeps its labels in {FILES[0]}, expected in this folder "
+            "or beside it, found neither; name it with the option metadata"
+        )
+    catalogue = official if dataset == "v1" else read_metadata(files, official)
     listed = catalogue.patch_ids
     sources = _locate(scans, catalogue, listed)
     described = [(source, catalogue.describe(source)) for source in sources]
@@ -70,7 +75,11 @@ def read_archive(
         dataset=dataset,
         roots=roots,
         patches=patches,
-        left_out=tuple(_leave_out(source) for source, patch in described if not patch),
+        left_out=tuple(
+            Reject(source.patch_id, "", "no metadata file lists the patch, so it has no labels")
+            for source, patch in described
+            if not patch
+        ),
         n_missing=len(listed.difference(source.patch_id for source in sources)),
         n_unlisted=sum(patch.patch_id not in listed for patch in patches),
         n_stray=sum(scan.n_stray for scan in scans.values()),
@@ -91,23 +100,12 @@ def _check_sensors(scans: dict[Sensor, Scan]) -> None:
 
 
 def _recognise(scans: dict[Sensor, Scan], dataset: Dataset | None, *, has_metadata: bool) -> Dataset:
-    wanted = dataset or ("v2" if has_metadata else "v1")
     named = [(scan.dataset, scan.root) for scan in scans.values() if scan.dataset is not None]
-    if named and dataset is None:
-        wanted = named[0][0]
+    wanted = dataset or (named[0][0] if named else "v2" if has_metadata else "v1")
     for found, root in named:
         if found != wanted:
             raise SourceError(f"{root}: expected patches of {TITLES[wanted]}, found names of {TITLES[found]}")
     return wanted
-
-
-def _require_metadata(files: tuple[Path, ...], roots: dict[Sensor, Path]) -> tuple[Path, ...]:
-    if not files:
-        raise SourceError(
-            f"{next(iter(roots.values()))}: BigEarthNet v2.0 keeps its labels in {FILES[0]}, expected in this folder "
-            "or beside it, found neither; name it with the option metadata"
-        )
-    return files
 
 
 def _locate(scans: dict[Sensor, Scan], catalogue: OfficialLists | Metadata, listed: frozenset[str]) -> list[Source]:
@@ -121,15 +119,10 @@ def _locate(scans: dict[Sensor, Scan], catalogue: OfficialLists | Metadata, list
     return [
         Source(
             patch_id,
-            s1_name=s1_name,
+            s1_name=(s1_name := catalogue.s1_name(patch_id)),
             s2=s2.get(patch_id),
             s1=s1.get(s1_name) if s1_name else s1.get(patch_id),
             map=maps.get(patch_id),
         )
         for patch_id in patch_ids
-        for s1_name in (catalogue.s1_name(patch_id),)
     ]
-
-
-def _leave_out(source: Source) -> Reject:
-    return Reject(source.patch_id, "", "no metadata file lists the patch, so it has no labels")

@@ -109,10 +109,7 @@ def read_raw(
         source = Source(name, s2=name, map=name)
     elif patch.partner is None:
         raise PatchError(
-            name,
-            "",
-            "no Sentinel-1 partner; give its folder too, and for v2.0 metadata.parquet, which says what belongs "
-            "together",
+            name, "", "no Sentinel-1 partner; give its folder too, and for v2.0 metadata.parquet, which names the pairs"
         )
     else:
         roots["s1"] = str(patch.partner.parent)

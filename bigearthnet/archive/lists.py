@@ -19,10 +19,6 @@ from bigearthnet.archive.records import Patch, Source
 from bigearthnet.errors import MissingPackageError, SourceError
 
 _SPLIT_FILES: Final = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
-_SNOW_FILE: Final = "patches_with_seasonal_snow.csv"
-_CLOUD_FILE: Final = "patches_with_cloud_and_shadow.csv"
-_NO_19_FILE: Final = "patches_with_no_19_class_targets.csv"
-_PAIRS_FILE: Final = "s1_s2_name_country_season.csv"
 _PAIRS_COLUMNS: Final = ["s1_name", "s2_name", "country", "season"]
 
 
@@ -90,9 +86,9 @@ def read_lists(directory: Path | None = None) -> OfficialLists:
     return OfficialLists(
         split_of=_read_splits(folder),
         pairing_of=dict(_read_pairs(folder)),
-        snow=frozenset(_read_names(folder, _SNOW_FILE)),
-        cloud=frozenset(_read_names(folder, _CLOUD_FILE)),
-        no_19=frozenset(_read_names(folder, _NO_19_FILE)),
+        snow=frozenset(_read_names(folder, "patches_with_seasonal_snow.csv")),
+        cloud=frozenset(_read_names(folder, "patches_with_cloud_and_shadow.csv")),
+        no_19=frozenset(_read_names(folder, "patches_with_no_19_class_targets.csv")),
     )
 
 
@@ -141,7 +137,7 @@ def _read_names(folder: Path, file: str) -> Iterator[str]:
 
 
 def _read_pairs(folder: Path) -> Iterator[tuple[str, Pairing]]:
-    path, lines = _open_list(folder, _PAIRS_FILE)
+    path, lines = _open_list(folder, "s1_s2_name_country_season.csv")
     rows = csv.reader(lines)
     try:
         header = next(rows, None)

@@ -29,11 +29,8 @@ _COLUMNS: Final = (
 
 def find_metadata(root: Path) -> tuple[Path, ...]:
     """Find the official files in a folder or, as the archives are published, beside it."""
-    return tuple(
-        next(path for path in (root / file, root.parent / file) if path.is_file())
-        for file in FILES
-        if (root / file).is_file() or (root.parent / file).is_file()
-    )
+    nearest = (next(filter(Path.is_file, (root / file, root.parent / file)), None) for file in FILES)
+    return tuple(filter(None, nearest))
 
 
 def find_metadata_above(folder: Path) -> tuple[Path, ...]:

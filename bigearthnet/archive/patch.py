@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,7 @@ class PatchReader:
         return tuple(dict.fromkeys(group.sensor for group in self.groups))
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a file says that its patch lies."""
 
     file: str
@@ -53,8 +52,7 @@ class _Place:
     y_ul: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
+class _Files(NamedTuple):
     """The files of one sensor of one patch."""
 
     folder: str

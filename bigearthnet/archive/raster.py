@@ -11,28 +11,14 @@ import os
 import stat
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bigearthnet.archive.tiff import MAX_HEADER_BYTES, NotPlainError, parse_plain_header
+from bigearthnet.archive.tiff import MAX_HEADER_BYTES, Georeference, NotPlainError, parse_plain_header
 from bigearthnet.bands import BandGroup
 from bigearthnet.errors import PatchError
-
-
-@dataclass(frozen=True, slots=True)
-class Georeference:
-    """Where the upper-left corner of a raster lies, and how large its square, north-up pixels are."""
-
-    epsg: int
-    """0, and corners NaN, if the file does not say where it lies."""
-    x_ul: float
-    y_ul: float
-    pixel_m: float
-    nodata: float | None
-    """Value declared to mean that there is no measurement; such pixels are stored like all others."""
 
 
 def read_band(
@@ -61,7 +47,7 @@ def read_band(
     """
     path = f"{folder}/{file}"
     try:
-        data = _read_head(path, group.plane_bytes + MAX_HEADER_BYTES)
+        data = read_head(path, group.plane_bytes + MAX_HEADER_BYTES)
         if plain and (plain_place := _take_plain(data, group, out)):
             return plain_place
         return _read_with_rasterio(path, group, out, allow_no_place)
@@ -77,8 +63,8 @@ class _UnexpectedRasterError(Exception):
     """The raster is not what the band must be."""
 
 
-def _read_head(path: str, n_bytes: int) -> bytes:
-    """Read a file up to `n_bytes`, which is all of a plain one."""
+def read_head(path: str, n_bytes: int) -> bytes:
+    """Read a file up to `n_bytes`, which is all of a plain one or of an annotation."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # non-blocking: a FIFO must not hang the run
     try:
         return os.read(descriptor, n_bytes)
@@ -95,7 +81,8 @@ def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Geor
         header = parse_plain_header(data[:offset])
     except NotPlainError:
         return None
-    if (header.width, header.height, header.dtype, header.pixel_m, header.data_offset) != (
+    place = header.place
+    if (header.width, header.height, header.dtype, place.pixel_m, header.data_offset) != (
         group.size,
         group.size,
         group.dtype,
@@ -104,7 +91,7 @@ def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Geor
     ):
         return None
     out[...] = np.frombuffer(data, group.dtype, offset=offset).reshape(out.shape)
-    return Georeference(header.epsg, header.x_ul, header.y_ul, header.pixel_m, header.nodata)
+    return place
 
 
 def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], allow_no_place: bool) -> Georeference:
@@ -114,7 +101,9 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], a
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise _UnexpectedRasterError("expected a regular file")
-    _ignore_warnings(NotGeoreferencedWarning)
+    # From now on: `warnings.catch_warnings` is not for threads, which share their filters.
+    if ("ignore", None, NotGeoreferencedWarning, None, 0) not in warnings.filters:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
     expected = f"a GeoTIFF of {group.size} x {group.size} {group.dtype} pixels of {group.pixel_m} m"
     try:
         with (
@@ -146,12 +135,6 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], a
             f"expected {expected}, found {status.st_size:,} bytes that cannot be read as one ({error}); "
             "the file may be truncated, extract it again"
         ) from error
-
-
-def _ignore_warnings(category: type[Warning]) -> None:
-    """Ignore a kind of warning from now on; `warnings.catch_warnings` is not for threads, which share their filters."""
-    if ("ignore", None, category, None, 0) not in warnings.filters:
-        warnings.simplefilter("ignore", category)
 
 
 def write_raster(path: Path, pixels: NDArray[np.generic], place: Georeference, names: Sequence[str] = ()) -> None:

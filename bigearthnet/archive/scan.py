@@ -19,8 +19,6 @@ from bigearthnet.names import SYNTHETIC_FILE, Dataset, band_file, parse_patch_na
 _MAX_DEPTH: Final = 2
 """Folders that may stand around a patch: one per scene (v2.0), and one that the archive was extracted into."""
 
-_PROGRESS_EVERY: Final = 10_000
-
 
 @dataclass(frozen=True)
 class Scan:
@@ -71,7 +69,7 @@ def scan_folder(root: Path, progress: Callable[[int], None] = lambda _: None) ->
     for patch_id, folder in walk.find_patches():
         if (other := folder_of.setdefault(patch_id, folder)) != folder:
             raise SourceError(f"{root}: the patch {patch_id} is there twice, as {other} and {folder}; remove one")
-        if len(folder_of) % _PROGRESS_EVERY == 0:
+        if len(folder_of) % 10_000 == 0:
             progress(len(folder_of))
     if not folder_of:
         raise SourceError(
@@ -162,7 +160,6 @@ def _list_folder(folder: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
+    with suppress(OSError):  # a link to itself
         return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+    return False

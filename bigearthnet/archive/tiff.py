@@ -51,6 +51,21 @@ class NotPlainError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Georeference:
+    """Where a raster lies, and how large its square, north-up pixels are."""
+
+    epsg: int
+    """0, and corners NaN, if the file does not say where it lies."""
+    x_ul: float
+    """Easting of the upper-left corner of the upper-left pixel, in metres."""
+    y_ul: float
+    """Northing of the same corner."""
+    pixel_m: float
+    nodata: float | None
+    """Value declared to mean that there is no measurement; such pixels are stored like all others."""
+
+
+@dataclass(frozen=True, slots=True)
 class PlainHeader:
     """What the header of a plain GeoTIFF says."""
 
@@ -58,15 +73,7 @@ class PlainHeader:
     height: int
     dtype: str
     """`uint16` or `float32`."""
-    epsg: int
-    x_ul: float
-    """Easting of the upper-left corner of the upper-left pixel, in metres."""
-    y_ul: float
-    """Northing of the same corner."""
-    pixel_m: float
-    """Side of a square pixel in metres."""
-    nodata: float | None
-    """GDAL's nodata value, None without one."""
+    place: Georeference
     data_offset: int
     """Byte at which the first row begins; rows follow one another without gaps."""
 
@@ -92,20 +99,9 @@ def parse_plain_header(header: bytes) -> PlainHeader:
     dtype = _DTYPES.get((_one(tags, _BITS), _one(tags, _SAMPLE_FORMAT)))
     if dtype is None:
         raise NotPlainError("neither uint16 nor float32")
-    epsg, x_ul, y_ul, pixel_m = _read_georeference(tags)
-    row_bytes = width * _one(tags, _BITS) // 8
-    data_offset = _check_strips(tags, height, row_bytes)
-    return PlainHeader(
-        width=width,
-        height=height,
-        dtype=dtype,
-        epsg=epsg,
-        x_ul=x_ul,
-        y_ul=y_ul,
-        pixel_m=pixel_m,
-        nodata=_read_nodata(tags),
-        data_offset=data_offset,
-    )
+    place = _read_georeference(tags)
+    data_offset = _check_strips(tags, height, width * _one(tags, _BITS) // 8)
+    return PlainHeader(width, height, dtype, place, data_offset)
 
 
 def _read_tags(header: bytes) -> _Tags:
@@ -132,11 +128,8 @@ def _read_tags(header: bytes) -> _Tags:
         n_bytes = struct.calcsize(form)
         if n_bytes > 4 and offset + n_bytes > len(header):
             raise NotPlainError(f"the value of tag {tag} lies beyond the header")
-        tags[tag] = (
-            struct.unpack_from(form, header, offset)
-            if n_bytes > 4
-            else struct.unpack_from(form, struct.pack("<I", offset))
-        )
+        content, start = (header, offset) if n_bytes > 4 else (struct.pack("<I", offset), 0)
+        tags[tag] = struct.unpack_from(form, content, start)
     return tags
 
 
@@ -174,7 +167,7 @@ def _check_strips(tags: _Tags, height: int, row_bytes: int) -> int:
     return offsets[0]
 
 
-def _read_georeference(tags: _Tags) -> tuple[int, float, float, float]:
+def _read_georeference(tags: _Tags) -> Georeference:
     scale, tiepoint, keys = tags[_PIXEL_SCALE], tags[_TIEPOINT], tags[_GEO_KEYS]
     if not all(isinstance(value, float) for value in (*scale, *tiepoint)):
         raise NotPlainError("the georeference is not in floating point")
@@ -185,7 +178,7 @@ def _read_georeference(tags: _Tags) -> tuple[int, float, float, float]:
     epsg = next((value for key, _, _, value in zip(*[iter(keys)] * 4, strict=False) if key == _PROJECTED_CRS), 0)
     if (keys, tags[_GEO_ASCII]) != _describe_utm(epsg):
         raise NotPlainError(f"the CRS is not written as GDAL writes UTM zones: {keys}")
-    return epsg, tiepoint[3], tiepoint[4], scale[0]
+    return Georeference(epsg, tiepoint[3], tiepoint[4], scale[0], _read_nodata(tags))
 
 
 @lru_cache(maxsize=128)

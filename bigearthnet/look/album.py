@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,24 +56,18 @@ class View:
     """When each sensor saw it, `YYYY-MM-DD`, as far as that is known."""
 
 
-class Album(Protocol):
+@dataclass(frozen=True)
+class Album:
     """Chosen patches, in an order."""
 
+    names: Sequence[str]
+    """What the patches are called."""
     bands: tuple[str, ...]
     """Every band that they have."""
     is_synthetic: bool
     """`ben-convert sample` made them up."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """What the patches are called."""
-
-    def read(self, position: int, bands: Collection[str]) -> View:
-        """Read bands of one of the patches.
-
-        Raises:
-            BigEarthNetError: It cannot be read.
-        """
+    read: Callable[[int, Collection[str]], View]
+    """Reads bands of the patch at a position; BigEarthNetError if it cannot be read."""
 
 
 def open_album(path: Path, choice: Choice) -> Album:
@@ -86,77 +80,60 @@ def open_album(path: Path, choice: Choice) -> Album:
         OptionError: The choice asks what only a store can tell.
     """
     if any((path / part).exists() for part in (IMAGES, TABLE, PROGRESS)):
-        return _StoreAlbum(path, choice)
+        return _open_store(path, choice)
     if not path.is_dir():
         found = "a file" if path.exists() else "no such folder"
         raise SourceError(f"{path}: expected a store, an archive or a patch folder, found {found}")
-    return _RawAlbum(path, choice)
+    return _open_folders(path, choice)
 
 
-class _StoreAlbum:
-    def __init__(self, store: Path, choice: Choice) -> None:
-        attributes = read_attributes(store)
-        layout = read_layout(store, attributes)
-        self.bands = layout.bands
-        self.is_synthetic = bool(attributes.get("synthetic"))
-        self._store, self._groups = store, layout.groups
-        self._rows = select_patches(store, choice.patch_ids, where=choice.where, n=choice.n, seed=choice.seed)
+def _open_store(store: Path, choice: Choice) -> Album:
+    attributes = read_attributes(store)
+    layout = read_layout(store, attributes)
+    rows = select_patches(store, choice.patch_ids, where=choice.where, n=choice.n, seed=choice.seed)
 
-    @property
-    def names(self) -> Sequence[str]:
-        return [row["patch_id"] for row in self._rows]
-
-    def read(self, position: int, bands: Collection[str]) -> View:
-        row = self._rows[position]
+    def read(position: int, bands: Collection[str]) -> View:
+        row = rows[position]
         planes: dict[str, NDArray[Any]] = {}
-        for group in self._groups:
+        for group in layout.groups:
             if not set(bands).isdisjoint(group.bands):
-                planes |= name_planes(group, read_pixels(self._store, group, row["index"]))
-        return View(
-            row["patch_id"],
-            planes,
-            tuple(row["labels"]),
-            row["country"],
-            row["split"],
-            _find_days(row["s2_time"], row["s1_time"]),
+                planes |= name_planes(group, read_pixels(store, group, row["index"]))
+        days = _find_days(row["s2_time"], row["s1_time"])
+        return View(row["patch_id"], planes, tuple(row["labels"]), row["country"], row["split"], days)
+
+    return Album([row["patch_id"] for row in rows], layout.bands, bool(attributes.get("synthetic")), read)
+
+
+def _open_folders(root: Path, choice: Choice) -> Album:
+    if choice.where is not None:
+        raise OptionError(
+            f"{root}: a condition asks the table of a store, and these are raw folders; name the patches, or "
+            "convert them first"
         )
+    root = Path(os.path.abspath(root))  # not resolved: a link may have another name
+    if parse_patch_name(root.name):
+        scan = Scan(root.parent, {root.name: root.name}, 0, has_note(root.parent))
+    else:
+        scan = scan_folder(root)
+    scan.dataset  # noqa: B018 - raises if the folder mixes kinds
+    patches = [RawPatch(scan.root / scan.folder_of[name]) for name in _choose(scan, choice)]
+    available = tuple(
+        band for band in PUBLISHED_BANDS if patches[0].locate(band_file(patches[0].patch_id, band)).exists()
+    )
+    names = [patch.patch_id for patch in patches]
+    row_of = find_rows(find_metadata_above(root), names)
 
-
-class _RawAlbum:
-    def __init__(self, root: Path, choice: Choice) -> None:
-        if choice.where is not None:
-            raise OptionError(
-                f"{root}: a condition asks the table of a store, and these are raw folders; name the patches, or "
-                "convert them first"
-            )
-        root = Path(os.path.abspath(root))  # not resolved: a link may have another name
-        if parse_patch_name(root.name):
-            scan = Scan(root.parent, {root.name: root.name}, 0, has_note(root.parent))
-        else:
-            scan = scan_folder(root)
-        scan.dataset  # noqa: B018 - raises if the folder mixes kinds
-        self.is_synthetic = scan.is_synthetic
-        self.names: Sequence[str] = _choose(scan, choice)
-        self._patches = [RawPatch(scan.root / scan.folder_of[name]) for name in self.names]
-        first = self._patches[0].path
-        self.bands = tuple(band for band in PUBLISHED_BANDS if (first / band_file(first.name, band)).exists())
-        self._row_of = find_rows(find_metadata_above(root), self.names)
-
-    def read(self, position: int, bands: Collection[str]) -> View:
+    def read(position: int, bands: Collection[str]) -> View:
         groups = choose_groups(bands, PUBLISHED_BANDS)
         pixels: dict[str, NDArray[Any]] = {group.name: np.empty(group.patch_shape, group.dtype) for group in groups}
-        facts = read_raw(self._patches[position], groups, pixels)
-        name = self.names[position]
-        row = self._row_of.get(name, {})
-        planes = [name_planes(group, pixels[group.name]) for group in groups]
-        return View(
-            name,
-            {band: plane for group in planes for band, plane in group.items()},
-            facts.labels or tuple(row.get("labels", ())),
-            row.get("country"),
-            row.get("split"),
-            _find_days(facts.s2_time, facts.s1_time),
-        )
+        facts = read_raw(patches[position], groups, pixels)
+        row = row_of.get(names[position], {})
+        planes = {band: plane for group in groups for band, plane in name_planes(group, pixels[group.name]).items()}
+        labels = facts.labels or tuple(row.get("labels", ()))
+        days = _find_days(facts.s2_time, facts.s1_time)
+        return View(names[position], planes, labels, row.get("country"), row.get("split"), days)
+
+    return Album(names, available, scan.is_synthetic, read)
 
 
 def _choose(scan: Scan, choice: Choice) -> list[str]:
@@ -166,12 +143,9 @@ def _choose(scan: Scan, choice: Choice) -> list[str]:
     names = list(dict.fromkeys(choice.patch_ids)) or sorted(scan.folder_of)
     if choice.n is None or choice.n >= len(names):
         return names
-    drawn = set(sorted(names, key=lambda name: _hash(name, choice.seed))[: choice.n])
+    hashes = {name: hashlib.md5(f"{name}{choice.seed}".encode(), usedforsecurity=False).hexdigest() for name in names}
+    drawn = set(sorted(names, key=hashes.__getitem__)[: choice.n])
     return [name for name in names if name in drawn]
-
-
-def _hash(name: str, seed: int) -> str:
-    return hashlib.md5(f"{name}{seed}".encode(), usedforsecurity=False).hexdigest()
 
 
 def _find_days(s2_time: Any, s1_time: Any) -> dict[Sensor, str]:

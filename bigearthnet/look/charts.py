@@ -29,6 +29,7 @@ class Box:
     bottom: int = 200
 
 
+_LINES: Final = Box()
 _COLUMNS: Final = Box(height=194, left=44, right=354, top=14, bottom=156)
 _RIDGE: Final = Box(width=240, height=110, left=0, right=240, top=8, bottom=84)
 
@@ -190,7 +191,7 @@ def draw_lines(
     x_range: tuple[float, float],
     y_range: tuple[float, float] | None = None,
     whole: bool = False,
-    box: Box | None = None,
+    box: Box = _LINES,
 ) -> Chart:
     """Lay out a line chart.
 
@@ -203,7 +204,6 @@ def draw_lines(
         whole: Whether the horizontal axis counts something.
         box: Where to draw.
     """
-    box = box or Box()
     if y_range is None:
         values = np.concatenate([one.y[np.isfinite(one.y)] for one in series] or [np.zeros(1)])
         ticks = _choose_ticks(min(0.0, float(values.min(initial=0))), float(values.max(initial=0)) or 1.0)
@@ -219,7 +219,9 @@ def draw_lines(
         tuple(Tick(x(value), f"{value:g}") for value in shown),
         tuple(Tick(y(value), f"{value:g}") for value in ticks if y_range[0] <= value <= y_range[1]),
         lines=tuple(Line(one.name, one.style, _trace(one, x, y)) for one in series),
-        dots=tuple(dot for one in series if one.has_dots for dot in _list_dots(one, x, y, x_name)),
+        dots=tuple(
+            dot for one in series if one.has_dots and len(one.x) <= _MAX_DOTS for dot in _list_dots(one, x, y, x_name)
+        ),
     )
 
 
@@ -271,8 +273,6 @@ def _trace(series: Series, x: _Scale, y: _Scale) -> str:
 
 
 def _list_dots(series: Series, x: _Scale, y: _Scale, x_name: str) -> list[Dot]:
-    if len(series.x) > _MAX_DOTS:
-        return []
     return [
         Dot(x(float(across)), y(float(up)), series.style, f"{series.name}, {x_name} {across:g}: {up:.4g}")
         for across, up in zip(series.x, series.y, strict=True)

@@ -38,7 +38,7 @@ def render_page(package: str, folder: str, values: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"count": _format_count, "share": _format_share, "value": _format_value}
+    environment.filters |= {"count": "{:,.0f}".format, "share": _format_share, "value": _format_value}
     own = files(package) / folder
     parts = [(files(__package__) / "page.css").read_text("utf-8"), (own / "report.css").read_text("utf-8")]
     script = own / "report.js"
@@ -54,10 +54,6 @@ def embed_picture(picture: NDArray[np.uint8], *, lossless: bool = False) -> str:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "WEBP", lossless=lossless, quality=_QUALITY, method=6)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
-
-
-def _format_count(n: float) -> str:
-    return f"{n:,.0f}"
 
 
 def _format_share(part: float, whole: float = 1) -> str:

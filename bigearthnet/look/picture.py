@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.bands import BAND_SETS, REFERENCE_MAP, S1_10M, BandGroup
 from bigearthnet.errors import OptionError
-from bigearthnet.look.colours import CORINE_COLOURS, NEUTRAL, VIRIDIS
+from bigearthnet.labels import CORINE_COLOURS
 
 Stretch = Literal["fixed", "percentile", "full"]
-"""What is drawn darkest and brightest: a `fixed` range, the same for every patch, so that two can be compared; the 2nd
-and 98th `percentile` of each band of the patch; or its lowest and highest value, `full`."""
-
-STRETCHES: Final[tuple[Stretch, ...]] = get_args(Stretch)
-
-PERCENTILES: Final = (2, 98)
+STRETCHES: Final[dict[Stretch, str]] = {
+    "fixed": "the same range of values in all patches",
+    "percentile": "percentiles 2 to 98 of each band of a patch",
+    "full": "lowest to highest value of each band of a patch",
+}
+"""What is drawn darkest and brightest; only where it is fixed can two patches be compared."""
 
 RANGES: Final[dict[str, tuple[float, float]]] = {
     "B01": (0, 2_000),
@@ -55,6 +55,38 @@ Source: means and standard deviations from https://git.tu-berlin.de/rsim/bigeart
 `bigearthnet_common.constants` has them: B04 590 + 1.5 x 676 = 1,604; B08 2,219 + 3 x 1,365 = 6,315; VV -12.6 and 5.1,
 VH -19.3 and 5.5.
 """
+
+NEUTRAL: Final = (160, 160, 160)
+"""Grey for pixels without a value, and for codes that CORINE does not have; no class has it."""
+
+VIRIDIS: Final[NDArray[np.uint8]] = np.frombuffer(
+    bytes.fromhex(
+        "44015444025544035745055845065a45085b46095c460b5e460c5f460e61470f6247116347126547146647156747166947186a48196b"
+        "481a6c481c6e481d6f481e70482071482172482273482374472575472676472777472878472a79472b7a472c7b462d7c462f7c46307d"
+        "46317e45327f45347f453580453681443781443982433a83433b83433c84423d84423e854240854141864142864043874044873f4587"
+        "3f47883e48883e49893d4a893d4b893d4c893c4d8a3c4e8a3b508a3b518a3a528b3a538b39548b39558b38568b38578c37588c37598c"
+        "365a8c365b8c355c8c355d8c345e8d345f8d33608d33618d32628d32638d31648d31658d31668d30678d30688d2f698d2f6a8d2e6b8e"
+        "2e6c8e2e6d8e2d6e8e2d6f8e2c708e2c718e2c728e2b738e2b748e2a758e2a768e2a778e29788e29798e287a8e287a8e287b8e277c8e"
+        "277d8e277e8e267f8e26808e26818e25828e25838d24848d24858d24868d23878d23888d23898d22898d228a8d228b8d218c8d218d8c"
+        "218e8c208f8c20908c20918c1f928c1f938b1f948b1f958b1f968b1e978a1e988a1e998a1e998a1e9a891e9b891e9c891e9d881e9e88"
+        "1e9f881ea0871fa1871fa2861fa38620a48520a58521a68521a78422a78423a88323a98224aa8225ab8126ac8127ad8028ae7f29af7f"
+        "2ab07e2bb17d2cb17d2eb27c2fb37b30b47a32b57a33b67935b77836b87738b97639b9763bba753dbb743ebc7340bd7242be7144be70"
+        "45bf6f47c06e49c16d4bc26c4dc26b4fc36951c46853c56755c66657c66559c7645bc8625ec96160c96062ca5f64cb5d67cc5c69cc5b"
+        "6bcd596dce5870ce5672cf5574d05477d05279d1517cd24f7ed24e81d34c83d34b86d44988d5478bd5468dd64490d64392d74195d73f"
+        "97d83e9ad83c9dd93a9fd938a2da37a5da35a7db33aadb32addc30afdc2eb2dd2cb5dd2bb7dd29bade27bdde26bfdf24c2df22c5df21"
+        "c7e01fcae01ecde01dcfe11cd2e11bd4e11ad7e219dae218dce218dfe318e1e318e4e318e7e419e9e419ece41aeee51bf1e51cf3e51e"
+        "f6e61ff8e621fae622fde724"
+    ),
+    np.uint8,
+).reshape(256, 3)
+"""The colour map viridis, shape (256, 3): dark blue to yellow, with lightness that grows evenly.
+
+Source: Nathaniel Smith and Stéfan van der Walt, 2015, https://bids.github.io/colormap/, CC0; as matplotlib has it.
+"""
+
+_MAP_COLOURS: Final[NDArray[np.uint8]] = np.full((1_000, 3), NEUTRAL, np.uint8)
+"""A colour for each code of the map up to 999; all higher ones share the last."""
+_MAP_COLOURS[list(CORINE_COLOURS)] = list(CORINE_COLOURS.values())
 
 
 @dataclass(frozen=True)
@@ -115,7 +147,7 @@ def render_picture(name: str, planes: Mapping[str, NDArray[Any]], stretch: Stret
         raise OptionError(f"{picture.name} is drawn from {', '.join(picture.bands)}; {', '.join(missing)} is not there")
     bands = {band: planes[band] for band in picture.bands}
     if picture is MAP:
-        return _render_map(*bands.values())
+        return _MAP_COLOURS.take(bands["reference_map"], axis=0, mode="clip")
     if picture is S1:
         bands["VV-VH"] = bands["VV"] - bands["VH"]
     levels = [_stretch(plane, *_choose_range(band, plane, stretch)) for band, plane in bands.items()]
@@ -126,12 +158,10 @@ def render_picture(name: str, planes: Mapping[str, NDArray[Any]], stretch: Stret
 
 
 def _choose_range(band: str, plane: NDArray[Any], stretch: Stretch) -> tuple[float, float]:
-    if stretch == "fixed":
-        return RANGES[band]
     known = plane[np.isfinite(plane)]
-    if not known.size:
+    if stretch == "fixed" or not known.size:
         return RANGES[band]
-    low, high = np.percentile(known, PERCENTILES if stretch == "percentile" else (0, 100))
+    low, high = np.percentile(known, (2, 98) if stretch == "percentile" else (0, 100))
     return float(low), float(high)
 
 
@@ -140,22 +170,6 @@ def _stretch(plane: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     scaled = (plane.astype(np.float64) - low) / ((high - low) or 1) * 255
     levels: NDArray[np.uint8] = np.rint(np.nan_to_num(scaled).clip(0, 255)).astype(np.uint8)
     return levels
-
-
-def _build_map_colours() -> NDArray[np.uint8]:
-    """Return a colour for each code up to 999; all higher ones share the last."""
-    colours = np.full((1_000, 3), NEUTRAL, np.uint8)
-    for code, colour in CORINE_COLOURS.items():
-        colours[code] = colour
-    return colours
-
-
-_MAP_COLOURS: Final = _build_map_colours()
-
-
-def _render_map(codes: NDArray[Any]) -> NDArray[np.uint8]:
-    colours: NDArray[np.uint8] = _MAP_COLOURS[np.minimum(codes, len(_MAP_COLOURS) - 1)]
-    return colours
 
 
 def enlarge(picture: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

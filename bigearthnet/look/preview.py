@@ -11,13 +11,11 @@ from typing import Final
 from bigearthnet.bands import S2_10M
 from bigearthnet.errors import OptionError
 from bigearthnet.files import check_new, write_new
-from bigearthnet.labels import CORINE_CODES
+from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS
 from bigearthnet.look.album import Album, View
-from bigearthnet.look.colours import CORINE_COLOURS, NEUTRAL
-from bigearthnet.look.mark import mark_synthetic
-from bigearthnet.look.picture import MAP, PERCENTILES, RGB, S1, Picture, Stretch, enlarge, find_picture, render_picture
+from bigearthnet.look.picture import MAP, NEUTRAL, RGB, S1, STRETCHES, Picture, Stretch, find_picture, render_picture
 from bigearthnet.look.quantity import format_count
-from bigearthnet.look.sheet import Line, SheetLayout, Tile, draw_sheet, write_png
+from bigearthnet.look.sheet import Line, SheetLayout, Tile, draw_sheet, enlarge_picture, write_png
 from bigearthnet.names import SYNTHETIC_NOTE
 
 OnAdvance = Callable[[int, int], None]
@@ -61,13 +59,9 @@ def write_pictures(album: Album, options: PreviewOptions, folder: Path, advance:
         view = album.read(position, _list_bands(pictures))
         for picture, path in zip(pictures, of_patch, strict=True):
             drawn = render_picture(picture.name, view.planes, options.stretch)
-            whole = enlarge(drawn, options.side // len(drawn))
+            image = enlarge_picture(drawn, options.side, synthetic=album.is_synthetic)
             with write_new(path) as temporary:
-                write_png(
-                    mark_synthetic(whole) if album.is_synthetic else whole,
-                    temporary,
-                    [*_warn(album), *_caption(view, [picture])],
-                )
+                write_png(image, temporary, [*_warn(album), *_caption(view, [picture])])
         advance(position + 1, len(paths))
     return len(paths) * len(pictures)
 
@@ -83,8 +77,10 @@ def write_sheet(album: Album, options: PreviewOptions, path: Path, advance: OnAd
     layout = SheetLayout(len(album.names), len(pictures), options.side)
     title = [*_warn(album), *_entitle(pictures, options.stretch, layout)]
     tiles = []
-    for tile in _draw_tiles(album, pictures, options.stretch):
-        tiles.append(tile)
+    for position in range(layout.n_tiles):
+        view = album.read(position, _list_bands(pictures))
+        drawn = tuple(render_picture(picture.name, view.planes, options.stretch) for picture in pictures)
+        tiles.append(Tile(drawn, tuple(_caption(view, pictures))))
         advance(len(tiles), layout.n_tiles)
     words = [*title, *(line for tile in tiles for line in tile.caption)]
     with write_new(path) as temporary:
@@ -116,13 +112,6 @@ def _list_bands(pictures: Sequence[Picture]) -> list[str]:
     return list(dict.fromkeys(band for picture in pictures for band in picture.bands))
 
 
-def _draw_tiles(album: Album, pictures: Sequence[Picture], stretch: Stretch) -> Iterator[Tile]:
-    for position in range(len(album.names)):
-        view = album.read(position, _list_bands(pictures))
-        drawn = tuple(render_picture(picture.name, view.planes, stretch) for picture in pictures)
-        yield Tile(drawn, tuple(_caption(view, pictures)))
-
-
 def _warn(album: Album) -> list[Line]:
     """Say of a sample that it is one."""
     return [Line(SYNTHETIC_NOTE, "warning")] if album.is_synthetic else []
@@ -130,13 +119,12 @@ def _warn(album: Album) -> list[Line]:
 
 def _entitle(pictures: Sequence[Picture], stretch: Stretch, layout: SheetLayout) -> list[Line]:
     titles = " | ".join(picture.title for picture in pictures)
-    how = {
-        "fixed": "the same range of values in all patches",
-        "percentile": "percentiles {} to {} of each band of a patch".format(*PERCENTILES),
-        "full": "lowest to highest value of each band of a patch",
-    }[stretch]
     lines = [Line(f"{format_count(layout.n_tiles, 'patch')}: {titles}", "strong")]
-    return lines if all(picture is MAP for picture in pictures) else [*lines, Line(f"Dark to bright: {how}", "faint")]
+    return (
+        lines
+        if all(picture is MAP for picture in pictures)
+        else [*lines, Line(f"Dark to bright: {STRETCHES[stretch]}", "faint")]
+    )
 
 
 def _caption(view: View, pictures: Sequence[Picture]) -> Iterator[Line]:

@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from bigearthnet.errors import OptionError
-from bigearthnet.look.mark import mark_synthetic
 from bigearthnet.look.picture import enlarge
+from bigearthnet.names import SYNTHETIC_MARK
 
 MAX_PIXELS: Final = 120_000_000
 """Pixels of a sheet at most, 360 MB in memory; much larger pictures do not open in browsers."""
@@ -24,6 +24,8 @@ MAX_PIXELS: Final = 120_000_000
 _MARGIN: Final = 16
 _GAP: Final = 4
 """Pixels between the pictures of one patch."""
+_MARKED_PX: Final = 120
+"""Width at which the mark of a synthetic picture can be read."""
 _FRAME: Final = "#bdc1c6"
 """Of each picture, outside of it, so that snow ends somewhere."""
 _ASPECT: Final = 1.5
@@ -139,23 +141,37 @@ def draw_sheet(
         for column, position in enumerate(row):
             left = _MARGIN + column * (layout.tile_width + _MARGIN)
             for number, picture in enumerate(tiles[position].pictures):
-                whole = enlarge(picture, layout.side // len(picture))
-                if synthetic:
-                    whole = mark_synthetic(whole)
                 at = (left + number * (layout.side + _GAP), top)
-                sheet.paste(Image.fromarray(whole), at)
+                sheet.paste(enlarge_picture(picture, layout.side, synthetic=synthetic), at)
                 draw.rectangle((at[0] - 1, at[1] - 1, at[0] + layout.side, at[1] + layout.side), outline=_FRAME)
             captions[position].draw(draw, left, top + layout.side + _GAP)
         top += row_height
     return sheet
 
 
-def write_png(picture: NDArray[np.uint8] | Image.Image, path: Path, text: Iterable[Line]) -> None:
-    """Write a picture, (row, col, 3), as PNG, with words for it in the file as its description."""
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+def write_png(image: Image.Image, path: Path, text: Iterable[Line]) -> None:
+    """Write a picture as PNG, with words for it in the file as its description."""
     info = PngInfo()
     info.add_itxt("Description", "\n".join(line.text for line in text))
     image.save(path, "PNG", pnginfo=info)
+
+
+def enlarge_picture(picture: NDArray[np.uint8], side: int, *, synthetic: bool) -> Image.Image:
+    """Enlarge a square picture, (row, col, 3), to a side that is a multiple of its own; mark it if it is synthetic."""
+    whole = enlarge(picture, side // len(picture))
+    return Image.fromarray(mark_synthetic(whole) if synthetic else whole)
+
+
+def mark_synthetic(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Write "SYNTHETIC" along the lower edge of a square picture, (row, col, 3); a small one is enlarged first."""
+    image = Image.fromarray(enlarge(picture, math.ceil(_MARKED_PX / len(picture))))
+    font = ImageFont.load_default(max(10, image.width // 14))
+    draw = ImageDraw.Draw(image)
+    _, top, _, bottom = draw.textbbox((0, 0), SYNTHETIC_MARK, font)
+    edge = image.height - (bottom - top) - 4
+    draw.rectangle((0, edge, image.width, image.height), fill=_TONES["warning"][0])
+    draw.text((image.width / 2, edge + 2 - top), SYNTHETIC_MARK, "white", font, anchor="ma")
+    return np.array(image)
 
 
 class _Text:

@@ -14,9 +14,8 @@ from bigearthnet.bands import BandGroup
 from bigearthnet.names import SYNTHETIC_NOTE, TITLES
 from bigearthnet.store.layout import IMAGES, REJECTS, TABLE, Layout
 from bigearthnet.store.manifest import identify_file
+from bigearthnet.store.table import COLUMNS
 
-_URL: Final = "https://bigearth.net"
-_LICENSE_URL: Final = "https://cdla.dev/permissive-1-0/"
 _CREATORS: Final = (
     "Remote Sensing Image Analysis (RSiM) Group, Technische Universität Berlin",
     "Database Systems and Information Management (DIMA) Group, Technische Universität Berlin",
@@ -53,34 +52,15 @@ _CONTEXT: Final[dict[str, Any]] = {
 }
 """What the names of the properties mean, as the specification prescribes."""
 
-_COLUMNS: Final = {
-    "index": ("cr:Int32", "Position in every array of the images; equals the row number."),
-    "patch_id": ("sc:Text", "Name of the Sentinel-2 patch."),
-    "labels": ("sc:Text", "Classes of the patch, as the source gives them: of 43 in v1.0, of 19 in v2.0."),
-    "labels_19": ("sc:Text", "Classes of the patch in the 19-class nomenclature; may be none."),
-    "split": ("sc:Text", "Official split; none where no list names the patch."),
-    "recommended": ("sc:Boolean", "In a split, free of snow, cloud and shadow, with a 19-class label."),
-    "country": ("sc:Text", "Country of the patch."),
-    "season": ("sc:Text", "Season in which the patch was sensed."),
-    "contains_seasonal_snow": ("sc:Boolean", "Covered by seasonal snow, by the official list."),
-    "contains_cloud_or_shadow": ("sc:Boolean", "Under cloud or its shadow, by the official list."),
-    "s1_name": ("sc:Text", "Name of the paired Sentinel-1 patch."),
-    "s2v1_name": ("sc:Text", "Name of the same patch in BigEarthNet v1.0; none in v1.0 itself."),
-    "has_s1": ("sc:Boolean", "The images hold Sentinel-1 pixels of the patch."),
-    "s2_time": ("sc:DateTime", "Start of Sentinel-2 sensing, UTC."),
-    "s1_time": ("sc:DateTime", "Start of Sentinel-1 sensing, UTC; none without Sentinel-1."),
-    "satellite": ("sc:Text", "Sentinel-2 satellite."),
-    "tile": ("sc:Text", "MGRS tile."),
-    "column": ("cr:Int16", "Position in the tile, in patches from the west."),
-    "row": ("cr:Int16", "Position in the tile, in patches from the north."),
-    "epsg": ("cr:Int32", "EPSG code of the projected coordinate system."),
-    "x_ul": ("cr:Float64", "Easting of the upper-left corner in metres."),
-    "y_ul": ("cr:Float64", "Northing of the upper-left corner in metres."),
-    "zero_pixels": ("cr:Int32", "Zeros in the stored 10 m bands of Sentinel-2, over all bands."),
+_TYPES: Final = {
+    "int16": "cr:Int16",
+    "int32": "cr:Int32",
+    "double": "cr:Float64",
+    "string": "sc:Text",
+    "bool": "sc:Boolean",
+    "timestamp[ms, tz=UTC]": "sc:DateTime",
 }
-"""Columns of the table with their Croissant types. Bounds are described apart; for WKB there is no type."""
-
-_LISTS: Final = frozenset({"labels", "labels_19"})
+"""Croissant types of those in the table; for WKB there is none."""
 
 
 def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any]) -> str:
@@ -94,33 +74,30 @@ def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any])
     Returns:
         JSON-LD, the same for the same store.
     """
-    sensors = ", ".join(name for sensor, name in _SENSORS.items() if sensor in layout.sensors)
+    title = TITLES[layout.dataset]
+    sensors = [name for sensor, name in _SENSORS.items() if sensor in layout.sensors]
     counts = attributes["counts"]
     synthetic = bool(attributes.get("synthetic"))
     described = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": f"Synthetic sample in the form of {TITLES[layout.dataset]}" if synthetic else TITLES[layout.dataset],
+        "name": f"Synthetic sample in the form of {title}" if synthetic else title,
         "description": (f"{SYNTHETIC_NOTE} " if synthetic else "")
         + (
-            f"{counts['converted']:,} of the {counts['expected']:,} patches of {TITLES[layout.dataset]} ({sensors}, "
+            f"{counts['converted']:,} of the {counts['expected']:,} patches of {title} ({', '.join(sensors)}, "
             "1,200 m x 1,200 m, Europe) with land-cover classes, as a store that "
             f"bigearthnet-store {attributes['converter_version']} made: pixels at native resolution in {IMAGES}, "
             f"everything else in {TABLE}. Row i of the table is index i of every array."
         ),
         "identifier": attributes["fingerprint"],
-        "url": _URL,
+        "url": "https://bigearth.net",
         "version": _VERSIONS[layout.dataset],
         "datePublished": _PUBLISHED[layout.dataset],
-        "license": _LICENSE_URL,
+        "license": "https://cdla.dev/permissive-1-0/",
         "citeAs": attributes["citation"],
         "creator": [{"@type": "sc:Organization", "name": name} for name in _CREATORS],
-        "keywords": [
-            *(["synthetic"] if synthetic else []),
-            *_KEYWORDS,
-            *(name for sensor, name in _SENSORS.items() if sensor in layout.sensors),
-        ],
+        "keywords": [*(["synthetic"] if synthetic else []), *_KEYWORDS, *sensors],
         "distribution": [*_describe_files(store), _describe_images(layout.groups)],
         "recordSet": [_describe_splits(), _describe_table()],
     }
@@ -128,10 +105,7 @@ def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any])
 
 
 def _describe_files(store: Path) -> list[dict[str, Any]]:
-    files = {
-        TABLE: "One row a patch (GeoParquet 1.1).",
-        REJECTS: "Patches that could not be converted, and why.",
-    }
+    files = {TABLE: "One row a patch (GeoParquet 1.1).", REJECTS: "Patches that could not be converted, and why."}
     return [
         {
             "@type": "cr:FileObject",
@@ -182,26 +156,32 @@ def _describe_splits() -> dict[str, Any]:
 
 
 def _describe_table() -> dict[str, Any]:
-    fields = []
-    for name, (kind, description) in _COLUMNS.items():
-        field = _describe_field("patches", name, kind, description) | _extract(name)
-        if name in _LISTS:
-            field["repeated"] = True
-        if name == "split":
-            field["references"] = {"field": {"@id": "splits/name"}}
-        fields.append(field)
-    corners = [
-        _describe_field("patches/bbox", corner, "cr:Float64", f"{corner} of the bounds.") | _extract("bbox", corner)
-        for corner in ("xmin", "ymin", "xmax", "ymax")
+    more: dict[str, dict[str, Any]] = {
+        "labels": {"repeated": True},
+        "labels_19": {"repeated": True},
+        "split": {"references": {"field": {"@id": "splits/name"}}},
+    }
+    fields = [
+        _describe_field("patches", name, _TYPES[str(getattr(kind, "value_type", kind))], description)
+        | _extract(name)
+        | more.get(name, {})
+        for name, (kind, description) in COLUMNS.items()
+        if name not in ("geometry", "bbox")
     ]
-    bounds = _describe_field("patches", "bbox", None, "Bounds of the footprint in longitude and latitude.")
+    kind, description = COLUMNS["bbox"]
+    corners = [
+        _describe_field("patches/bbox", corner.name, _TYPES[str(corner.type)], f"{corner.name} of the bounds.")
+        | _extract("bbox", corner.name)
+        for corner in kind
+    ]
+    bounds = _describe_field("patches", "bbox", None, description) | {"subField": corners}
     return {
         "@type": "cr:RecordSet",
         "@id": "patches",
         "name": "patches",
         "description": "The patches, in the order of the arrays. The footprints (`geometry`, WKB) are not described.",
         "key": {"@id": "patches/patch_id"},
-        "field": [*fields, bounds | {"subField": corners}],
+        "field": [*fields, bounds],
     }
 
 

@@ -36,8 +36,7 @@ def outline_patches(
     for code in np.unique(epsg):
         rows = epsg == code
         longitude, latitude = transform(f"EPSG:{code}", "OGC:CRS84", x[rows].ravel(), y[rows].ravel())
-        rings[rows, :, 0] = np.reshape(longitude, (-1, len(east)))
-        rings[rows, :, 1] = np.reshape(latitude, (-1, len(east)))
+        rings[rows] = np.stack([longitude, latitude], axis=-1).reshape(-1, len(east), 2)
     outlines = shapely.polygons(rings.round(_DECIMALS))
     wkb = np.asarray(shapely.to_wkb(outlines, byte_order=1), dtype=object)
     return wkb, shapely.bounds(outlines)

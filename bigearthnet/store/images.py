@@ -23,8 +23,13 @@ from bigearthnet.names import TITLES
 from bigearthnet.store.layout import IMAGES, Layout
 from bigearthnet.store.shard import CLEVEL
 
-_COORDINATES: Final = "patch_id epsg x_ul y_ul"
-"""Per-patch coordinates, in the attribute by which xarray and CF find them."""
+_COORDINATE_ATTRIBUTES: Final[dict[str, dict[str, str]]] = {
+    "patch_id": {"long_name": "name of the patch"},
+    "epsg": {"long_name": "EPSG code of the projected coordinate system of the patch"},
+    "x_ul": {"long_name": "easting of the upper-left corner", "units": "m"},
+    "y_ul": {"long_name": "northing of the upper-left corner", "units": "m"},
+}
+"""Per-patch coordinates."""
 
 
 def write_metadata(
@@ -72,7 +77,7 @@ def _describe_group(group: zarr.Group, bands: BandGroup, layout: Layout, n_patch
             **_describe_pixels(bands),
             "bands": list(bands.bands),
             "pixel_size_m": bands.pixel_m,
-            "coordinates": _COORDINATES,
+            "coordinates": " ".join(_COORDINATE_ATTRIBUTES),  # xarray and CF find them by it
         },
     )
     centres = (np.arange(bands.size, dtype=np.float32) + np.float32(0.5)) * np.float32(bands.pixel_m)
@@ -109,14 +114,6 @@ def _bytes_codecs(bands: BandGroup, layout: Layout) -> list[BloscCodec | Crc32cC
         blocksize=bands.plane_bytes,
     )
     return [blosc, Crc32cCodec()]
-
-
-_COORDINATE_ATTRIBUTES: Final[dict[str, dict[str, str]]] = {
-    "patch_id": {"long_name": "name of the patch"},
-    "epsg": {"long_name": "EPSG code of the projected coordinate system of the patch"},
-    "x_ul": {"long_name": "easting of the upper-left corner", "units": "m"},
-    "y_ul": {"long_name": "northing of the upper-left corner", "units": "m"},
-}
 
 
 def _write_coordinate(
@@ -181,5 +178,4 @@ def read_coordinates(store: Path) -> dict[str, list[Any]]:
     """Read the per-patch coordinates of a finished store."""
     with warnings.catch_warnings(action="ignore", category=UnstableSpecificationWarning):
         group = zarr.open_group(store / IMAGES, mode="r")
-        arrays = {name: array for name, array in group.arrays() if name in _COORDINATE_ATTRIBUTES}
-        return {name: np.asarray(array[:]).tolist() for name, array in arrays.items()}
+        return {name: np.asarray(array[:]).tolist() for name, array in group.arrays() if name in _COORDINATE_ATTRIBUTES}

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,8 +25,6 @@ GROUP: Final = f"{IMAGES}/zarr.json"
 
 _PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 """A plain relative path: no part is empty, hidden, `.` or `..`."""
-
-_HEXADECIMAL: Final = re.compile("[0-9a-f]*")
 
 
 class Entry(NamedTuple):
@@ -69,7 +68,7 @@ def _check_count(n: int) -> None:
 
 
 def _check_hash(text: str, length: int) -> None:
-    if len(text) != length or not _HEXADECIMAL.fullmatch(text):
+    if not re.fullmatch(f"[0-9a-f]{{{length}}}", text):
         raise ValueError(f"expected a hash of {length} hexadecimal digits, found {text!r}")
 
 
@@ -102,14 +101,7 @@ def is_hidden(name: str) -> bool:
 
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest."""
-    content = {
-        "format": FORMAT_NAME,
-        "format_version": FORMAT_VERSION,
-        "fingerprint": manifest.fingerprint,
-        "counts": dict(manifest.counts),
-        "files": dict(manifest.files),
-        "shards": dict(manifest.shards),
-    }
+    content = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, **vars(manifest)}
     return _encode(content | {"checksum": _hash(content)})
 
 
@@ -156,12 +148,10 @@ def read_manifest(objects: Objects) -> Manifest:
 
 def _explain_absence(objects: Objects) -> StoreError:
     """Say what is there instead of a finished store: one of format 1 has no manifest."""
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         attributes = json.loads(objects.read(GROUP))["attributes"]
         if attributes["format"] == FORMAT_NAME and attributes["format_version"] != FORMAT_VERSION:
             return _refuse_format(objects.name, attributes)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
     found = "none"
     if isinstance(objects, LocalObjects) and not Path(objects.name).exists():
         found = "no such folder"

@@ -8,11 +8,11 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from bigearthnet.errors import OptionError, RemoteError, StoreError
 from bigearthnet.files import write_durably
@@ -34,50 +34,19 @@ _OPENINGS: Final = 10
 """Attempts to open what was just fetched, before other processes remove it again."""
 
 
-class Objects(Protocol):
-    """The objects of a store, by their names relative to it."""
-
-    name: str
-    """The store as the user gave it."""
-    max_bytes: int | None
-    """Bytes of objects that may be kept open; None if there is no limit."""
-
-    def read(self, key: str) -> bytes:
-        """Read a whole small object; FileNotFoundError if there is none."""
-        ...
-
-    def path(self, key: str) -> str:
-        """Return a local file with the content of an object; FileNotFoundError if there is none."""
-        ...
-
-    def open(self, key: str) -> int:
-        """Open an object for reading and return the descriptor; FileNotFoundError if there is none."""
-        ...
-
-    def fetch_ahead(self, keys: Iterable[str]) -> None:
-        """Start to bring objects near that will be asked for soon."""
-        ...
-
-    def bind(self, fingerprint: str) -> None:
-        """Name the content of the store, so that one written anew never meets objects that were kept of the old one."""
-        ...
-
-    def forget(self, key: str) -> None:
-        """Remove the kept copy of an object, if there is one."""
-        ...
-
-
 class LocalObjects:
-    """A store in a folder."""
+    """A store in a folder, whose objects go by their names relative to it."""
 
     max_bytes: int | None = None
+    """Bytes of objects that may be kept open; None if there is no limit."""
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
+        """The store as the user gave it."""
         self._folder = folder
 
     def read(self, key: str) -> bytes:
-        """Read an object."""
+        """Read a whole small object; FileNotFoundError if there is none."""
         return (self._folder / key).read_bytes()
 
     def path(self, key: str) -> str:
@@ -85,7 +54,7 @@ class LocalObjects:
         return f"{self._folder}/{key}"
 
     def open(self, key: str) -> int:
-        """Open the file of an object."""
+        """Open an object for reading and return the descriptor; FileNotFoundError if there is none."""
         return os.open(self.path(key), os.O_RDONLY)
 
     def fetch_ahead(self, keys: Iterable[str]) -> None:
@@ -121,14 +90,13 @@ class RemoteObjects:
         except ValueError as error:
             raise StoreError(f"{url}: {error}") from error
         self.name = url
-        self.max_bytes: int | None = max_bytes
-        self._limit = max_bytes
+        self.max_bytes = max_bytes
         self._root = root.rstrip("/")
         self._folder = self._cache = cache
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
         self._asked: set[str] = set()
-        self._fetchers: ThreadPoolExecutor | None = None
+        self._fetchers = ThreadPoolExecutor(_N_FETCHERS, thread_name_prefix="trainer-fetch")
 
     def bind(self, fingerprint: str) -> None:
         """Name the content that the URL leads to, so that a store written anew never meets its old objects."""
@@ -143,17 +111,13 @@ class RemoteObjects:
 
     def read(self, key: str) -> bytes:
         """Read an object from the server."""
-        try:
+        with self._name_faults(key):
             return bytes(self._files.cat_file(f"{self._root}/{key}"))
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # fsspec promises nothing about what its backends raise
-            raise RemoteError(f"{self.name}/{key}: cannot be fetched: {_describe(error)}") from error
 
     def path(self, key: str) -> str:
         """Return the kept copy of an object, fetched now if need be."""
         kept = self._cache / key
-        with self._lock(key):
+        with self._locks.setdefault(key, threading.Lock()):
             if not kept.exists():
                 self._fetch(key, kept)
             with contextlib.suppress(FileNotFoundError):  # another process may just have removed it
@@ -178,39 +142,35 @@ class RemoteObjects:
         with self._guard:
             wanted = [key for key in keys if key not in self._asked]
             self._asked.update(wanted)
-            if wanted and self._fetchers is None:
-                self._fetchers = ThreadPoolExecutor(_N_FETCHERS, thread_name_prefix="trainer-fetch")
         for key in wanted:
-            assert self._fetchers is not None
             self._fetchers.submit(self._try_fetch, key)
 
     def _try_fetch(self, key: str) -> None:
-        try:
+        with contextlib.suppress(OSError, RemoteError):
             self.path(key)
-        except (FileNotFoundError, RemoteError, OSError):
-            pass
-        finally:
-            with self._guard:
-                self._asked.discard(key)
-
-    def _lock(self, key: str) -> threading.Lock:
         with self._guard:
-            return self._locks.setdefault(key, threading.Lock())
+            self._asked.discard(key)
 
     def _fetch(self, key: str, kept: Path) -> None:
         """Fetch an object under a name of its own, then give it the name it is known by."""
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_name(f".{kept.name}.{uuid.uuid4().hex}")
         try:
-            self._files.get_file(f"{self._root}/{key}", str(temporary))
-            temporary.replace(kept)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # see `read`
-            raise RemoteError(f"{self.name}/{key}: cannot be fetched: {_describe(error)}") from error
+            with self._name_faults(key):
+                self._files.get_file(f"{self._root}/{key}", str(temporary))
+                temporary.replace(kept)
         finally:
             temporary.unlink(missing_ok=True)
         self._make_room(kept)
+
+    @contextlib.contextmanager
+    def _name_faults(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # fsspec promises nothing about what its backends raise; some say only its name
+            raise RemoteError(f"{self.name}/{key}: cannot be fetched: {type(error).__name__}: {error}") from error
 
     def _make_room(self, newest: Path) -> None:
         """Remove the shards used longest ago, of any store, until the rest fits."""
@@ -224,27 +184,23 @@ class RemoteObjects:
                     found.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
-            if total <= self._limit:
+            if total <= self.max_bytes:
                 return
             if path != newest:
                 path.unlink(missing_ok=True)
                 total -= size
 
 
-def _describe(error: Exception) -> str:
-    """Name the error too, since some say nothing else."""
-    return f"{type(error).__name__}: {error}"
+Objects = LocalObjects | RemoteObjects
 
 
 def locate_objects(
     location: str | Path, cache_dir: Path, cache_bytes: int, storage_options: Mapping[str, Any]
-) -> LocalObjects | RemoteObjects:
+) -> Objects:
     """Tell a folder from a URL."""
-    text = str(location)
+    text = str(location).removeprefix("file://")
     if "://" not in text:
         return LocalObjects(Path(text))
-    if text.startswith("file://"):
-        return LocalObjects(Path(text.removeprefix("file://")))
     if cache_bytes <= 0:
         raise OptionError(f"cache_bytes must be positive, not {cache_bytes:,}")
     return RemoteObjects(text, cache_dir, cache_bytes, storage_options)

@@ -35,10 +35,8 @@ def open_table(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         SelectionError: DuckDB cannot do what is asked of it inside the `with`.
     """
     read_attributes(store)
-    views = {"patches": store / TABLE}
-    if (store / REJECTS).is_file():
-        views["rejected"] = store / REJECTS
-    with _connect(views) as connection:
+    views = {"patches": store / TABLE, "rejected": store / REJECTS}
+    with _connect({name: path for name, path in views.items() if path.is_file()}) as connection:
         yield connection
 
 
@@ -119,12 +117,10 @@ def select_patches(
         SelectionError: A name is not in the store, the condition cannot be understood, or nothing meets it.
     """
     with open_table(store) as connection:
-        patches = connection.table("patches")
-        condition = _check_condition(patches, where)
-        columns = [name for name in patches.columns if name not in ("geometry", "bbox")]
+        condition = _check_condition(connection.table("patches"), where)
         rows: list[dict[str, Any]] = (
             connection.sql(
-                f"SELECT {', '.join(map(_quote_name, columns))} FROM patches "
+                "SELECT * EXCLUDE (geometry, bbox) FROM patches "
                 f"WHERE (len($patch_ids) = 0 OR list_contains($patch_ids, patch_id)) AND {condition} "
                 "ORDER BY CASE WHEN $n IS NULL THEN '' ELSE md5(patch_id || $seed) END, index LIMIT $n",
                 params={"patch_ids": list(patch_ids), "n": n, "seed": str(seed)},
@@ -184,11 +180,9 @@ def select_labels(
     indices = np.ma.getdata(rows["index"]).astype(np.int32)
     bits = np.ma.filled(rows["bits"], 0).astype(np.uint64)
     if not len(indices):
-        asked = [f"split {split}" if split else "any split", "recommended only" if recommended else ""]
-        asked += [f"where {where}" if where else ""]
-        raise SelectionError(
-            f"no patch matches: {', '.join(filter(None, asked))}; widen the condition or pass recommended=False"
-        )
+        asked = f"{f'split {split}' if split else 'any split'}{', recommended only' if recommended else ''}"
+        asked += f", where {where}" if where else ""
+        raise SelectionError(f"no patch matches: {asked}; widen the condition or pass recommended=False")
     if (bits >> np.uint64(len(classes))).any():
         raise StoreError(f"{table}: column {column} has classes that the store does not list")
     return indices, bits.astype(np.int64)

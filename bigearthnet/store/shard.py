@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import google_crc32c
@@ -101,8 +102,7 @@ def read_shard(path: str, shard_size: int) -> list[bytes | None]:
         DamagedError: The index is damaged, or points outside of the shard.
         OSError: The shard cannot be read.
     """
-    with open(path, "rb") as file:
-        data = file.read()
+    data = Path(path).read_bytes()
     n_bytes = len(data) - measure_index(shard_size)
     chunks: list[bytes | None] = []
     end = 0

@@ -22,12 +22,7 @@ def describe_store(store: Path) -> dict[str, Any]:
         StoreError: There is no finished store, or it is not the one that was written.
     """
     attributes, arrays = describe_parts(store)
-    return {
-        "store": str(store),
-        "attributes": attributes,
-        "arrays": arrays,
-        "counts": count_values(store),
-    }
+    return {"store": str(store), "attributes": attributes, "arrays": arrays, "counts": count_values(store)}
 
 
 def describe_parts(store: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -28,39 +28,45 @@ from bigearthnet.names import parse_patch_name
 from bigearthnet.store.footprint import outline_patches
 from bigearthnet.store.layout import FORMAT_NAME, REJECTS, TABLE
 
-_SCHEMA: Final = pa.schema(
-    [
-        pa.field("index", pa.int32(), nullable=False),
-        pa.field("patch_id", pa.string(), nullable=False),
-        pa.field("labels", pa.list_(pa.string()), nullable=False),
-        pa.field("labels_19", pa.list_(pa.string()), nullable=False),
-        pa.field("split", pa.string()),
-        pa.field("recommended", pa.bool_(), nullable=False),
-        pa.field("country", pa.string()),
-        pa.field("season", pa.string()),
-        pa.field("contains_seasonal_snow", pa.bool_(), nullable=False),
-        pa.field("contains_cloud_or_shadow", pa.bool_(), nullable=False),
-        pa.field("s1_name", pa.string()),
-        pa.field("s2v1_name", pa.string()),
-        pa.field("has_s1", pa.bool_(), nullable=False),
-        pa.field("s2_time", pa.timestamp("ms", tz="UTC")),
-        pa.field("s1_time", pa.timestamp("ms", tz="UTC")),
-        pa.field("satellite", pa.string(), nullable=False),
-        pa.field("tile", pa.string()),
-        pa.field("column", pa.int16(), nullable=False),
-        pa.field("row", pa.int16(), nullable=False),
-        pa.field("epsg", pa.int32(), nullable=False),
-        pa.field("x_ul", pa.float64(), nullable=False),
-        pa.field("y_ul", pa.float64(), nullable=False),
-        pa.field("zero_pixels", pa.int32()),
-        pa.field("geometry", pa.binary(), nullable=False),
-        pa.field(
-            "bbox",
-            pa.struct([pa.field(name, pa.float64(), nullable=False) for name in ("xmin", "ymin", "xmax", "ymax")]),
-            nullable=False,
-        ),
-    ]
+_LABELS: Final = pa.list_(pa.string())
+_TIME: Final = pa.timestamp("ms", tz="UTC")
+_CORNERS: Final = ("xmin", "ymin", "xmax", "ymax")
+_BOUNDS: Final = pa.struct([pa.field(corner, pa.float64(), nullable=False) for corner in _CORNERS])
+
+COLUMNS: Final = {
+    "index": (pa.int32(), "Position in every array of the images; equals the row number."),
+    "patch_id": (pa.string(), "Name of the Sentinel-2 patch."),
+    "labels": (_LABELS, "Classes of the patch, as the source gives them: of 43 in v1.0, of 19 in v2.0."),
+    "labels_19": (_LABELS, "Classes of the patch in the 19-class nomenclature; may be none."),
+    "split": (pa.string(), "Official split; none where no list names the patch."),
+    "recommended": (pa.bool_(), "In a split, free of snow, cloud and shadow, with a 19-class label."),
+    "country": (pa.string(), "Country of the patch."),
+    "season": (pa.string(), "Season in which the patch was sensed."),
+    "contains_seasonal_snow": (pa.bool_(), "Covered by seasonal snow, by the official list."),
+    "contains_cloud_or_shadow": (pa.bool_(), "Under cloud or its shadow, by the official list."),
+    "s1_name": (pa.string(), "Name of the paired Sentinel-1 patch."),
+    "s2v1_name": (pa.string(), "Name of the same patch in BigEarthNet v1.0; none in v1.0 itself."),
+    "has_s1": (pa.bool_(), "The images hold Sentinel-1 pixels of the patch."),
+    "s2_time": (_TIME, "Start of Sentinel-2 sensing, UTC."),
+    "s1_time": (_TIME, "Start of Sentinel-1 sensing, UTC; none without Sentinel-1."),
+    "satellite": (pa.string(), "Sentinel-2 satellite."),
+    "tile": (pa.string(), "MGRS tile."),
+    "column": (pa.int16(), "Position in the tile, in patches from the west."),
+    "row": (pa.int16(), "Position in the tile, in patches from the north."),
+    "epsg": (pa.int32(), "EPSG code of the projected coordinate system."),
+    "x_ul": (pa.float64(), "Easting of the upper-left corner in metres."),
+    "y_ul": (pa.float64(), "Northing of the upper-left corner in metres."),
+    "zero_pixels": (pa.int32(), "Zeros in the stored 10 m bands of Sentinel-2, over all bands."),
+    "geometry": (pa.binary(), "Footprint in longitude and latitude, WKB."),
+    "bbox": (_BOUNDS, "Bounds of the footprint in longitude and latitude."),
+}
+"""What the table says of a patch: type and meaning of each column."""
+
+_NULLABLE: Final = frozenset(
+    {"split", "country", "season", "s1_name", "s2v1_name", "s2_time", "s1_time", "tile", "zero_pixels"}
 )
+
+_SCHEMA: Final = pa.schema([pa.field(name, kind, nullable=name in _NULLABLE) for name, (kind, _) in COLUMNS.items()])
 
 _DICTIONARY_COLUMNS: Final = [
     *("labels.list.element", "labels_19.list.element", "split", "country", "season", "satellite", "tile", "epsg"),
@@ -80,7 +86,7 @@ _GEO: Final = {
         "geometry": {
             "encoding": "WKB",
             "geometry_types": ["Polygon"],
-            "covering": {"bbox": {corner: ["bbox", corner] for corner in ("xmin", "ymin", "xmax", "ymax")}},
+            "covering": {"bbox": {corner: ["bbox", corner] for corner in _CORNERS}},
         }
     },
 }
@@ -119,7 +125,7 @@ def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Tab
         "y_ul": y_ul,
         "geometry": outlines,
         "bbox": pa.StructArray.from_arrays(
-            [pa.array(np.ascontiguousarray(side)) for side in bounds.T], fields=list(_SCHEMA.field("bbox").type)
+            [pa.array(np.ascontiguousarray(side)) for side in bounds.T], fields=list(_BOUNDS)
         ),
     }
     return pa.table({name: pa.array(columns[name], _SCHEMA.field(name).type) for name in _SCHEMA.names}, schema=_SCHEMA)
@@ -262,9 +268,6 @@ def count_values(store: Path) -> dict[str, dict[str, int]]:
 
 def _count(column: pa.ChunkedArray) -> dict[str, int]:
     counted = pc.value_counts(column.combine_chunks()).to_pylist()
-    found = {_name_value(item["values"]): item["counts"] for item in counted}
+    values = ((item["values"], item["counts"]) for item in counted)
+    found = {value if isinstance(value, str) else json.dumps(value): n for value, n in values}
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _name_value(value: str | bool | None) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -40,7 +40,7 @@ _N_DRAWN = 20
 )
 @click.option(
     "--stretch",
-    type=click.Choice(STRETCHES),
+    type=click.Choice(list(STRETCHES)),
     default="fixed",
     help="fixed ranges make patches comparable; percentile (2 to 98) and full use all brightness for each.",
 )

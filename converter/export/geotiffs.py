@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bigearthnet.archive.raster import Georeference, write_raster
+from bigearthnet.archive.raster import write_raster
+from bigearthnet.archive.tiff import Georeference
 from bigearthnet.bands import REFERENCE_MAP
 from bigearthnet.files import check_new, write_new
 from bigearthnet.names import band_file, declared_nodata

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from bigearthnet.look.mark import mark_synthetic
 from bigearthnet.look.page import embed_picture
 from bigearthnet.look.picture import FALSE_COLOUR, MAP, RGB, S1, Picture, find_picture, name_planes, render_picture
+from bigearthnet.look.sheet import mark_synthetic
 from bigearthnet.store.images import read_pixels
 from bigearthnet.store.layout import Layout
 from bigearthnet.store.query import open_table

@@ -10,9 +10,8 @@ from typing import Final
 from bigearthnet import __version__
 from bigearthnet.errors import OptionError
 from bigearthnet.files import check_new, write_new
-from bigearthnet.labels import CORINE_CODES, LABEL_19_OF_43
+from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS, LABEL_19_OF_43
 from bigearthnet.look.charts import Chart, draw_columns, draw_ridge
-from bigearthnet.look.colours import CORINE_COLOURS
 from bigearthnet.look.page import render_page
 from bigearthnet.names import SPLITS, SYNTHETIC_NOTE
 from bigearthnet.store.images import read_layout

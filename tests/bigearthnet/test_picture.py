@@ -12,9 +12,18 @@ from numpy.typing import NDArray
 
 from bigearthnet.bands import BAND_SETS, S2_10M
 from bigearthnet.errors import OptionError
-from bigearthnet.labels import CORINE_CODES
-from bigearthnet.look.colours import CORINE_COLOURS, NEUTRAL, VIRIDIS
-from bigearthnet.look.picture import PICTURES, RANGES, Stretch, enlarge, find_picture, name_planes, render_picture
+from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS
+from bigearthnet.look.picture import (
+    NEUTRAL,
+    PICTURES,
+    RANGES,
+    VIRIDIS,
+    Stretch,
+    enlarge,
+    find_picture,
+    name_planes,
+    render_picture,
+)
 
 
 def make_planes(seed: int = 0) -> dict[str, NDArray[Any]]:

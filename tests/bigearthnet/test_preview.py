@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bigearthnet.errors import OptionError, OutputError, PatchError, SelectionError, SourceError, StoreError
-from bigearthnet.labels import CORINE_CODES
+from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS
 from bigearthnet.look.album import Choice, open_album
-from bigearthnet.look.colours import CORINE_COLOURS, NEUTRAL
-from bigearthnet.look.picture import render_picture
+from bigearthnet.look.picture import NEUTRAL, render_picture
 from bigearthnet.look.preview import PreviewOptions, write_pictures, write_sheet
 from bigearthnet.look.sheet import MAX_PIXELS
 from bigearthnet.store.query import select_patches

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bigearthnet.archive.raster import Georeference, read_band
+from bigearthnet.archive.raster import read_band
+from bigearthnet.archive.tiff import Georeference
 from bigearthnet.bands import S1_10M, S2_10M, S2_20M, S2_60M, BandGroup
 from bigearthnet.errors import PatchError
 from tests.archives import ARRAYS, BANDS, Archive

@@ -100,15 +100,15 @@ def check_against_rasterio(header: bytes, pixels: bytes) -> PlainHeader | None:
     n_bytes = parsed.width * parsed.height * np.dtype(parsed.dtype).itemsize
     if parsed.data_offset != len(header) or n_bytes != len(pixels):
         return parsed  # the reader gives such a file to rasterio
-    found = open_with_rasterio(header + pixels)
-    assert found == {
+    place = parsed.place
+    assert open_with_rasterio(header + pixels) == {
         "count": 1,
         "width": parsed.width,
         "height": parsed.height,
         "dtype": parsed.dtype,
-        "epsg": parsed.epsg,
-        "transform": (parsed.pixel_m, 0, parsed.x_ul, 0, -parsed.pixel_m, parsed.y_ul),
-        "nodata": parsed.nodata,
+        "epsg": place.epsg,
+        "transform": (place.pixel_m, 0, place.x_ul, 0, -place.pixel_m, place.y_ul),
+        "nodata": place.nodata,
         "pixels": pixels,
     }
     return parsed
@@ -120,7 +120,7 @@ def test_every_real_header_is_plain_and_says_what_rasterio_says(real: Archive) -
         parsed = check_against_rasterio(header, pixels)
         assert parsed is not None
         assert parsed.data_offset == len(header)
-        assert (parsed.dtype, parsed.nodata) == ("uint16", None)
+        assert (parsed.dtype, parsed.place.nodata) == ("uint16", None)
 
 
 def test_a_header_with_more_of_the_file_behind_it_parses_the_same(real: Archive) -> None:
@@ -139,12 +139,17 @@ def test_float32_and_nodata_as_gdal_writes_them_are_plain() -> None:
             content = bytes(memory.getbuffer())
         parsed = parse_plain_header(content[: -pixels.nbytes])
         assert (parsed.width, parsed.height, parsed.dtype) == (120, 120, dtype)
-        assert (parsed.epsg, parsed.x_ul, parsed.y_ul, parsed.pixel_m) == (32633, 399_960, 5_300_040, 10)
+        assert (parsed.place.epsg, parsed.place.x_ul, parsed.place.y_ul, parsed.place.pixel_m) == (
+            32633,
+            399_960,
+            5_300_040,
+            10,
+        )
         assert content[parsed.data_offset :] == pixels.tobytes()
         if nodata is None:
-            assert parsed.nodata is None
+            assert parsed.place.nodata is None
         else:
-            assert parsed.nodata == pytest.approx(nodata, nan_ok=True)
+            assert parsed.place.nodata == pytest.approx(nodata, nan_ok=True)
 
 
 @pytest.mark.parametrize(

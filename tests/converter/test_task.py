@@ -189,7 +189,7 @@ def test_a_full_disk_is_an_error_that_leaves_no_part_of_a_file(
     def fail(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.writev", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(StoreError, match=r"cannot be written: No space left on device. What is finished is kept"):
         convert_shard(make_job(raw, tmp_path / "store"), make_task(raw.names))
     assert read_files(tmp_path / "store") == {}

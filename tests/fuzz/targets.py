@@ -57,7 +57,7 @@ def make_tiff() -> Callable[[bytes], None]:
         except NotPlainError:
             return
         assert header.dtype in ("uint16", "float32")
-        assert 1024 <= header.epsg < 32767
+        assert 1024 <= header.place.epsg < 32767
 
     return run
 
@@ -66,7 +66,8 @@ def make_band() -> Callable[[bytes], None]:
     """Whatever the fast reader takes, rasterio must read alike; whatever both refuse is a rejected patch."""
     import numpy as np
 
-    from bigearthnet.archive.raster import Georeference, read_band
+    from bigearthnet.archive.raster import read_band
+    from bigearthnet.archive.tiff import Georeference
     from bigearthnet.bands import S2_60M, BandGroup
     from bigearthnet.errors import PatchError
 

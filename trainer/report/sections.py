@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.look.charts import Box, Chart, Series, draw_lines
-from bigearthnet.look.mark import mark_synthetic
 from bigearthnet.look.page import embed_picture
 from bigearthnet.look.picture import RGB, render_picture
+from bigearthnet.look.sheet import mark_synthetic
 from trainer.report.mistakes import MixUp, count_mistakes, rank_patches
 from trainer.report.sources import Sources
 from trainer.score.metrics import THRESHOLD, baseline_average_precision, trace_precision
