@@ -23,6 +23,7 @@ from PIL import Image
 from bigearthnet.errors import RunError
 from bigearthnet.names import SYNTHETIC_NOTE
 from tests.browser import DESKTOP, PHONE, Visitor
+from tests.manifests import seal_again
 from tests.trainer.conftest import Pixels
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
 from trainer import Store, open_store
@@ -306,6 +307,7 @@ def test_a_training_on_a_sample_says_so_above_its_title_and_on_every_picture(
     metadata = json.loads((path / "images.zarr" / "zarr.json").read_text())
     metadata["attributes"]["synthetic"] = True
     (path / "images.zarr" / "zarr.json").write_text(json.dumps(metadata))
+    seal_again(path)
     store = open_store(path)
     train(store, tmp_path / "run", replace(RECIPE, epochs=1))
     evaluate(store, tmp_path / "run", "test")
@@ -315,7 +317,7 @@ def test_a_training_on_a_sample_says_so_above_its_title_and_on_every_picture(
     real = (measured / "report.html").read_text()
     assert "synthetic" not in re.sub(r"<style>.*?</style>", "", real, flags=re.DOTALL).lower()
     for text, is_marked in ((page, True), (real, False)):
-        pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+        pictures = re.findall(r'src="data:image/webp;base64,([^"]+)"', text)
         assert len(pictures) > 5
         for content in pictures:
             with Image.open(io.BytesIO(base64.b64decode(content))) as picture:

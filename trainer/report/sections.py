@@ -13,15 +13,14 @@ from bigearthnet.look.charts import Box, Chart, Series, draw_lines
 from bigearthnet.look.mark import mark_synthetic
 from bigearthnet.look.page import embed_picture
 from bigearthnet.look.picture import RGB, render_picture
-from trainer.report.mistakes import MixUp, count_mistakes, rank_patches
+from trainer.report.mistakes import rank_patches
 from trainer.report.sources import Sources
-from trainer.score.metrics import THRESHOLD, baseline_average_precision, trace_precision
+from trainer.score.metrics import baseline_average_precision, trace_precision
 from trainer.score.predictions import PredictionTable
 from trainer.source.store import Store
 
 N_PATCHES: Final = 6
 """Best patches shown, and worst ones."""
-_N_MIX_UPS: Final = 10
 _RECALLS: Final = np.linspace(0, 1, 201)[1:]
 _FEW: Final = slice(3, None, 4)
 """Recalls for the small charts, which are 150 pixels wide: every fourth, and the last."""
@@ -36,26 +35,6 @@ class Figure:
     title: str
     chart: Chart
     legend: tuple[tuple[str, str, float | None], ...] = ()
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A field of a table of mistakes."""
-
-    n_patches: int
-    share: float
-    is_own: bool
-    """On the diagonal."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A table of mistakes: for each class that occurs its place, its support and a cell for every class."""
-
-    title: str
-    text: str
-    verb: str
-    rows: tuple[tuple[int, int, tuple[Cell, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -114,9 +93,8 @@ def draw_learning(log: Sequence[Mapping[str, float]], result: Mapping[str, Any] 
     ]
 
 
-def list_classes(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List every class with its scores; decisions are those of the tuned threshold, if there is one."""
-    decision = "at_tuned" if "at_tuned" in evaluation else "at_0.5"
+def list_classes(evaluation: Mapping[str, Any], decision: str) -> list[dict[str, Any]]:
+    """List every class with its scores; those that need a threshold are of the decision `at_0.5` or `at_tuned`."""
     return [
         {
             "name": name,
@@ -175,32 +153,6 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
         for place in present
     ]
     return Figure("Precision over recall", chart, legend), small
-
-
-def list_matrices(predictions: PredictionTable) -> tuple[list[Matrix], tuple[MixUp, ...]]:
-    """List which classes are added and missed beside which, and the most frequent mix-ups."""
-    assert predictions.truth is not None
-    mistakes = count_mistakes(predictions.truth, predictions.predicted)
-    present = np.flatnonzero(mistakes.support)
-    matrices = []
-    for title, text, verb, counts in (
-        ("Added", "is predicted though it is not there", "added", mistakes.added),
-        ("Missed", "is there but not predicted; on the diagonal the class itself", "missed", mistakes.missed),
-    ):
-        shares = mistakes.share(counts)
-        rows = tuple(
-            (
-                int(row),
-                int(mistakes.support[row]),
-                tuple(
-                    Cell(int(counts[row, column]), float(shares[row, column]), bool(row == column))
-                    for column in range(len(predictions.classes))
-                ),
-            )
-            for row in present
-        )
-        matrices.append(Matrix(title, text, verb, rows))
-    return matrices, mistakes.mix_ups[:_N_MIX_UPS]
 
 
 def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
@@ -267,10 +219,3 @@ def _list_labels(predictions: PredictionTable, place: int) -> tuple[Label, ...]:
         for column in order
         if true[column] or predicted[column]
     )
-
-
-def describe_threshold(evaluation: Mapping[str, Any]) -> str:
-    """Say which thresholds decide what is predicted."""
-    if "at_tuned" in evaluation:
-        return "thresholds tuned for F1 on validation, one a class"
-    return f"the threshold {THRESHOLD}"
