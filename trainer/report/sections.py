@@ -37,35 +37,6 @@ class Figure:
     legend: tuple[tuple[str, str, float | None], ...] = ()
 
 
-@dataclass(frozen=True)
-class Label:
-    """What was said of one class of one patch."""
-
-    name: str
-    kind: str
-    """hit, missed or added."""
-    probability: float
-    threshold: float
-
-
-@dataclass(frozen=True)
-class Card:
-    """A patch with its picture and labels."""
-
-    patch_id: str
-    country: str
-    season: str
-    loss: float
-    picture: str | None
-    labels: tuple[Label, ...]
-
-    @property
-    def description(self) -> str:
-        """Say what the picture shows, as far as anyone knows."""
-        true = [label.name for label in self.labels if label.kind != "added"]
-        return f"Patch {self.patch_id} in natural colours; true labels: {'; '.join(true) or 'none'}"
-
-
 def draw_learning(log: Sequence[Mapping[str, float]], result: Mapping[str, Any] | None) -> list[Figure]:
     """Draw loss, validation score and learning rate by epoch."""
     if not log:
@@ -155,7 +126,7 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
     return Figure("Precision over recall", chart, legend), small
 
 
-def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
+def list_patches(sources: Sources) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bool]:
     """List the patches that the model knows best and worst, and say whether there are pictures of them."""
     predictions = sources.predictions
     assert predictions is not None
@@ -164,14 +135,14 @@ def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
     places = np.concatenate([best, worst])
     pictures = None if sources.store is None else _draw_patches(sources.store, predictions.indices[places])
     cards = [
-        Card(
-            patch_id=predictions.patch_ids[place],
-            country=predictions.countries[place] or "unknown country",
-            season=predictions.seasons[place] or "unknown season",
-            loss=float(losses[place]),
-            picture=None if pictures is None else pictures[number],
-            labels=_list_labels(predictions, int(place)),
-        )
+        {
+            "patch_id": predictions.patch_ids[place],
+            "country": predictions.countries[place] or "unknown country",
+            "season": predictions.seasons[place] or "unknown season",
+            "loss": float(losses[place]),
+            "picture": None if pictures is None else pictures[number],
+            "labels": _list_labels(predictions, int(place)),
+        }
         for number, place in enumerate(places)
     ]
     return cards[: len(best)], cards[len(best) :], pictures is not None
@@ -204,18 +175,18 @@ def _mark_threshold(predictions: PredictionTable, place: int) -> Series:
     return Series(name, np.array([hits / true.sum()]), np.array([precision]), "second", has_dots=True)
 
 
-def _list_labels(predictions: PredictionTable, place: int) -> tuple[Label, ...]:
-    """List the classes of a patch that are true or predicted, the most probable first."""
+def _list_labels(predictions: PredictionTable, place: int) -> list[dict[str, Any]]:
+    """List the classes of a patch that are true or predicted, each a hit, missed or added; the most probable first."""
     assert predictions.truth is not None
     true, predicted = predictions.truth[place], predictions.probabilities[place] >= predictions.thresholds
     order = np.argsort(-predictions.probabilities[place], kind="stable")
-    return tuple(
-        Label(
-            name=predictions.classes[column],
-            kind=("hit" if predicted[column] else "missed") if true[column] else "added",
-            probability=float(predictions.probabilities[place, column]),
-            threshold=float(predictions.thresholds[column]),
-        )
+    return [
+        {
+            "name": predictions.classes[column],
+            "kind": ("hit" if predicted[column] else "missed") if true[column] else "added",
+            "probability": float(predictions.probabilities[place, column]),
+            "threshold": float(predictions.thresholds[column]),
+        }
         for column in order
         if true[column] or predicted[column]
-    )
+    ]
