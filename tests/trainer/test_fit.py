@@ -206,6 +206,7 @@ def _spoil_store(store: Path, changes: dict[str, Any]) -> None:
     metadata = json.loads(path.read_text())
     metadata["attributes"] |= changes
     path.write_text(json.dumps(metadata))
+    seal_again(store)
 
 
 def test_a_run_that_is_there_is_refused(trained: Path, store: Store, tmp_path: Path) -> None:
