@@ -1,4 +1,4 @@
-"""The options that several commands share."""
+"""The options that several commands share, and how a command was called."""
 
 from __future__ import annotations
 
