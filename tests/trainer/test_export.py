@@ -121,10 +121,7 @@ def test_what_cannot_be_exported_is_refused(run: Path, tmp_path: Path, monkeypat
     with pytest.raises(OutputError, match="out: it is already there, and is not overwritten"):
         export_model(run / "best.keras", tmp_path / "out")
 
-    def refuse(name: str) -> Any:
-        raise ImportError(name)
-
-    monkeypatch.setattr("trainer.model.export.import_module", refuse)
+    monkeypatch.setattr("trainer.model.export.find_spec", lambda _: None)
     with pytest.raises(MissingPackageError, match=r"ONNX needs onnx and tf2onnx: pip install .*\[onnx\]"):
         export_model(run / "best.keras", tmp_path / "a.onnx")
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")

@@ -13,12 +13,12 @@ from trainer.score.metrics import (
     area_under_roc,
     average_precision,
     baseline_average_precision,
-    count_labels,
     cross_entropy,
     measure_classes,
     measure_decisions,
     measure_ranking,
     patch_cross_entropy,
+    score_labels,
     trace_precision,
     tune_thresholds,
 )
@@ -141,7 +141,7 @@ def test_tuned_thresholds_reach_the_best_f1_of_all(case: Case) -> None:
     truth, scores = case
     tuned = tune_thresholds(truth, scores)
     assert (tuned[~_present(truth)] == 0.5).all()
-    found = count_labels(truth, scores >= tuned, 0).f_score(1)
+    found = score_labels(truth, scores >= tuned, 0)["f1"]
     for place in np.flatnonzero(_present(truth)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -11,8 +11,7 @@ import click
 
 from trainer.commands.backend import load_backend
 from trainer.commands.display import FitDisplay
-from trainer.commands.invocation import quote_command
-from trainer.commands.recipe import add_devices, add_recipe
+from trainer.commands.options import add_devices, add_recipe, add_threads, quote_command
 from trainer.run.recipe import Recipe
 from trainer.source.store import open_store
 
@@ -29,7 +28,7 @@ from trainer.source.store import open_store
 @click.option("--seeds", default=3, show_default=True, help="Trainings of each member; the seeds count up from --seed.")
 @partial(add_recipe, without="bands")
 @add_devices
-@click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
+@add_threads
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 def command(
     store: str,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Self
+from contextlib import AbstractContextManager
+from typing import Any
 
 import click
 from tqdm import tqdm
@@ -11,16 +12,13 @@ from tqdm import tqdm
 from trainer.training.events import EpochEnded, StepTrained, TrainingStarted
 
 
-class FitDisplay:
+class FitDisplay(AbstractContextManager["FitDisplay"]):
     """Shows a training on stderr."""
 
     def __init__(self) -> None:
         self._bar: Any = None
         self._n_epochs = 0
         self._n_steps = 0
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._close_bar()

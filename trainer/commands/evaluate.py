@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
+from bigearthnet.commandline import show_progress
 from trainer.commands.backend import load_backend
+from trainer.commands.options import add_threads
 from trainer.run.folder import RunFolder, locate_evaluation
 from trainer.source.store import open_store
 
@@ -19,7 +19,7 @@ from trainer.source.store import open_store
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--split", default="test", show_default=True, help="The split to measure on: test, validation or train.")
 @click.option("--store", help="Where the store is now.  [default: where it was]")
-@click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
+@add_threads
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")
 def command(run: Path, *, split: str, store: str | None, threads: int | None, as_json: bool) -> None:
     """Measure the best model of a training on a whole split.
@@ -37,8 +37,8 @@ def command(run: Path, *, split: str, store: str | None, threads: int | None, as
         from trainer.report import write_report  # noqa: PLC0415
         from trainer.score.evaluate import evaluate  # noqa: PLC0415
 
-    with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
-        evaluation = evaluate(opened, run, split, threads=threads, report=bar.update)
+    with show_progress("Predicting") as show:
+        evaluation = evaluate(opened, run, split, threads=threads, advance=show)
     written = write_report(run, opened)
     if as_json:
         click.echo(json.dumps(evaluation, indent=2))

@@ -10,8 +10,7 @@ import click
 
 from trainer.commands.backend import load_backend
 from trainer.commands.display import FitDisplay
-from trainer.commands.invocation import quote_command
-from trainer.commands.recipe import add_devices, add_recipe
+from trainer.commands.options import add_devices, add_recipe, add_threads, quote_command
 from trainer.run.recipe import Recipe
 from trainer.source.store import open_store
 
@@ -21,7 +20,7 @@ from trainer.source.store import open_store
 @click.argument("run", type=click.Path(path_type=Path))
 @add_recipe
 @add_devices
-@click.option("--threads", type=int, help="Threads that decode.  [default: one a core, up to 8]")
+@add_threads
 @click.option(
     "--checkpoint-steps", default=250, show_default=True, help="Steps between two saved states within an epoch."
 )

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from tqdm import tqdm
 
 from bigearthnet.archive.records import ON_BAD, OnBad
+from bigearthnet.commandline import show_progress
 from bigearthnet.store.layout import IMAGES
 from trainer.commands.backend import load_backend
 from trainer.run.folder import RunFolder
@@ -79,22 +80,20 @@ def command(
 
     path = RunFolder(model).model_path if model.is_dir() else model
     found: Scores
-    with tqdm(unit="patch", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with show_progress("Predicting") as show:
         if opened:
             choice: dict[str, Any] = {"split": split, "where": where, "recommended": recommended}
-            found = predict_store(path, opened, out, **choice, threads=threads, begin=bar.reset, report=bar.update)
+            found = predict_store(path, opened, out, **choice, threads=threads, advance=show)
             names = describe_patches(found.selection)["patch_id"].to_pylist()
         else:
-            folders = [Path(path) for path in paths]
             found = predict_raw(
                 path,
-                folders,
+                [Path(path) for path in paths],
                 out,
                 on_bad=on_bad,
                 threads=threads,
-                begin=bar.reset,
-                report=bar.update,
-                complain=lambda reason: bar.write(f"Skipped: {reason}", sys.stderr),
+                advance=show,
+                complain=lambda reason: tqdm.write(f"Skipped: {reason}", sys.stderr),
             )
             names = [patch.patch_id for patch in found.patches]
             if found.n_bad:

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from trainer.commands.selection import add_selection, select_from
+from trainer.commands.options import add_selection, select_from
 
 
 @click.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,7 +17,6 @@ import numpy as np
 
 from bigearthnet.errors import MissingPackageError, OptionError
 from bigearthnet.files import check_new, write_json, write_new
-from trainer.model.layers import StandardizeBands
 from trainer.model.networks import describe_model, load_model
 
 Format = Literal["savedmodel", "onnx"]
@@ -54,8 +53,12 @@ def export_model(model_path: Path, out: Path, form: Format | None = None) -> dic
             f"exporting needs Keras on TensorFlow, not on {keras.config.backend()}: set KERAS_BACKEND=tensorflow; "
             "models of every backend can be exported there"
         )
-    if form == "onnx":
-        _require("onnx", "tf2onnx")
+    missing = [package for package in ("onnx", "tf2onnx") if find_spec(package) is None]
+    if form == "onnx" and missing:
+        raise MissingPackageError(
+            f"ONNX needs {' and '.join(missing)}: pip install 'bigearthnet-store[onnx]', "
+            "or choose the format savedmodel"
+        )
     model = load_model(model_path)
     card = describe_inputs(model)
     with write_new(out) as temporary, warnings.catch_warnings():
@@ -70,10 +73,10 @@ def export_model(model_path: Path, out: Path, form: Format | None = None) -> dic
 
 def describe_inputs(model: Any) -> dict[str, Any]:
     """Describe what a model takes and gives, as JSON values."""
-    described = describe_model(model)
-    layers = [layer for layer in model.layers if isinstance(layer, StandardizeBands)]
-    inputs = {
-        name: {
+    inputs = {}
+    for name, given in model.input.items():
+        layer = model.get_layer(f"{name}_standardized")
+        inputs[name] = {
             "bands": layer.bands,
             "shape": ["patch", *given.shape[1:]],
             "axes": ["patch", "band", "row", "col"],
@@ -81,15 +84,11 @@ def describe_inputs(model: Any) -> dict[str, Any]:
             "mean": layer.mean,
             "std": layer.std,
         }
-        for name, given in model.input.items()
-        for layer in layers
-        if layer.name == f"{name}_standardized"
-    }
     return {
         "inputs": inputs,
         "standardized": "by the model, with mean and std: give stored pixels",
         "output": f"{_LOGITS} (patch, class), float32; a probability is 1 / (1 + exp(-logit))",
-        "classes": list(described.classes),
+        "classes": list(describe_model(model).classes),
     }
 
 
@@ -112,18 +111,3 @@ def _write_onnx(model: Any, path: Path, card: dict[str, Any]) -> None:
     onnx.helper.set_model_props(converted, {CARD_PROPERTY: json.dumps(card)})
     onnx.checker.check_model(converted)
     onnx.save(converted, path)
-
-
-def _require(*packages: str) -> None:
-    """Check that packages of the extra are there before a model is loaded."""
-    missing = []
-    for package in packages:
-        try:
-            import_module(package)
-        except ImportError:
-            missing.append(package)
-    if missing:
-        raise MissingPackageError(
-            f"ONNX needs {' and '.join(missing)}: pip install 'bigearthnet-store[onnx]', "
-            "or choose the format savedmodel"
-        )

@@ -88,8 +88,7 @@ def rank_patches(
     ascending = np.argsort(losses, kind="stable")
     best = _take_first_of_each(ascending, label_sets.ravel())
     worst = _take_first_of_each(ascending[::-1], label_sets.ravel())
-    n_worst = min(n_patches, (len(losses) + 1) // 2)
-    worst = worst[:n_worst]
+    worst = worst[: min(n_patches, (len(losses) + 1) // 2)]
     return best[~np.isin(best, worst)][:n_patches], worst, losses
 
 

@@ -9,18 +9,18 @@ from typing import Any
 from bigearthnet.files import write_new
 from bigearthnet.look.page import render_page
 from bigearthnet.names import SYNTHETIC_NOTE
+from trainer.report.mistakes import count_mistakes
 from trainer.report.sections import (
-    describe_threshold,
     draw_learning,
     draw_precision,
     list_baselines,
     list_classes,
-    list_matrices,
     list_patches,
 )
 from trainer.report.sources import Sources, read_sources
 from trainer.run.folder import RunFolder
 from trainer.run.recipe import Recipe
+from trainer.score.metrics import THRESHOLD
 from trainer.source.store import Store
 
 
@@ -74,20 +74,22 @@ def _describe(sources: Sources) -> dict[str, Any]:
     }
     if sources.split is None or sources.predictions is None:
         return values
+    assert sources.predictions.truth is not None
     evaluation = sources.evaluations[sources.split]
+    decision = "at_tuned" if "at_tuned" in evaluation else "at_0.5"
     overview, curves = draw_precision(sources.predictions, evaluation)
-    matrices, mix_ups = list_matrices(sources.predictions)
     best, worst, has_pictures = list_patches(sources)
     return values | {
         "evaluation": evaluation,
         "baselines": list_baselines(sources.predictions),
-        "decision": "at_tuned" if "at_tuned" in evaluation else "at_0.5",
-        "thresholds": describe_threshold(evaluation),
-        "classes": list_classes(evaluation),
+        "decision": decision,
+        "thresholds": f"the threshold {THRESHOLD}"
+        if decision == "at_0.5"
+        else "thresholds tuned for F1 on validation, one a class",
+        "classes": list_classes(evaluation, decision),
         "overview": overview,
         "curves": curves,
-        "matrices": matrices,
-        "mix_ups": mix_ups,
+        "mistakes": count_mistakes(sources.predictions.truth, sources.predictions.predicted),
         "best": best,
         "worst": worst,
         "has_pictures": has_pictures,

@@ -13,15 +13,14 @@ from bigearthnet.look.charts import Box, Chart, Series, draw_lines
 from bigearthnet.look.page import embed_picture
 from bigearthnet.look.picture import RGB, render_picture
 from bigearthnet.look.sheet import mark_synthetic
-from trainer.report.mistakes import MixUp, count_mistakes, rank_patches
+from trainer.report.mistakes import rank_patches
 from trainer.report.sources import Sources
-from trainer.score.metrics import THRESHOLD, baseline_average_precision, trace_precision
+from trainer.score.metrics import baseline_average_precision, trace_precision
 from trainer.score.predictions import PredictionTable
 from trainer.source.store import Store
 
 N_PATCHES: Final = 6
 """Best patches shown, and worst ones."""
-_N_MIX_UPS: Final = 10
 _RECALLS: Final = np.linspace(0, 1, 201)[1:]
 _FEW: Final = slice(3, None, 4)
 """Recalls for the small charts, which are 150 pixels wide: every fourth, and the last."""
@@ -36,55 +35,6 @@ class Figure:
     title: str
     chart: Chart
     legend: tuple[tuple[str, str, float | None], ...] = ()
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A field of a table of mistakes."""
-
-    n_patches: int
-    share: float
-    is_own: bool
-    """On the diagonal."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A table of mistakes: for each class that occurs its place, its support and a cell for every class."""
-
-    title: str
-    text: str
-    verb: str
-    rows: tuple[tuple[int, int, tuple[Cell, ...]], ...]
-
-
-@dataclass(frozen=True)
-class Label:
-    """What was said of one class of one patch."""
-
-    name: str
-    kind: str
-    """hit, missed or added."""
-    probability: float
-    threshold: float
-
-
-@dataclass(frozen=True)
-class Card:
-    """A patch with its picture and labels."""
-
-    patch_id: str
-    country: str
-    season: str
-    loss: float
-    picture: str | None
-    labels: tuple[Label, ...]
-
-    @property
-    def description(self) -> str:
-        """Say what the picture shows, as far as anyone knows."""
-        true = [label.name for label in self.labels if label.kind != "added"]
-        return f"Patch {self.patch_id} in natural colours; true labels: {'; '.join(true) or 'none'}"
 
 
 def draw_learning(log: Sequence[Mapping[str, float]], result: Mapping[str, Any] | None) -> list[Figure]:
@@ -114,9 +64,8 @@ def draw_learning(log: Sequence[Mapping[str, float]], result: Mapping[str, Any] 
     ]
 
 
-def list_classes(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List every class with its scores; decisions are those of the tuned threshold, if there is one."""
-    decision = "at_tuned" if "at_tuned" in evaluation else "at_0.5"
+def list_classes(evaluation: Mapping[str, Any], decision: str) -> list[dict[str, Any]]:
+    """List every class with its scores; those that need a threshold are of the decision `at_0.5` or `at_tuned`."""
     return [
         {
             "name": name,
@@ -177,33 +126,7 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
     return Figure("Precision over recall", chart, legend), small
 
 
-def list_matrices(predictions: PredictionTable) -> tuple[list[Matrix], tuple[MixUp, ...]]:
-    """List which classes are added and missed beside which, and the most frequent mix-ups."""
-    assert predictions.truth is not None
-    mistakes = count_mistakes(predictions.truth, predictions.predicted)
-    present = np.flatnonzero(mistakes.support)
-    matrices = []
-    for title, text, verb, counts in (
-        ("Added", "is predicted though it is not there", "added", mistakes.added),
-        ("Missed", "is there but not predicted; on the diagonal the class itself", "missed", mistakes.missed),
-    ):
-        shares = mistakes.share(counts)
-        rows = tuple(
-            (
-                int(row),
-                int(mistakes.support[row]),
-                tuple(
-                    Cell(int(counts[row, column]), float(shares[row, column]), bool(row == column))
-                    for column in range(len(predictions.classes))
-                ),
-            )
-            for row in present
-        )
-        matrices.append(Matrix(title, text, verb, rows))
-    return matrices, mistakes.mix_ups[:_N_MIX_UPS]
-
-
-def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
+def list_patches(sources: Sources) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bool]:
     """List the patches that the model knows best and worst, and say whether there are pictures of them."""
     predictions = sources.predictions
     assert predictions is not None
@@ -212,14 +135,14 @@ def list_patches(sources: Sources) -> tuple[list[Card], list[Card], bool]:
     places = np.concatenate([best, worst])
     pictures = None if sources.store is None else _draw_patches(sources.store, predictions.indices[places])
     cards = [
-        Card(
-            patch_id=predictions.patch_ids[place],
-            country=predictions.countries[place] or "unknown country",
-            season=predictions.seasons[place] or "unknown season",
-            loss=float(losses[place]),
-            picture=None if pictures is None else pictures[number],
-            labels=_list_labels(predictions, int(place)),
-        )
+        {
+            "patch_id": predictions.patch_ids[place],
+            "country": predictions.countries[place] or "unknown country",
+            "season": predictions.seasons[place] or "unknown season",
+            "loss": float(losses[place]),
+            "picture": None if pictures is None else pictures[number],
+            "labels": _list_labels(predictions, int(place)),
+        }
         for number, place in enumerate(places)
     ]
     return cards[: len(best)], cards[len(best) :], pictures is not None
@@ -252,25 +175,18 @@ def _mark_threshold(predictions: PredictionTable, place: int) -> Series:
     return Series(name, np.array([hits / true.sum()]), np.array([precision]), "second", has_dots=True)
 
 
-def _list_labels(predictions: PredictionTable, place: int) -> tuple[Label, ...]:
-    """List the classes of a patch that are true or predicted, the most probable first."""
+def _list_labels(predictions: PredictionTable, place: int) -> list[dict[str, Any]]:
+    """List the classes of a patch that are true or predicted, each a hit, missed or added; the most probable first."""
     assert predictions.truth is not None
     true, predicted = predictions.truth[place], predictions.probabilities[place] >= predictions.thresholds
     order = np.argsort(-predictions.probabilities[place], kind="stable")
-    return tuple(
-        Label(
-            name=predictions.classes[column],
-            kind=("hit" if predicted[column] else "missed") if true[column] else "added",
-            probability=float(predictions.probabilities[place, column]),
-            threshold=float(predictions.thresholds[column]),
-        )
+    return [
+        {
+            "name": predictions.classes[column],
+            "kind": ("hit" if predicted[column] else "missed") if true[column] else "added",
+            "probability": float(predictions.probabilities[place, column]),
+            "threshold": float(predictions.thresholds[column]),
+        }
         for column in order
         if true[column] or predicted[column]
-    )
-
-
-def describe_threshold(evaluation: Mapping[str, Any]) -> str:
-    """Say which thresholds decide what is predicted."""
-    if "at_tuned" in evaluation:
-        return "thresholds tuned for F1 on validation, one a class"
-    return f"the threshold {THRESHOLD}"
+    ]

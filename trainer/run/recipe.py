@@ -79,14 +79,11 @@ class Recipe:
     """The same seed gives the same run on the same machine; without it, some devices are faster."""
 
     def __post_init__(self) -> None:
-        for name, value, choices in (
-            ("loss", self.loss, LOSSES),
-            ("augment", self.augment, AUGMENTS),
-            ("resize", self.resize, RESIZES),
-            ("precision", self.precision, PRECISIONS),
-            ("order", self.order, ORDERS),
-        ):
-            check_choice(name, value, choices)
+        check_choice("loss", self.loss, LOSSES)
+        check_choice("augment", self.augment, AUGMENTS)
+        check_choice("resize", self.resize, RESIZES)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("order", self.order, ORDERS)
         for name, least in (("epochs", 1), ("batch_size", 1), ("warmup_steps", 0), ("patience", 0), ("seed", 0)):
             if (number := getattr(self, name)) is not None:
                 check_at_least(name, number, least)

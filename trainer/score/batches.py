@@ -31,6 +31,10 @@ class RawBatch:
     """The reason for each patch that is left out."""
 
 
+_Started = tuple[Sequence[RawPatch], dict[str, NDArray[Any]], list[Future[PatchFacts]]]
+"""A batch that is being read: its patches, their slots, and what is done when they are filled."""
+
+
 def read_batches(
     patches: Sequence[RawPatch], groups: Sequence[BandGroup], *, batch_size: int, threads: int, on_bad: OnBad
 ) -> Iterator[RawBatch]:
@@ -53,34 +57,9 @@ def read_batches(
             while ahead:
                 started = ahead.popleft()
                 ahead.extend(_start(executor, some, groups) for some in islice(batches, 1))
-                yield started.collect(on_bad)
+                yield _collect(started, on_bad)
         finally:
             executor.shutdown(cancel_futures=True)
-
-
-@dataclass(frozen=True)
-class _Started:
-    """A batch that is being read."""
-
-    patches: Sequence[RawPatch]
-    pixels: dict[str, NDArray[Any]]
-    futures: list[Future[PatchFacts]]
-
-    def collect(self, on_bad: OnBad) -> RawBatch:
-        """Wait for the patches, and leave out those that are bad."""
-        good, bad = [], []
-        for slot, (patch, future) in enumerate(zip(self.patches, self.futures, strict=True)):
-            try:
-                future.result()
-            except PatchError as error:
-                reason = f"{patch.locate(error.file)}: {error.reason}"
-                if on_bad == "stop":
-                    raise SourceError(reason) from error
-                bad.append(reason)
-            else:
-                good.append(slot)
-        pixels = {name: array[good] for name, array in self.pixels.items()} if bad else self.pixels
-        return RawBatch(tuple(self.patches[slot] for slot in good), pixels, tuple(bad))
 
 
 def _start(executor: ThreadPoolExecutor, patches: Sequence[RawPatch], groups: Sequence[BandGroup]) -> _Started:
@@ -93,4 +72,22 @@ def _start(executor: ThreadPoolExecutor, patches: Sequence[RawPatch], groups: Se
         )
         for slot, patch in enumerate(patches)
     ]
-    return _Started(patches, pixels, futures)
+    return patches, pixels, futures
+
+
+def _collect(started: _Started, on_bad: OnBad) -> RawBatch:
+    """Wait for the patches of a batch, and leave out those that are bad."""
+    patches, pixels, futures = started
+    good, bad = [], []
+    for slot, (patch, future) in enumerate(zip(patches, futures, strict=True)):
+        try:
+            future.result()
+        except PatchError as error:
+            reason = f"{patch.locate(error.file)}: {error.reason}"
+            if on_bad == "stop":
+                raise SourceError(reason) from error
+            bad.append(reason)
+        else:
+            good.append(slot)
+    pixels = {name: array[good] for name, array in pixels.items()} if bad else pixels
+    return RawBatch(tuple(patches[slot] for slot in good), pixels, tuple(bad))

@@ -14,7 +14,7 @@ from bigearthnet.errors import RunError
 from bigearthnet.files import write_json
 from trainer.model.networks import describe_model, load_model
 from trainer.run.folder import RunFolder, RunRecord, locate_evaluation
-from trainer.score.match import check_bands, check_classes, select_patches
+from trainer.score.match import find_labels, select_patches
 from trainer.score.metrics import THRESHOLD, measure_classes, measure_decisions, measure_ranking, tune_thresholds
 from trainer.score.predict import predict_selection
 from trainer.score.predictions import Predictions, describe_patches, write_predictions
@@ -31,7 +31,7 @@ def evaluate(
     split: str = "test",
     *,
     threads: int | None = None,
-    report: Callable[[int], object] | None = None,
+    advance: Callable[[int, int], object] = lambda *_: None,
 ) -> dict[str, Any]:
     """Measure the best model of a training and write RUN/evaluation/SPLIT.json and .parquet.
 
@@ -40,7 +40,7 @@ def evaluate(
         run: Folder of the training.
         split: `test`, `validation` or `train`; recommended patches only.
         threads: Threads that decode.
-        report: Called with the number of patches after each batch.
+        advance: Called after each batch with how many patches of a split are done, and how many there are.
 
     Returns:
         What is in the JSON file; None stands for what is not defined.
@@ -51,7 +51,7 @@ def evaluate(
     """
     folder = RunFolder(run)
     record = folder.read_record()
-    _check_store(store, record, folder.path)
+    labels = _check_store(store, record, folder.path)
     model_hash = folder.hash_model()  # before it is loaded: a training may still find a better one
     model = load_model(folder.model_path)
     card = describe_model(model)
@@ -61,11 +61,9 @@ def evaluate(
             f"{len(card.classes)} classes, the run {', '.join(b for bands in record.bands.values() for b in bands)} "
             f"and {len(record.classes)}"
         )
-    check_bands(card, store)
-    labels = check_classes(card.classes, store)
     chosen = {name: select_patches(store, name, labels, card.bands) for name in dict.fromkeys((TUNED_ON, split))}
     found = {
-        name: predict_selection(model, card, selection, threads=threads, report=report)
+        name: predict_selection(model, card, selection, threads=threads, advance=advance)
         for name, selection in chosen.items()
     }
     tuned = None if split == TUNED_ON else tune_thresholds(chosen[TUNED_ON].labels, found[TUNED_ON])
@@ -157,14 +155,21 @@ def _measure_slices(predictions: Predictions) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _check_store(store: Store, record: RunRecord, path: Path) -> None:
-    """Refuse another store, whose test patches the model may have been trained on."""
-    check_classes(record.classes, store)
+def _check_store(store: Store, record: RunRecord, path: Path) -> int:
+    """Refuse another store, whose test patches the model may have been trained on; return the number of classes."""
+    labels = find_labels(record.classes, store)
+    if labels is None:
+        counts = " and ".join(str(len(names)) for names in (store.labels_19, store.labels_43) if names)
+        raise RunError(
+            f"{store.name}: the model has {len(record.classes)} classes ({record.classes[0]}, ...), "
+            f"which are not the {counts} of the store"
+        )
     if store.fingerprint != record.fingerprint:
         raise RunError(
             f"{store.name}: is not the store that {path} was trained on ({store.fingerprint}, not "
             f"{record.fingerprint}), so its splits may hold training patches; give the same store"
         )
+    return labels
 
 
 def _without_nan(values: Any) -> Any:

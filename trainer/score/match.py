@@ -26,27 +26,7 @@ def check_bands(card: ModelCard, store: Store) -> None:
 
 def find_labels(classes: tuple[str, ...], store: Store) -> int | None:
     """Find the class list of a store by its names: 19 or 43, or None if it has no such list."""
-    known = {store.labels_19: 19, store.labels_43: 43}
-    return known.get(classes)
-
-
-def check_classes(classes: tuple[str, ...], store: Store) -> int:
-    """Find the class list of a store that a model was trained on.
-
-    Returns:
-        19 or 43, for `Store.select`.
-
-    Raises:
-        RunError: The store has no such list.
-    """
-    labels = find_labels(classes, store)
-    if labels is not None:
-        return labels
-    counts = " and ".join(str(len(names)) for names in (store.labels_19, store.labels_43) if names)
-    raise RunError(
-        f"{store.name}: the model has {len(classes)} classes ({classes[0]}, ...), "
-        f"which are not the {counts} of the store"
-    )
+    return {store.labels_19: 19, store.labels_43: 43}.get(classes)
 
 
 def select_patches(

@@ -10,7 +10,6 @@ means over classes leave it out (scikit-learn would count it as 0). Means over p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -128,44 +127,28 @@ def mean_present(values: Array) -> float:
     return float(present.mean()) if len(present) else float("nan")
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Agreement of predicted with true labels, summed over an axis; arrays of one shape."""
-
-    hits: Array
-    """Predicted and true."""
-    predicted: Array
-    true: Array
-
-    @property
-    def precision(self) -> Array:
-        """Share of the predicted that is true; 0 where nothing is predicted, NaN where nothing is true."""
-        return self._known(_divide(self.hits, self.predicted, empty=0.0))
-
-    @property
-    def recall(self) -> Array:
-        """Share of the true that is predicted; NaN where nothing is true."""
-        return _divide(self.hits, self.true)
-
-    def f_score(self, beta: float) -> Array:
-        """Compute the F-score, in which recall weighs beta times as much as precision; NaN where nothing is true."""
-        return self._known(_divide((1 + beta**2) * self.hits, beta**2 * self.true + self.predicted, empty=0.0))
-
-    def _known(self, values: Array) -> Array:
-        return np.where(self.true > 0, values, np.nan)
-
-
-def count_labels(truth: NDArray[Any], predicted: NDArray[Any], axis: int | None) -> Counts:
-    """Count labels.
+def score_labels(truth: NDArray[Any], predicted: NDArray[Any], axis: int | None) -> dict[str, Array]:
+    """Compute F1, F2 (in which recall weighs twice as much as precision), precision and recall.
 
     Args:
         truth: Zeros and ones, shape (patch, class).
         predicted: The same of what is predicted.
         axis: 0 for each class, 1 for each patch, None over both.
+
+    Returns:
+        Arrays of one shape, NaN where nothing is true. Where nothing is predicted, precision is 0.
     """
     true, predicted = np.asarray(truth, bool), np.asarray(predicted, bool)
-    sums = [np.asarray(values.sum(axis), np.float64) for values in (true & predicted, predicted, true)]
-    return Counts(*sums)
+    hits, n_predicted, n_true = (
+        np.atleast_1d(values.sum(axis, dtype=np.float64)) for values in (true & predicted, predicted, true)
+    )
+    scores = {
+        "f1": _divide(2 * hits, n_true + n_predicted),
+        "f2": _divide(5 * hits, 4 * n_true + n_predicted),
+        "precision": _divide(hits, n_predicted, empty=0.0),
+        "recall": _divide(hits, n_true),
+    }
+    return {name: np.where(n_true > 0, values, np.nan) for name, values in scores.items()}
 
 
 def measure_ranking(truth: NDArray[Any], scores: NDArray[Any]) -> dict[str, dict[str, float]]:
@@ -188,7 +171,7 @@ def measure_decisions(truth: NDArray[Any], predicted: NDArray[Any]) -> dict[str,
     """Compute what needs predicted labels: F1, F2, precision, recall by each mean; and subset accuracy."""
     means = {"macro": 0, "micro": None, "sample": 1}
     scores = {
-        name: {metric: mean_present(np.atleast_1d(values)) for metric, values in _list_scores(truth, predicted, axis)}
+        name: {metric: mean_present(values) for metric, values in score_labels(truth, predicted, axis).items()}
         for name, axis in means.items()
     }
     scores["sample"]["subset_accuracy"] = float((np.asarray(truth, bool) == np.asarray(predicted, bool)).all(1).mean())
@@ -201,18 +184,8 @@ def measure_classes(truth: NDArray[Any], scores: NDArray[Any], predicted: NDArra
         "support": np.asarray(truth, np.float64).sum(0),
         "average_precision": average_precision(truth, scores),
         "auroc": area_under_roc(truth, scores),
-        **dict(_list_scores(truth, predicted, 0)),
+        **score_labels(truth, predicted, 0),
     }
-
-
-def _list_scores(truth: NDArray[Any], predicted: NDArray[Any], axis: int | None) -> list[tuple[str, Array]]:
-    counts = count_labels(truth, predicted, axis)
-    return [
-        ("f1", counts.f_score(1)),
-        ("f2", counts.f_score(2)),
-        ("precision", counts.precision),
-        ("recall", counts.recall),
-    ]
 
 
 def _rank(truth: NDArray[Any], scores: NDArray[Any]) -> tuple[Array, NDArray[np.int64], Array]:

@@ -38,7 +38,7 @@ def predict_selection(
     *,
     batch_size: int = BATCH_SIZE,
     threads: int | None = None,
-    report: Callable[[int], object] | None = None,
+    advance: Callable[[int, int], object] = lambda *_: None,
 ) -> NDArray[np.float32]:
     """Predict every patch of a selection.
 
@@ -48,7 +48,7 @@ def predict_selection(
         selection: What to predict, in the order of the store.
         batch_size: Patches at once.
         threads: Threads that decode; one a core if None.
-        report: Called with the number of patches after each batch.
+        advance: Called after each batch with how many patches are done, and how many there are.
 
     Returns:
         Probabilities, shape (patch, class).
@@ -68,8 +68,7 @@ def predict_selection(
             probabilities = _predict_batch(model, take_pixels(batch, card))
             found[done : done + len(probabilities)] = probabilities
             done += len(probabilities)
-            if report:
-                report(len(probabilities))
+            advance(done, len(selection))
     return found
 
 
@@ -82,8 +81,7 @@ def predict_store(
     where: str | None = None,
     recommended: bool = False,
     threads: int | None = None,
-    begin: Callable[[int], object] | None = None,
-    report: Callable[[int], object] | None = None,
+    advance: Callable[[int, int], object] = lambda *_: None,
 ) -> Predictions:
     """Predict patches of any store that has the bands of a saved model, and perhaps write a Parquet table.
 
@@ -96,8 +94,7 @@ def predict_store(
         where: A condition on `patches.parquet`.
         recommended: Leave out patches with snow, cloud or shadow or without a 19-class label.
         threads: Threads that decode.
-        begin: Called with the number of patches selected.
-        report: Called with the number of patches after each batch.
+        advance: Called after each batch with how many patches are done, and how many there are.
 
     Raises:
         OptionError: The store lacks a band that the model takes.
@@ -107,12 +104,10 @@ def predict_store(
     model, card = _open_model(model_path, out)
     check_bands(card, store)
     selection = select_patches(store, split, find_labels(card.classes, store) or 19, card.bands, where, recommended)
-    if begin:
-        begin(len(selection))
     predictions = Predictions(
         selection=selection,
         classes=card.classes,
-        probabilities=predict_selection(model, card, selection, threads=threads, report=report),
+        probabilities=predict_selection(model, card, selection, threads=threads, advance=advance),
         thresholds=np.full(len(card.classes), THRESHOLD),
         truth=selection.labels if selection.classes == card.classes else None,
     )
@@ -128,8 +123,7 @@ def predict_raw(
     *,
     on_bad: OnBad = "stop",
     threads: int | None = None,
-    begin: Callable[[int], object] | None = None,
-    report: Callable[[int], object] | None = None,
+    advance: Callable[[int, int], object] = lambda *_: None,
     complain: Callable[[str], object] = lambda _: None,
 ) -> RawPredictions:
     """Predict patches from their GeoTIFFs, and perhaps write a Parquet table.
@@ -140,8 +134,7 @@ def predict_raw(
         out: The table, which must not exist; None to write none.
         on_bad: `stop` at the first patch that cannot be read, or `skip` it.
         threads: Threads that read, ahead of the model.
-        begin: Called with the number of patches found.
-        report: Called with the number of patches after each batch.
+        advance: Called after each batch with how many patches are done, and how many there are.
         complain: Called with the reason for each patch that is skipped.
 
     Raises:
@@ -153,10 +146,8 @@ def predict_raw(
     model, card = _open_model(model_path, out)
     groups = choose_files(model, card)
     patches = find_patches(paths, {group.sensor for group in groups})
-    if begin:
-        begin(len(patches))
     read: list[RawPatch] = []
-    probabilities = []
+    n_bad, probabilities = 0, []
     for batch in read_batches(
         patches, groups, batch_size=BATCH_SIZE, threads=threads or count_threads(), on_bad=on_bad
     ):
@@ -165,13 +156,13 @@ def predict_raw(
         if batch.patches:
             read += batch.patches
             probabilities.append(_predict_batch(model, batch.pixels))
-        if report:
-            report(len(batch.patches) + len(batch.bad))
+        n_bad += len(batch.bad)
+        advance(len(read) + n_bad, len(patches))
     if not read:
         raise SourceError(f"none of {len(patches):,} patches can be read")
     predictions = RawPredictions(
         patches=tuple(read),
-        n_bad=len(patches) - len(read),
+        n_bad=n_bad,
         classes=card.classes,
         probabilities=np.concatenate(probabilities),
         thresholds=np.full(len(card.classes), THRESHOLD),

@@ -92,11 +92,9 @@ class MappedShards:
         return shard
 
     def _is_crowded(self) -> bool:
-        if len(self._opened) < 2:
-            return False
         limit = self._objects.max_bytes
-        opened = sum(len(shard.data) for shard in self._opened.values()) if limit is not None else 0
-        return len(self._opened) > _MAX_MAPPED or (limit is not None and opened > limit)
+        is_large = limit is not None and sum(len(shard.data) for shard in self._opened.values()) > limit
+        return len(self._opened) > _MAX_MAPPED or (is_large and len(self._opened) > 1)
 
 
 class ShardReader:

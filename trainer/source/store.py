@@ -23,14 +23,7 @@ from bigearthnet.store.query import select_labels
 from bigearthnet.store.statistics import BandSummary
 from trainer.source.read import ArrayReader, Check, MappedShards, ShardReader, TensorStoreReader
 
-_COLUMN_OF_CLASSES: Final = {19: "labels_19", 43: "labels"}
-
 DEFAULT_CACHE_BYTES: Final = 32 * 2**30
-
-
-def default_cache_dir() -> Path:
-    """Name the folder where objects of remote stores are kept: under XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bigearthnet-store"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,15 +89,14 @@ class Store:
         Raises:
             SelectionError: The condition is not valid, a split or class list is unknown, or nothing is left.
         """
-        classes = {19: self.labels_19, 43: self.labels_43}
-        if labels not in classes:
-            raise SelectionError(f"labels must be one of {', '.join(map(str, classes))} classes, not {labels!r}")
-        indices, bits = select_labels(
-            self.table, _COLUMN_OF_CLASSES[labels], classes[labels], split=split, where=where, recommended=recommended
-        )
+        columns = {19: ("labels_19", self.labels_19), 43: ("labels", self.labels_43)}
+        if labels not in columns:
+            raise SelectionError(f"labels must be one of {', '.join(map(str, columns))} classes, not {labels!r}")
+        column, classes = columns[labels]
+        indices, bits = select_labels(self.table, column, classes, split=split, where=where, recommended=recommended)
         if int(indices[-1]) >= self.n_patches:
             raise StoreError(f"{self.table}: expected rows below {self.n_patches:,}, found {int(indices[-1]):,}")
-        return Selection(self, indices, bits, classes[labels], split, where, recommended)
+        return Selection(self, indices, bits, classes, split)
 
     def resolve_bands(self, bands: str | Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Say which bands of which arrays are meant.
@@ -173,10 +165,6 @@ class Selection:
     """Class names; labels are multi-hot in this order."""
     split: str | None
     """The split chosen; None for all."""
-    where: str | None
-    """The condition chosen, if any."""
-    recommended: bool
-    """Whether only recommended patches were chosen."""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -217,7 +205,8 @@ def open_store(
 
     Args:
         location: Its folder, or a URL such as `s3://bucket/store` or `https://host/store`.
-        cache_dir: Where whole shards of remote stores are kept; several stores and processes may share it.
+        cache_dir: Where whole shards of remote stores are kept; several stores and processes may share it. None for
+            `bigearthnet-store` under XDG_CACHE_HOME, or under ~/.cache.
         cache_bytes: How much is kept there, of all stores together; shards used longest ago go first.
         storage_options: Passed to fsspec: keys, endpoint and so on.
 
@@ -225,8 +214,9 @@ def open_store(
         StoreError: There is no finished store of a format that this version reads, or its parts do not match.
         RemoteError: The server does not answer as it should.
     """
-    cache = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    objects = locate_objects(location, cache, cache_bytes, storage_options or {})
+    if cache_dir is None:
+        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bigearthnet-store"
+    objects = locate_objects(location, Path(cache_dir), cache_bytes, storage_options or {})
     manifest, attributes, arrays = open_images(objects)
     try:
         counts = {info.n_patches for info in arrays}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-N_SYMMETRIES: Final = 8
-"""Numbers 0-3 are quarter turns as `np.rot90` counts them; 4-7 the same after a flip of the columns."""
 
 
 def turn_patch(patch: NDArray[Any], symmetry: int) -> NDArray[Any]:
@@ -16,12 +13,12 @@ def turn_patch(patch: NDArray[Any], symmetry: int) -> NDArray[Any]:
 
     Args:
         patch: Array (..., row, col) of square images.
-        symmetry: 0-7.
+        symmetry: 0-3 are quarter turns as `np.rot90` counts them; 4-7 the same after a flip of the columns.
 
     Returns:
         A view of the same shape.
     """
-    flipped = patch[..., ::-1] if symmetry >= N_SYMMETRIES // 2 else patch
+    flipped = patch[..., ::-1] if symmetry >= 4 else patch
     return np.rot90(flipped, symmetry % 4, axes=(-2, -1))
 
 

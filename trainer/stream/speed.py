@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Final
+from timeit import repeat, timeit
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from trainer.stream.order import order_items
 from trainer.stream.stream import Stream
 
 _MAX_STAGE_ROWS = 1_024
-_BARE_AND_CHECKED: Final[tuple[Check, ...]] = ("never", "always")
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,10 @@ def measure_stream(selection: Selection, options: StreamOptions, seconds: float 
     with Stream(selection, options) as stream:
         next(stream.forever())
         first_batch_s = time.perf_counter() - start
-    order_s = _measure_order(selection, options)
-    bare, checked = _measure_decoding(selection, options)
+    bare = _measure_decoding(selection, stream.bands, "never")
+    checked = _measure_decoding(selection, stream.bands, "always")
+    shards = selection.indices // selection.store.arrays[0].shard_size
+    order_s = timeit(lambda: order_items(options.order, options.seed, 0, shards, options.window), number=1)
     with Stream(selection, options) as stream:
         start = time.perf_counter()
         for _ in islice(stream.forever(), len(stream)):
@@ -94,43 +95,17 @@ def measure_stream(selection: Selection, options: StreamOptions, seconds: float 
         )
 
 
-def _measure_order(selection: Selection, options: StreamOptions) -> float:
-    shards = selection.indices // selection.store.arrays[0].shard_size
-    start = time.perf_counter()
-    order_items(options.order, options.seed, 0, shards, options.window)
-    return time.perf_counter() - start
-
-
-def _measure_decoding(selection: Selection, options: StreamOptions) -> tuple[float, float]:
-    """Return seconds a patch on one thread, without and with checksums: the better of three passes over a few rows."""
+def _measure_decoding(selection: Selection, bands: Mapping[str, Sequence[str]], check: Check) -> float:
+    """Return the seconds for a patch on one thread: the best of three passes over a few rows."""
     rows = selection.indices[:_MAX_STAGE_ROWS]
-    best = [float("inf"), float("inf")]
-    for _ in range(3):
-        for place, check in enumerate(_BARE_AND_CHECKED):
-            one = replace(options, threads=1, check=check, order="sequential", turns="none", batch_size=len(rows))
-            best[place] = min(best[place], _time(_reader(selection, one)) / len(rows))
-    return best[0], best[1]
-
-
-def _reader(selection: Selection, options: StreamOptions) -> Callable[[], None]:
-    """Prepare one pass over the first rows."""
-    store = selection.store
-    bands = store.resolve_bands(options.bands)
-    readers = {name: store.open_reader(name, chosen, check=options.check) for name, chosen in bands.items()}
-    rows = selection.indices[: options.batch_size]
-    out = {}
+    work = []
     for name, chosen in bands.items():
-        info = store.describe(name)
-        out[name] = np.zeros((len(rows), len(chosen), info.n_rows, info.n_columns), info.dtype)
+        info = selection.store.describe(name)
+        out = np.zeros((len(rows), len(chosen), info.n_rows, info.n_columns), info.dtype)
+        work.append((selection.store.open_reader(name, chosen, check=check), out))
 
     def read() -> None:
-        for name, reader in readers.items():
-            reader.read(rows, out[name], None)
+        for reader, out in work:
+            reader.read(rows, out, None)
 
-    return read
-
-
-def _time(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return min(repeat(read, number=1, repeat=3)) / len(rows)

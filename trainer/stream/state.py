@@ -47,18 +47,14 @@ def check_state(state: Mapping[str, Any], selection: Selection, given: Mapping[s
     if missing or state["version"] != _STATE_VERSION:
         found = f"it lacks {', '.join(missing)}" if missing else f"found version {state['version']}"
         raise StateError(f"not a state of version {_STATE_VERSION}: {found}")
-    _compare("store", state["store"], selection.store.fingerprint)
-    _compare("selection", state["selection"], selection.digest)
+    for what, found in (("store", selection.store.fingerprint), ("selection", selection.digest)):
+        if state[what] != found:
+            raise StateError(
+                f"the state belongs to another {what} ({state[what]}) than this one ({found}); open the one it was "
+                "saved with, or start anew"
+            )
     saved = {name: state[name] for name in _DECIDING}
     for name, value in saved.items():
         if name in given and given[name] != value:
             raise StateError(f"the state was saved with {name}={value!r}, not {given[name]!r}; give the same")
     return saved
-
-
-def _compare(what: str, saved: object, found: str) -> None:
-    if saved != found:
-        raise StateError(
-            f"the state belongs to another {what} ({saved}) than this one ({found}); open the one it was saved with, "
-            "or start anew"
-        )

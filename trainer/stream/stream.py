@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -81,7 +81,7 @@ class Stream:
         self._lock = threading.RLock()
         self._position = (0, 0)
         self._orders: dict[int, NDArray[np.int64]] = {}
-        self._ahead: deque[tuple[tuple[int, int], _Pending]] = deque()
+        self._ahead: deque[tuple[tuple[int, int], Batch, list[Future[None]]]] = deque()
         self._announced = self._position
         host_rows = self.options.batch_size // self.options.n_hosts
         self.batch_bytes = measure_layout(self._layout(host_rows))
@@ -193,29 +193,28 @@ class Stream:
 
     def _next(self) -> Batch:
         with self._lock:
-            return self._advance()
-
-    def _advance(self) -> Batch:
-        while len(self._ahead) <= self._n_ahead:
-            position = self._after(self._ahead[-1][0]) if self._ahead else self._position
-            self._announce(position)
-            self._ahead.append((position, self._start(position)))
-        position, pending = self._ahead.popleft()
-        try:
-            batch = pending.wait()
-        except BaseException:
-            self._drop_ahead()
-            raise
-        self._position = self._after(position)
-        return batch
+            while len(self._ahead) <= self._n_ahead:
+                position = self._after(self._ahead[-1][0]) if self._ahead else self._position
+                self._announce(position)
+                self._ahead.append((position, *self._start(position)))
+            position, batch, pieces = self._ahead.popleft()
+            try:
+                for piece in pieces:
+                    piece.result()
+            except BaseException:
+                self._drop_ahead()
+                raise
+            self._position = self._after(position)
+            return batch
 
     def _after(self, position: tuple[int, int]) -> tuple[int, int]:
         epoch, step = position
         return (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
 
     def _drop_ahead(self) -> None:
-        for _, pending in self._ahead:
-            pending.cancel()
+        for _, _, pieces in self._ahead:
+            for piece in pieces:
+                piece.cancel()
         self._ahead.clear()
 
     def _announce(self, position: tuple[int, int]) -> None:
@@ -260,8 +259,8 @@ class Stream:
             layout[name] = ((n_rows, len(bands), info.n_rows, info.n_columns), info.dtype)
         return layout
 
-    def _start(self, position: tuple[int, int]) -> _Pending:
-        """Start to decode a batch, in one piece for each thread."""
+    def _start(self, position: tuple[int, int]) -> tuple[Batch, list[Future[None]]]:
+        """Start to decode a batch; it is whole when all of its pieces are done."""
         items, symmetries = self._items(position)
         rows = self.selection.indices[items]
         arrays = self._memory.take(self._layout(len(rows)))
@@ -277,24 +276,7 @@ class Stream:
             batch["turn"] = symmetries
         if self._weights is not None:
             batch["weight"] = self._weights[items]
-        return _Pending(batch, futures)
-
-
-@dataclass(frozen=True)
-class _Pending:
-    """A batch that is being decoded."""
-
-    batch: Batch
-    futures: list[Future[None]]
-
-    def wait(self) -> Batch:
-        for future in self.futures:
-            future.result()
-        return self.batch
-
-    def cancel(self) -> None:
-        for future in self.futures:
-            future.cancel()
+        return batch, futures
 
 
 def _decode(

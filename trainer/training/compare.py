@@ -27,7 +27,6 @@ METRICS: Final = {
     "micro F1": ("at_tuned", "micro", "f1"),
 }
 """What is compared, and where it stands in an evaluation."""
-_MIN_SEEDS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,8 @@ def compare(
     arrays = [store.resolve_bands(bands) for bands in band_sets]
     if len(arrays) < 2 or any(one in arrays[:place] for place, one in enumerate(arrays)):
         raise OptionError(f"give two different band sets or more, not {', '.join(band_sets) or 'none'}")
-    if n_seeds < _MIN_SEEDS:
-        raise OptionError(f"the spread over seeds needs {_MIN_SEEDS} seeds at least, not {n_seeds}")
+    if n_seeds < 2:
+        raise OptionError(f"the spread over seeds needs 2 seeds at least, not {n_seeds}")
     for bands in arrays:  # before hours go by
         for split in ("train", "validation", "test"):
             select_patches(store, split, recipe.labels, bands)
@@ -117,22 +116,22 @@ def summarize(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any
         each band set; `verdicts` of every other set against the base, by metric.
     """
     values = {
-        bands: {name: [_look_up(one, place) for one in evaluations] for name, place in METRICS.items()}
-        for bands, evaluations in found.items()
-    }
-    names = list(next(iter(found.values()))[0]["classes"])
-    classes = {
-        name: {
-            bands: _describe([one["classes"][name]["average_precision"] for one in evaluations])
-            for bands, evaluations in found.items()
+        bands: {
+            name: [one[part][mean][metric] for one in evaluations] for name, (part, mean, metric) in METRICS.items()
         }
-        for name in names
+        for bands, evaluations in found.items()
     }
     base, *others = found
     return {
         "base": base,
         "metrics": {name: {bands: _describe(values[bands][name]) for bands in found} for name in METRICS},
-        "classes": classes,
+        "classes": {
+            name: {
+                bands: _describe([one["classes"][name]["average_precision"] for one in evaluations])
+                for bands, evaluations in found.items()
+            }
+            for name in found[base][0]["classes"]
+        },
         "verdicts": {
             other: {name: judge(values[base][name], values[other][name]) for name in METRICS} for other in others
         },
@@ -188,13 +187,6 @@ def _check_member(folder: RunFolder, member: Recipe) -> None:
     differences = wanted.list_differences(vars(recipe))
     if differences:
         raise RunError(f"{folder.path}: was trained with {'; '.join(differences)}; choose another folder")
-
-
-def _look_up(evaluation: Mapping[str, Any], place: tuple[str, ...]) -> float:
-    value: Any = evaluation
-    for name in place:
-        value = value[name]
-    return float(value)
 
 
 def _describe(values: Sequence[float | None]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,13 +25,11 @@ from trainer.score.match import select_patches
 from trainer.score.metrics import baseline_average_precision, cross_entropy, measure_ranking
 from trainer.score.predict import predict_selection, take_pixels
 from trainer.source.store import Selection, Store
-from trainer.stream.options import StreamOptions, count_threads
+from trainer.stream.options import StreamOptions, check_at_least, count_threads
 from trainer.stream.stream import Stream
 from trainer.training.events import EpochEnded, OnEvent, StepTrained, TrainingStarted
-from trainer.training.tensorboard import EventLog
+from trainer.training.tensorboard import open_log
 
-CHECKPOINT_STEPS: Final = 250
-"""Steps between two saved states within an epoch: a minute of a large network on a fast device."""
 _FOCAL_GAMMA: Final = 2.0
 """Lin et al., "Focal Loss for Dense Object Detection", 2017."""
 
@@ -41,8 +40,8 @@ class FitOptions:
 
     threads: int | None = None
     """Threads that decode; one a core if None."""
-    checkpoint_steps: int = CHECKPOINT_STEPS
-    """Steps between two saved states within an epoch."""
+    checkpoint_steps: int = 250
+    """Steps between two saved states within an epoch: a minute of a large network on a fast device."""
     tensorboard: bool = True
     devices: Wanted = 1
     """How many devices share each batch, see `trainer.model.devices`."""
@@ -50,8 +49,7 @@ class FitOptions:
     """What the user typed."""
 
     def __post_init__(self) -> None:
-        if self.checkpoint_steps < 1:
-            raise OptionError(f"checkpoint_steps must be at least 1, not {self.checkpoint_steps}")
+        check_at_least("checkpoint_steps", self.checkpoint_steps, 1)
 
 
 def fit(
@@ -78,9 +76,7 @@ def fit(
         SelectionError: The store lacks a split.
         RunError: The folder holds something else.
     """
-    options = options or FitOptions()
-    training = _Training(store, RunFolder(path), recipe, options, on_event)
-    return training.run()
+    return _Training(store, RunFolder(path), recipe, options or FitOptions(), on_event).run()
 
 
 class _Training:
@@ -109,8 +105,10 @@ class _Training:
             provenance={name: store.attributes.get(name) for name in ("dataset", "license", "citation", "counts")}
             | ({"synthetic": True} if store.attributes.get("synthetic") else {}),
         )
-        if self.recipe.deterministic:
-            _make_deterministic()
+        if self.recipe.deterministic and keras.config.backend() == "tensorflow":  # others have no such switch
+            import tensorflow as tf  # noqa: PLC0415 - other backends do without
+
+            tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(self.recipe.seed)
         self.devices = find_devices(options.devices)
         self.devices.check_batch(self.recipe.batch_size or 0)
@@ -148,18 +146,13 @@ class _Training:
                 step=at.step,
             )
         )
-        events = EventLog(self.folder.events_path) if self.options.tensorboard else None
-        try:
+        with self.stream, open_log(self.folder.events_path) if self.options.tensorboard else nullcontext() as write:
             while not at.is_over(self.recipe):
                 with self.devices.training(self.model):
                     self._train_epoch()
                 record = self._end_epoch()
-                if events:
-                    events.write(record)
-        finally:
-            self.stream.close()
-            if events:
-                events.close()
+                if write:
+                    write(record)
         result = {
             "best_epoch": at.best_epoch + 1,
             "epochs": at.epoch,
@@ -269,14 +262,6 @@ def _make_loss(recipe: Recipe, train: Selection) -> Any:
     present = train.labels.sum(0, dtype=np.float64)
     weights = np.where(present > 0, (len(train) - present) / np.maximum(present, 1), 1.0)
     return WeightedCrossEntropy(weights.tolist())
-
-
-def _make_deterministic() -> None:
-    """Make TensorFlow choose algorithms that always give the same; other backends have no such switch."""
-    if keras.config.backend() == "tensorflow":
-        import tensorflow as tf  # noqa: PLC0415 - other backends do without
-
-        tf.config.experimental.enable_op_determinism()
 
 
 def _list_versions() -> dict[str, str]:
