@@ -27,7 +27,7 @@ from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from bigearthnet import __version__
-from bigearthnet.errors import ClusterError, StoreError
+from bigearthnet.errors import ClusterError
 from bigearthnet.machine import count_cores
 from converter.interrupts import hold_interrupts
 
@@ -64,7 +64,7 @@ class Cluster:
             on_outcome: Called in this process with what `work` returned.
 
         Raises:
-            StoreError: A task keeps killing its worker. Errors of `work` itself are passed on.
+            ClusterError: A task keeps killing its worker. Errors of `work` itself are passed on.
         """
         n_threads = max(1, sum(self.client.nthreads().values()))
         waiting = iter(tasks)
@@ -82,7 +82,7 @@ class Cluster:
             futures.clear()  # a lost scheduler cannot be asked what still runs
             raise
         except KilledWorker as error:
-            raise StoreError(
+            raise ClusterError(
                 f"a worker died several times over one shard ({error}); it may have run out of memory: use fewer "
                 "workers or smaller shards. What is finished is kept, the same command goes on"
             ) from error
@@ -157,7 +157,7 @@ def _connect(address: str | LocalCluster, name: str, folders: Sequence[str]) -> 
     try:
         yield _check_workers(client, name, folders)
     except (CancelledError, CommClosedError) as error:
-        raise StoreError(
+        raise ClusterError(
             f"{name}: the connection to the dask scheduler was lost. What is finished is kept: once it runs again, or "
             "without it, the same command goes on"
         ) from error

@@ -24,17 +24,17 @@ def check_target(store: Path, *, overwrite: bool) -> None:
     """Refuse a folder that a conversion must not write to, before any work is done.
 
     Raises:
-        StoreError: It is a finished store and may not be overwritten, or holds anything but a store.
+        OutputError: It is a finished store and may not be overwritten, or holds anything but a store.
     """
     try:
         if store.exists() and not store.is_dir():
-            raise StoreError(f"{store}: expected a folder, or nothing, to write the store to; found a file")
+            raise OutputError(f"{store}: expected a folder, or nothing, to write the store to; found a file")
         names = {entry.name for entry in store.iterdir()} if store.exists() else set()
     except OSError as error:
-        raise StoreError(f"{store}: cannot be listed: {error.strerror}") from error
+        raise OutputError(f"{store}: cannot be listed: {error.strerror}") from error
     begun = names & {PROGRESS, TABLE, MANIFEST}
     if others := sorted(names - _OWN if begun else names):
-        raise StoreError(
+        raise OutputError(
             f"{store}: expected an empty folder or a store, found {', '.join(others[:3])}"
             f"{' and more' if len(others) > 3 else ''}; give a folder of its own, nothing in this one will be touched"
         )
@@ -42,12 +42,12 @@ def check_target(store: Path, *, overwrite: bool) -> None:
         raise _refuse_finished(store)
 
 
-def _refuse_finished(store: Path) -> StoreError:
+def _refuse_finished(store: Path) -> OutputError:
     if (store / MANIFEST).exists():
         there = "a finished store is already there; use it,"
     else:
         there = f"a store without {MANIFEST}, of an earlier format or damaged, is already there;"
-    return StoreError(f"{store}: {there} give another folder, or replace it with the option overwrite")
+    return OutputError(f"{store}: {there} give another folder, or replace it with the option overwrite")
 
 
 @contextmanager
@@ -65,8 +65,8 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
         The folder of receipts.
 
     Raises:
-        StoreError: The folder cannot be written, is in use, or belongs to another plan.
-        OutputError: The disk is too small.
+        OutputError: The folder cannot be written or is in use, or the disk is too small.
+        StoreError: It belongs to another plan.
     """
     progress = store / PROGRESS
     try:
@@ -79,7 +79,7 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError):  # not about a file
             raise
-        raise StoreError(
+        raise OutputError(
             f"{store}: cannot be written: {error.strerror} ({error.filename or 'no file named'}). What is finished is "
             "kept: make room or mend the permissions, then run the same command again"
         ) from error
@@ -152,11 +152,11 @@ def _lock(descriptor: int, store: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
-        raise StoreError(
+        raise OutputError(
             f"{store}: {holder} is writing this store; wait for it to end, or give another folder"
         ) from error
     except OSError as error:
-        raise StoreError(
+        raise OutputError(
             f"{store}: cannot be locked: {error.strerror}; give a folder on a file system that has locks (Lustre "
             "has them if it is mounted with the option flock)"
         ) from error

@@ -10,7 +10,7 @@ import numpy as np
 
 from bigearthnet.archive.patch import PatchReader, read_patch
 from bigearthnet.archive.records import PatchFacts, Reject
-from bigearthnet.errors import PatchError, StoreError
+from bigearthnet.errors import OutputError, PatchError
 from bigearthnet.store.layout import Layout, name_shard
 from bigearthnet.store.manifest import Entry
 from bigearthnet.store.shard import encode_chunk, hash_chunks, write_shard
@@ -47,7 +47,7 @@ def convert_shard(job: Job, task: ShardTask) -> ShardOutcome:
     All patches are read even after a bad one, so that one run names them all.
 
     Raises:
-        StoreError: The shard cannot be written.
+        OutputError: The shard cannot be written.
     """
     groups = job.layout.groups
     pixels = {group.name: np.empty(group.patch_shape, group.dtype) for group in groups}
@@ -97,7 +97,7 @@ def _commit(
         )
         write_receipt(Path(job.receipts), receipt)
     except OSError as error:
-        raise StoreError(
+        raise OutputError(
             f"{error.filename or job.store}: cannot be written: {error.strerror}. What is finished is kept: "
             "make room or mend the permissions, then run the same command again"
         ) from error

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-from bigearthnet.errors import OptionError, RemoteError, StoreError
+from bigearthnet.errors import MissingPackageError, OptionError, RemoteError, StoreError
 from bigearthnet.files import write_durably
 
 _N_FETCHERS: Final = 4
@@ -86,7 +86,7 @@ class RemoteObjects:
 
             self._files, root = fsspec.core.url_to_fs(url, **storage_options)
         except ImportError as error:
-            raise OptionError(f"{url}: {error}; install bigearthnet-store[remote]") from error
+            raise MissingPackageError(f"{url}: {error}; install bigearthnet-store[remote]") from error
         except ValueError as error:
             raise StoreError(f"{url}: {error}") from error
         self.name = url

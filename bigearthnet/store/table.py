@@ -156,7 +156,7 @@ def encode_rejects(rejects: Iterable[Reject]) -> bytes:
 
 
 def hash_table(table: pa.Table) -> str:
-    """Hash the values of a table, whatever chunks or dictionaries hold them, as docs/store-format.md defines it."""
+    """Hash the values of a table, whatever chunks or dictionaries hold them, as docs/reliability.md defines it."""
     digest = hashlib.blake2b(f"{table.num_rows}\n".encode(), digest_size=16)
     for name in table.column_names:
         digest.update(f"{name}\n".encode())

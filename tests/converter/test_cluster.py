@@ -16,7 +16,7 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 
-from bigearthnet.errors import ClusterError, StoreError
+from bigearthnet.errors import ClusterError
 from converter.cluster import open_cluster
 from converter.conversion import convert
 from converter.events import Advanced, Event, Started
@@ -121,7 +121,7 @@ def test_a_shard_that_keeps_killing_its_worker_is_one_clear_error(
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         pytest.raises(
-            StoreError, match=r"a worker died several times over one shard .*fewer workers or smaller shards"
+            ClusterError, match=r"a worker died several times over one shard .*fewer workers or smaller shards"
         ),
     ):
         convert(small.archive.root, tmp_path / "store", small.options(workers=1))

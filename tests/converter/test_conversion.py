@@ -590,7 +590,7 @@ def test_overwriting_replaces_a_finished_store(
 ) -> None:
     path = tmp_path / "store"
     convert(small.archive.root, path, small.options(scheduler=scheduler, codec="none", shard_size=1))
-    with pytest.raises(StoreError, match=r"a finished store is already there.*the option overwrite"):
+    with pytest.raises(OutputError, match=r"a finished store is already there.*the option overwrite"):
         convert(small.archive.root, path, small.options(scheduler=scheduler))
     convert(small.archive.root, path, small.options(scheduler=scheduler, overwrite=True))
     assert read_files(path) == read_files(store)
@@ -605,7 +605,7 @@ def test_a_store_finished_by_another_process_during_the_scan_is_not_replaced(
         if isinstance(event, Planned):
             shutil.copytree(store, path)
 
-    with pytest.raises(StoreError, match="a finished store is already there"):
+    with pytest.raises(OutputError, match="a finished store is already there"):
         convert(small.archive.root, path, small.options(scheduler=scheduler, codec="zstd"), finish_first)
     assert read_files(path) == read_files(store)
 

@@ -51,7 +51,7 @@ def test_a_folder_with_anything_else_in_it_is_never_touched(overwrite: bool, tmp
     (tmp_path / "thesis.tex").write_text("years of work")
     before = read_files(tmp_path)
     with pytest.raises(
-        StoreError, match=rf"{tmp_path}: expected an empty folder or a store, found thesis\.tex; .*touched"
+        OutputError, match=rf"{tmp_path}: expected an empty folder or a store, found thesis\.tex; .*touched"
     ):
         check_target(tmp_path, overwrite=overwrite)
     assert read_files(tmp_path) == before
@@ -60,7 +60,7 @@ def test_a_folder_with_anything_else_in_it_is_never_touched(overwrite: bool, tmp
 def test_a_message_names_only_the_first_of_many_strangers(tmp_path: Path) -> None:
     for number in range(10):
         (tmp_path / f"{number}.txt").touch()
-    with pytest.raises(StoreError, match=r"found 0\.txt, 1\.txt, 2\.txt and more; give"):
+    with pytest.raises(OutputError, match=r"found 0\.txt, 1\.txt, 2\.txt and more; give"):
         check_target(tmp_path, overwrite=True)
 
 
@@ -68,20 +68,20 @@ def test_images_that_no_conversion_left_there_are_not_touched(tmp_path: Path) ->
     """A Zarr group of somebody else may well have the name; it is no unfinished store without a record of progress."""
     (tmp_path / "images.zarr" / "mine").mkdir(parents=True)
     (tmp_path / "images.zarr" / "mine" / "zarr.json").write_text("{}")
-    with pytest.raises(StoreError, match=r"images\.zarr"):
+    with pytest.raises(OutputError, match=r"images\.zarr"):
         check_target(tmp_path, overwrite=False)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_is_not_a_store(overwrite: bool, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
-    with pytest.raises(StoreError, match=f"{tmp_path}/file: expected a folder, or nothing, .*; found a file"):
+    with pytest.raises(OutputError, match=f"{tmp_path}/file: expected a folder, or nothing, .*; found a file"):
         check_target(tmp_path / "file", overwrite=overwrite)
 
 
 def test_a_finished_store_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
     make_finished(tmp_path)
-    with pytest.raises(StoreError, match=r"a finished store is already there; .* with the option overwrite"):
+    with pytest.raises(OutputError, match=r"a finished store is already there; .* with the option overwrite"):
         check_target(tmp_path, overwrite=False)
     check_target(tmp_path, overwrite=True)
 
@@ -91,7 +91,7 @@ def test_a_store_of_format_1_is_refused_and_replaced_whole_if_it_may_be(tmp_path
     make_finished(tmp_path)
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(
-        StoreError, match=r"a store without manifest\.json, of an earlier format or damaged, is already"
+        OutputError, match=r"a store without manifest\.json, of an earlier format or damaged, is already"
     ):
         check_target(tmp_path, overwrite=False)
     check_target(tmp_path, overwrite=True)
@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = tmp_path / "file" / "store"
     with (
-        pytest.raises(StoreError, match=f"{store}: cannot be written: Not a directory|expected a folder"),
+        pytest.raises(OutputError, match=f"{store}: cannot be written: Not a directory|expected a folder"),
         claim(store),
     ):
         pass
@@ -112,13 +112,13 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that nobody can write to")
 def test_a_file_system_that_cannot_be_written_is_refused() -> None:
     store = Path("/proc/store")
-    with pytest.raises(StoreError, match=f"{store}: cannot be written"), claim(store):
+    with pytest.raises(OutputError, match=f"{store}: cannot be written"), claim(store):
         pass
 
 
 def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     store = tmp_path / ("x" * 300)
-    with pytest.raises(StoreError, match="File name too long"):
+    with pytest.raises(OutputError, match="File name too long"):
         check_target(store, overwrite=False)
 
 
@@ -216,7 +216,7 @@ def test_a_store_that_another_process_is_writing_is_refused(tmp_path: Path) -> N
         assert holder.stdout.readline() == b"held\n"
         for overwrite in (False, True):
             with (
-                pytest.raises(StoreError, match=rf"{tmp_path}: process {holder.pid} on .* is writing this store"),
+                pytest.raises(OutputError, match=rf"{tmp_path}: process {holder.pid} on .* is writing this store"),
                 claim(tmp_path, {}, overwrite=overwrite),
             ):
                 pass

@@ -13,7 +13,7 @@ import pytest
 from bigearthnet.archive.patch import PatchReader
 from bigearthnet.archive.records import Source
 from bigearthnet.bands import S2_GROUPS
-from bigearthnet.errors import StoreError
+from bigearthnet.errors import OutputError
 from bigearthnet.store.layout import Layout
 from converter.plan import ShardTask
 from converter.receipt import Receipt, read_receipt
@@ -177,7 +177,7 @@ def test_a_store_that_cannot_be_written_is_an_error_that_names_the_file(
     path.parent.mkdir(parents=True)
     path.write_text("in the way")
     task = make_task(raw.names)
-    with pytest.raises(StoreError, match=f"{path}.*: cannot be written: .*run the same command again") as raised:
+    with pytest.raises(OutputError, match=f"{path}.*: cannot be written: .*run the same command again") as raised:
         convert_shard(make_job(raw, tmp_path / "store"), task)
     assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
     assert find_receipt(tmp_path / "store", task) is None
@@ -190,7 +190,7 @@ def test_a_full_disk_is_an_error_that_leaves_no_part_of_a_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(StoreError, match=r"cannot be written: No space left on device. What is finished is kept"):
+    with pytest.raises(OutputError, match=r"cannot be written: No space left on device. What is finished is kept"):
         convert_shard(make_job(raw, tmp_path / "store"), make_task(raw.names))
     assert read_files(tmp_path / "store") == {}
 

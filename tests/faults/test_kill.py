@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from bigearthnet.errors import StoreError
+from bigearthnet.errors import OutputError
 from converter.conversion import convert
 from tests.archives import read_files
 from tests.conftest import SmallArchive
@@ -117,7 +117,7 @@ def test_killed_at_any_step_of_the_finish_it_ends_in_the_same_bytes(
             assert read_files(store) == expected
             continue
         # Nothing is left to convert, so no cluster is started.
-        with pytest.raises(StoreError, match="a finished store is already there") if finished else nullcontext():
+        with pytest.raises(OutputError, match="a finished store is already there") if finished else nullcontext():
             convert(small.archive.root, store, small.options(shard_size=1, workers=1))
         assert read_files(store) == expected, step
         shutil.rmtree(store)
