@@ -19,8 +19,6 @@ from bigearthnet.errors import EXIT_INTERRUPTED, BigEarthNetError
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _INTERRUPTED: Final = "Interrupted."
-_QUERY_INTERRUPTED: Final = "Query interrupted"
-"""What DuckDB makes of a KeyboardInterrupt, in a RuntimeError."""
 
 OnAdvance = Callable[[int, int], None]
 """Called with how many patches are done, and how many there are."""
@@ -108,12 +106,9 @@ def run_program(program: str) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (RuntimeError, KeyboardInterrupt) as interrupt:
-        # click turns what interrupts a command into its own Abort, a RuntimeError too.
-        if not isinstance(interrupt, click.Abort | KeyboardInterrupt) and str(interrupt) != _QUERY_INTERRUPTED:
-            raise
-        message = "" if str(interrupt) == _QUERY_INTERRUPTED else str(interrupt.__cause__ or interrupt)
-        click.echo(f"\n{message or _INTERRUPTED}", err=True)
+    except (click.Abort, KeyboardInterrupt) as interrupt:
+        # click turns what interrupts a command into its own Abort.
+        click.echo(f"\n{str(interrupt.__cause__ or interrupt) or _INTERRUPTED}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(status)
 

@@ -162,8 +162,8 @@ def convert(
         SourceError: The archive cannot be used, or has bad patches; everything else has been converted then.
         OptionError: There is nothing to convert.
         ClusterError: The cluster cannot be used.
-        OutputError: The disk is too small.
-        StoreError: The store exists, belongs to another archive or other options, or cannot be written.
+        OutputError: The store is already there or cannot be written, or the disk is too small.
+        StoreError: What is there is unfinished and belongs to another archive or other options.
     """
     options = options or ConvertOptions()
     sources = sources if isinstance(sources, Sources) else Sources(s2=Path(sources))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from shutil import get_terminal_size
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import duckdb
 import numpy as np
@@ -17,6 +18,8 @@ from bigearthnet.errors import SelectionError, StoreError
 from bigearthnet.files import check_new, write_new
 from bigearthnet.store.layout import REJECTS, TABLE
 from bigearthnet.store.manifest import read_attributes
+
+T = TypeVar("T")
 
 _FORMATS: Final = {
     ".csv": "FORMAT csv, HEADER",
@@ -72,7 +75,8 @@ def show_answer(store: Path, sql: str, max_rows: int = 40) -> str:
         SelectionError: DuckDB cannot answer it.
     """
     with open_table(store) as connection, redirect_stdout(io.StringIO()) as shown:
-        _ask(connection, sql).show(max_rows=max_rows, max_width=get_terminal_size((160, 0)).columns)
+        width = get_terminal_size((160, 0)).columns
+        _wait(connection, lambda: _ask(connection, sql).show(max_rows=max_rows, max_width=width))
     return shown.getvalue().rstrip("\n")
 
 
@@ -88,7 +92,8 @@ def write_answer(store: Path, sql: str, path: Path) -> int:
     check_new([path])
     with open_table(store) as connection, write_new(path) as written:
         _ask(connection, sql).create_view("answer")
-        copied = connection.execute(f"COPY answer TO {_quote(str(written))} ({_FORMATS[path.suffix]})").fetchone()
+        copy = f"COPY answer TO {_quote(str(written))} ({_FORMATS[path.suffix]})"
+        copied = _wait(connection, lambda: connection.execute(copy).fetchone())
     return int(copied[0]) if copied else 0
 
 
@@ -118,16 +123,13 @@ def select_patches(
     """
     with open_table(store) as connection:
         condition = _check_condition(connection.table("patches"), where)
-        rows: list[dict[str, Any]] = (
-            connection.sql(
-                "SELECT * EXCLUDE (geometry, bbox) FROM patches "
-                f"WHERE (len($patch_ids) = 0 OR list_contains($patch_ids, patch_id)) AND {condition} "
-                "ORDER BY CASE WHEN $n IS NULL THEN '' ELSE md5(patch_id || $seed) END, index LIMIT $n",
-                params={"patch_ids": list(patch_ids), "n": n, "seed": str(seed)},
-            )
-            .to_arrow_table()
-            .to_pylist()
+        chosen = connection.sql(
+            "SELECT * EXCLUDE (geometry, bbox) FROM patches "
+            f"WHERE (len($patch_ids) = 0 OR list_contains($patch_ids, patch_id)) AND {condition} "
+            "ORDER BY CASE WHEN $n IS NULL THEN '' ELSE md5(patch_id || $seed) END, index LIMIT $n",
+            params={"patch_ids": list(patch_ids), "n": n, "seed": str(seed)},
         )
+        rows: list[dict[str, Any]] = _wait(connection, chosen.to_arrow_table).to_pylist()
         unknown = set(patch_ids) - {row["patch_id"] for row in rows}
         if unknown:  # or left out by the condition
             known = connection.execute("SELECT patch_id FROM patches WHERE list_contains($1, patch_id)", [[*unknown]])
@@ -171,12 +173,12 @@ def select_labels(
             if split not in (splits := [name for (name,) in found.fetchall()]):
                 raise SelectionError(f"no split {split!r}; the store has {', '.join(splits) or 'none'}")
             conditions.append(f"split = {_quote(split)}")
-        rows = connection.execute(
+        query = (
             "SELECT index, list_aggregate([1::UBIGINT << (coalesce(nullif(list_position($classes, name), 0), 64) - 1) "
             f"FOR name IN {_quote_name(column)}], 'bit_or') AS bits "  # a class that is not listed becomes bit 63
-            f"FROM patches WHERE {' AND '.join(conditions)} ORDER BY index",
-            {"classes": list(classes)},
-        ).fetchnumpy()
+            f"FROM patches WHERE {' AND '.join(conditions)} ORDER BY index"
+        )
+        rows = _wait(connection, lambda: connection.execute(query, {"classes": list(classes)}).fetchnumpy())
     indices = np.ma.getdata(rows["index"]).astype(np.int32)
     bits = np.ma.filled(rows["bits"], 0).astype(np.uint64)
     if not len(indices):
@@ -199,6 +201,17 @@ def _check_condition(patches: duckdb.DuckDBPyRelation, where: str | None) -> str
             f"cannot select where {where}: {_shorten(error)}; the columns of patches are {', '.join(patches.columns)}"
         ) from error
     return f"({where}\n)"  # the line break ends a comment
+
+
+def _wait(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """Let DuckDB work on a thread: on this one, Ctrl-C reached it only between the pieces of a query, if ever."""
+    with ThreadPoolExecutor(1) as executor:
+        answer = executor.submit(work)
+        try:
+            return answer.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
 
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
