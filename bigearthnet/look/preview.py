@@ -15,7 +15,7 @@ from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS
 from bigearthnet.look.album import Album, View
 from bigearthnet.look.picture import MAP, NEUTRAL, RGB, S1, STRETCHES, Picture, Stretch, find_picture, render_picture
 from bigearthnet.look.quantity import format_count
-from bigearthnet.look.sheet import Line, SheetLayout, Tile, draw_sheet, enlarge_picture, write_png
+from bigearthnet.look.sheet import SheetLayout, TextLine, Tile, draw_sheet, enlarge_picture, write_png
 from bigearthnet.names import SYNTHETIC_NOTE
 
 OnAdvance = Callable[[int, int], None]
@@ -112,38 +112,38 @@ def _list_bands(pictures: Sequence[Picture]) -> list[str]:
     return list(dict.fromkeys(band for picture in pictures for band in picture.bands))
 
 
-def _warn(album: Album) -> list[Line]:
+def _warn(album: Album) -> list[TextLine]:
     """Say of a sample that it is one."""
-    return [Line(SYNTHETIC_NOTE, "warning")] if album.is_synthetic else []
+    return [TextLine(SYNTHETIC_NOTE, "warning")] if album.is_synthetic else []
 
 
-def _entitle(pictures: Sequence[Picture], stretch: Stretch, layout: SheetLayout) -> list[Line]:
+def _entitle(pictures: Sequence[Picture], stretch: Stretch, layout: SheetLayout) -> list[TextLine]:
     titles = " | ".join(picture.title for picture in pictures)
-    lines = [Line(f"{format_count(layout.n_tiles, 'patch')}: {titles}", "strong")]
+    lines = [TextLine(f"{format_count(layout.n_tiles, 'patch')}: {titles}", "strong")]
     return (
         lines
         if all(picture is MAP for picture in pictures)
-        else [*lines, Line(f"Dark to bright: {STRETCHES[stretch]}", "faint")]
+        else [*lines, TextLine(f"Dark to bright: {STRETCHES[stretch]}", "faint")]
     )
 
 
-def _caption(view: View, pictures: Sequence[Picture]) -> Iterator[Line]:
+def _caption(view: View, pictures: Sequence[Picture]) -> Iterator[TextLine]:
     """Yield the classes, one a line, then when and where, then the name, and what the colours of a map mean."""
-    yield from (Line(label, "strong") for label in view.labels)
+    yield from (TextLine(label, "strong") for label in view.labels)
     radar_only = all(set(picture.bands) <= set(S1.bands) for picture in pictures)
     day = view.day_of.get("s1" if radar_only else "s2")
     facts = [fact for fact in (day, view.country, view.split) if fact]
     if facts:
-        yield Line(" · ".join(facts))
-    yield Line(view.name, "faint")
+        yield TextLine(" · ".join(facts))
+    yield TextLine(view.name, "faint")
     if MAP in pictures:
         yield from _explain_map(view)
 
 
-def _explain_map(view: View) -> Iterator[Line]:
+def _explain_map(view: View) -> Iterator[TextLine]:
     """Yield the classes of a map with their colours and shares, the largest first."""
     codes = view.planes[MAP.bands[0]]
     for code, n_pixels in Counter(codes.ravel().tolist()).most_common():
         share = f"{100 * n_pixels / codes.size:.0f} %" if n_pixels >= codes.size / 200 else "< 1 %"
         name = _CLASS_OF.get(code, f"code {code}, not a class")
-        yield Line(f"{share} {name}", "plain", CORINE_COLOURS.get(code, NEUTRAL))
+        yield TextLine(f"{share} {name}", "plain", CORINE_COLOURS.get(code, NEUTRAL))

@@ -48,7 +48,7 @@ _WORDS: Final = re.compile(r"[^\s_]+_*|_+")
 
 
 @dataclass(frozen=True)
-class Line:
+class TextLine:
     """A line of a caption, wrapped where it is too long."""
 
     text: str
@@ -63,7 +63,7 @@ class Tile:
 
     pictures: tuple[NDArray[np.uint8], ...]
     """Side by side, each square, (row, col, 3), of a size that divides that of the largest."""
-    caption: tuple[Line, ...]
+    caption: tuple[TextLine, ...]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class SheetLayout:
 
 
 def draw_sheet(
-    title: Sequence[Line], tiles: Sequence[Tile], layout: SheetLayout, *, synthetic: bool = False
+    title: Sequence[TextLine], tiles: Sequence[Tile], layout: SheetLayout, *, synthetic: bool = False
 ) -> Image.Image:
     """Draw a contact sheet, left to right and top to bottom.
 
@@ -149,7 +149,7 @@ def draw_sheet(
     return sheet
 
 
-def write_png(image: Image.Image, path: Path, text: Iterable[Line]) -> None:
+def write_png(image: Image.Image, path: Path, text: Iterable[TextLine]) -> None:
     """Write a picture as PNG, with words for it in the file as its description."""
     info = PngInfo()
     info.add_itxt("Description", "\n".join(line.text for line in text))
@@ -177,8 +177,8 @@ def mark_synthetic(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 class _Text:
     """Lines of text, wrapped to a width."""
 
-    def __init__(self, lines: Sequence[Line], width: int, size: int) -> None:
-        self._lines: list[tuple[Line, ImageFont.FreeTypeFont, int, list[str]]] = []
+    def __init__(self, lines: Sequence[TextLine], width: int, size: int) -> None:
+        self._lines: list[tuple[TextLine, ImageFont.FreeTypeFont, int, list[str]]] = []
         """Each line, its font, the indent of all that stands below its start, and its parts."""
         self.height = 0
         for line in lines:

@@ -13,13 +13,14 @@ from bigearthnet.files import check_new, write_new
 from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS, LABEL_19_OF_43
 from bigearthnet.look.charts import Chart, draw_columns, draw_ridge
 from bigearthnet.look.page import render_page
+from bigearthnet.look.preview import OnAdvance
 from bigearthnet.names import SPLITS, SYNTHETIC_NOTE
 from bigearthnet.store.images import read_layout
 from bigearthnet.store.summary import describe_parts
 from converter.report.census import LAG_BIN_H, Census, Lags, Nomenclature, take_census
 from converter.report.footprints import count_footprints, draw_map
 from converter.report.gallery import Studio, choose_gallery
-from converter.report.pixels import BandHistogram, OnAdvance, draw_sample, survey_pixels
+from converter.report.pixels import BandHistogram, draw_sample, survey_pixels
 
 SEASONS: Final = ("Spring", "Summer", "Fall", "Winter")
 """In the order of the year; the lists of BigEarthNet write them so."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from bigearthnet.bands import BandGroup
 from bigearthnet.labels import CORINE_CODES
+from bigearthnet.look.preview import OnAdvance
 from bigearthnet.store.images import read_pixels
 from bigearthnet.store.layout import Layout
 from bigearthnet.store.query import open_table
-
-OnAdvance = Callable[[int, int], None]
-"""Called with the number of patches that are read, and with how many there are to read."""
 
 N_BINS: Final = 60
 """Bins of a histogram."""

@@ -64,9 +64,9 @@ class TiffForm:
 
 S2_V1: Final = TiffForm()
 S2_V2: Final = TiffForm(nodata=0, short_counts=True)
-S1: Final = TiffForm()
+S1_V1: Final = TiffForm()
 """Sentinel-1, which v2.0 did not write anew."""
-REFERENCE_MAP: Final = TiffForm(nodata=0, deflate=True)
+MAP_V2: Final = TiffForm(nodata=0, deflate=True)
 
 
 def encode_geotiff(pixels: NDArray[Any], annotation: Annotation, pixel_m: int, form: TiffForm) -> bytes:

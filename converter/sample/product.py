@@ -76,13 +76,13 @@ def make_patch(brief: Brief, form: SampleForm) -> Iterator[tuple[str, Files]]:
     if form.with_s1:
         yield form.name_folder("s1", brief.s1_name), _make_s1(brief, note, painting.backscatter, form)
     if form.dataset == "v2":
-        content = encode_geotiff(painting.codes, note, REFERENCE_MAP.pixel_m, encoding.REFERENCE_MAP)
+        content = encode_geotiff(painting.codes, note, REFERENCE_MAP.pixel_m, encoding.MAP_V2)
         yield form.name_folder("map", name), {band_file(name, REFERENCE_MAP.name): content}
 
 
 def _make_s1(brief: Brief, note: Annotation, pixels: dict[str, NDArray[np.float32]], form: SampleForm) -> Files:
     files = {
-        band_file(brief.s1_name, band): encode_geotiff(pixels[band], note, S1_10M.pixel_m, encoding.S1)
+        band_file(brief.s1_name, band): encode_geotiff(pixels[band], note, S1_10M.pixel_m, encoding.S1_V1)
         for band in S1_10M.bands
     }
     if form.dataset == "v1":

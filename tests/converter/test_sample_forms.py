@@ -99,7 +99,7 @@ def test_real_s1_files_encode_to_the_same_bytes(real_s1: dict[str, Files]) -> No
             expected = files[band_file(name, band)]
             with MemoryFile(expected) as memory, memory.open() as source_file:
                 pixels = source_file.read(1)
-            assert encode_geotiff(pixels, annotation, 10, encoding.S1) == expected
+            assert encode_geotiff(pixels, annotation, 10, encoding.S1_V1) == expected
             n_tifs += 1
     assert (len(real_s1), n_tifs) == (6, 12)
 
@@ -126,7 +126,7 @@ def test_headers_of_v2_are_those_of_a_published_patch(size: int, n_header: int, 
 def test_the_header_of_a_map_is_that_of_a_published_one() -> None:
     """All of it but sizes and offsets of the strips, which depend on the library that compressed them."""
     place = dataclasses.replace(PLACE, x_ul=331_200, y_ul=5_331_600)
-    encoded = encode_geotiff(np.full((120, 120), 211, np.uint16), place, 10, encoding.REFERENCE_MAP)
+    encoded = encode_geotiff(np.full((120, 120), 211, np.uint16), place, 10, encoding.MAP_V2)
     digest = hashlib.blake2b(encoded[:218] + encoded[250:416], digest_size=8).hexdigest()
     assert digest == "c78bf82d3ea85874"
     sizes, offsets = np.frombuffer(encoded, "<u4", 4, 218), np.frombuffer(encoded, "<u4", 4, 234)
@@ -139,8 +139,8 @@ def test_rasterio_reads_every_form_with_its_nodata(real_s1: dict[str, Files]) ->
     for form, nodata, pixels in (
         (encoding.S2_V1, None, random.integers(0, 65_536, (60, 60), np.uint16)),
         (encoding.S2_V2, 0, random.integers(0, 65_536, (120, 120), np.uint16)),
-        (encoding.S1, None, random.normal(-15, 5, (120, 120)).astype(np.float32)),
-        (encoding.REFERENCE_MAP, 0, random.choice(np.array([*CORINE_CODES.values(), 0], np.uint16), (120, 120))),
+        (encoding.S1_V1, None, random.normal(-15, 5, (120, 120)).astype(np.float32)),
+        (encoding.MAP_V2, 0, random.choice(np.array([*CORINE_CODES.values(), 0], np.uint16), (120, 120))),
     ):
         encoded = encode_geotiff(pixels, PLACE, 1_200 // len(pixels), form)
         with MemoryFile(encoded) as memory, memory.open() as source:

@@ -17,7 +17,7 @@ from trainer.report.sections import (
     list_classes,
     list_patches,
 )
-from trainer.report.sources import Sources, read_sources
+from trainer.report.sources import RunSources, read_sources
 from trainer.run.folder import RunFolder
 from trainer.run.recipe import Recipe
 from trainer.score.metrics import THRESHOLD
@@ -57,7 +57,7 @@ def write_report(run: Path | str, store: Store | None = None, split: str | None 
     return Report(sources.folder.report_path, sources.notes)
 
 
-def _describe(sources: Sources) -> dict[str, Any]:
+def _describe(sources: RunSources) -> dict[str, Any]:
     """Collect what the template shows."""
     record = sources.record
     values: dict[str, Any] = {

@@ -14,12 +14,12 @@ from bigearthnet.look.page import embed_picture
 from bigearthnet.look.picture import RGB, render_picture
 from bigearthnet.look.sheet import mark_synthetic
 from trainer.report.mistakes import rank_patches
-from trainer.report.sources import Sources
+from trainer.report.sources import RunSources
 from trainer.score.metrics import baseline_average_precision, trace_precision
 from trainer.score.predictions import PredictionTable
 from trainer.source.store import Store
 
-N_PATCHES: Final = 6
+N_SHOWN: Final = 6
 """Best patches shown, and worst ones."""
 _RECALLS: Final = np.linspace(0, 1, 201)[1:]
 _FEW: Final = slice(3, None, 4)
@@ -126,12 +126,12 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
     return Figure("Precision over recall", chart, legend), small
 
 
-def list_patches(sources: Sources) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bool]:
+def list_patches(sources: RunSources) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bool]:
     """List the patches that the model knows best and worst, and say whether there are pictures of them."""
     predictions = sources.predictions
     assert predictions is not None
     assert predictions.truth is not None
-    best, worst, losses = rank_patches(predictions.truth, predictions.probabilities, N_PATCHES)
+    best, worst, losses = rank_patches(predictions.truth, predictions.probabilities, N_SHOWN)
     places = np.concatenate([best, worst])
     pictures = None if sources.store is None else _draw_patches(sources.store, predictions.indices[places])
     cards = [

@@ -17,14 +17,14 @@ from trainer.score.metrics import macro_average_precision
 from trainer.score.predictions import PredictionTable, read_predictions
 from trainer.source.store import Store, open_store
 
-SPLITS: Final = ("test", "validation", "train")
+SHOWN_SPLITS: Final = ("test", "validation", "train")
 """In the order in which a report prefers them."""
 _SAME: Final = 1e-6
 """Relative difference by which a score may change on its way through float32."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sources:
+class RunSources:
     """What is known of a training."""
 
     folder: RunFolder
@@ -45,13 +45,13 @@ class Sources:
     """What is missing, or to be known before the figures are read: a sentence each."""
 
 
-def read_sources(folder: RunFolder, store: Store | None, split: str | None) -> Sources:
+def read_sources(folder: RunFolder, store: Store | None, split: str | None) -> RunSources:
     """Read everything that a report is made of.
 
     Args:
         folder: Of the training.
         store: The one that it was trained on; None to look where it was then.
-        split: The split to show in detail; None for the first of `SPLITS` that was measured.
+        split: The split to show in detail; None for the first of `SHOWN_SPLITS` that was measured.
 
     Raises:
         RunError: The folder holds no training, the split was not measured, or files do not belong together.
@@ -74,7 +74,7 @@ def read_sources(folder: RunFolder, store: Store | None, split: str | None) -> S
     else:
         _check_store(store, record)
     log, result = folder.read_log(), folder.read_result()
-    return Sources(
+    return RunSources(
         folder=folder,
         record=record,
         log=log,
@@ -89,7 +89,7 @@ def read_sources(folder: RunFolder, store: Store | None, split: str | None) -> S
 
 def _read_evaluations(folder: RunFolder, record: RunRecord) -> dict[str, Mapping[str, Any]]:
     evaluations = {}
-    for split in SPLITS:
+    for split in SHOWN_SPLITS:
         path = locate_evaluation(folder.path, split).metrics
         if not path.is_file():
             continue

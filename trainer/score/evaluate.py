@@ -14,7 +14,7 @@ from bigearthnet.errors import RunError
 from bigearthnet.files import write_json
 from trainer.model.networks import describe_model, load_model
 from trainer.run.folder import RunFolder, RunRecord, locate_evaluation
-from trainer.score.match import find_labels, select_patches
+from trainer.score.match import find_labels, select_with_sensors
 from trainer.score.metrics import THRESHOLD, measure_classes, measure_decisions, measure_ranking, tune_thresholds
 from trainer.score.predict import predict_selection
 from trainer.score.predictions import Predictions, describe_patches, write_predictions
@@ -61,7 +61,7 @@ def evaluate(
             f"{len(card.classes)} classes, the run {', '.join(b for bands in record.bands.values() for b in bands)} "
             f"and {len(record.classes)}"
         )
-    chosen = {name: select_patches(store, name, labels, card.bands) for name in dict.fromkeys((TUNED_ON, split))}
+    chosen = {name: select_with_sensors(store, name, labels, card.bands) for name in dict.fromkeys((TUNED_ON, split))}
     found = {
         name: predict_selection(model, card, selection, threads=threads, advance=advance)
         for name, selection in chosen.items()

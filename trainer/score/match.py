@@ -29,7 +29,7 @@ def find_labels(classes: tuple[str, ...], store: Store) -> int | None:
     return {store.labels_19: 19, store.labels_43: 43}.get(classes)
 
 
-def select_patches(
+def select_with_sensors(
     store: Store,
     split: str | None,
     labels: int,

@@ -14,7 +14,7 @@ from bigearthnet.archive.records import OnBad
 from bigearthnet.errors import SourceError
 from trainer.model.networks import ModelCard, describe_model, load_model
 from trainer.score.batches import read_batches
-from trainer.score.match import check_bands, choose_files, find_labels, select_patches
+from trainer.score.match import check_bands, choose_files, find_labels, select_with_sensors
 from trainer.score.metrics import THRESHOLD
 from trainer.score.predictions import (
     Predictions,
@@ -103,7 +103,9 @@ def predict_store(
     """
     model, card = _open_model(model_path, out)
     check_bands(card, store)
-    selection = select_patches(store, split, find_labels(card.classes, store) or 19, card.bands, where, recommended)
+    selection = select_with_sensors(
+        store, split, find_labels(card.classes, store) or 19, card.bands, where, recommended
+    )
     predictions = Predictions(
         selection=selection,
         classes=card.classes,

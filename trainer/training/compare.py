@@ -15,7 +15,7 @@ from bigearthnet.files import write_json, write_new
 from trainer.run.folder import RunFolder
 from trainer.run.recipe import Recipe
 from trainer.score.evaluate import evaluate
-from trainer.score.match import select_patches
+from trainer.score.match import select_with_sensors
 from trainer.source.store import Store
 from trainer.training.events import OnEvent
 from trainer.training.fit import FitOptions, fit
@@ -79,7 +79,7 @@ def compare(
         raise OptionError(f"the spread over seeds needs 2 seeds at least, not {n_seeds}")
     for bands in arrays:  # before hours go by
         for split in ("train", "validation", "test"):
-            select_patches(store, split, recipe.labels, bands)
+            select_with_sensors(store, split, recipe.labels, bands)
     seeds = [recipe.seed + number for number in range(n_seeds)]
     members = [replace(recipe, bands=bands, seed=seed) for seed in seeds for bands in band_sets]
     evaluations: dict[str, list[dict[str, Any]]] = {bands: [] for bands in band_sets}

@@ -21,7 +21,7 @@ from trainer.model.layers import WeightedCrossEntropy
 from trainer.model.networks import ModelCard, build_model, describe_model, save_model
 from trainer.run.folder import Position, RunFolder, RunRecord
 from trainer.run.recipe import FINAL_RATE, Recipe
-from trainer.score.match import select_patches
+from trainer.score.match import select_with_sensors
 from trainer.score.metrics import baseline_average_precision, cross_entropy, measure_ranking
 from trainer.score.predict import predict_selection, take_pixels
 from trainer.source.store import Selection, Store
@@ -87,8 +87,8 @@ class _Training:
         bands = store.resolve_bands(recipe.bands)
         if not (store.labels_43 if recipe.labels == 43 else store.labels_19):
             raise OptionError(f"{store.name}: has no list of {recipe.labels} classes; choose the other number")
-        self.train = select_patches(store, "train", recipe.labels, bands)
-        self.validation = select_patches(store, "validation", recipe.labels, bands)
+        self.train = select_with_sensors(store, "train", recipe.labels, bands)
+        self.validation = select_with_sensors(store, "validation", recipe.labels, bands)
         self.recipe = recipe.fit_to(len(self.train))
         scales = {name: store.scale_of(names) for name, names in bands.items()}
         self.record = RunRecord(
