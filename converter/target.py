@@ -101,7 +101,8 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
         )
     if differences or finished or not path.exists():  # what has begun goes on: it needs less than all
         _check_space(store, projected_bytes)
-        _clear(store)
+        if overwrite:  # without it, nothing that another program may have put here is removed
+            _clear(store)
         write_durably(str(path), [json.dumps(plan, indent=1).encode()])
 
 

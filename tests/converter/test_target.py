@@ -233,3 +233,12 @@ def test_releasing_leaves_nothing_but_the_store(tmp_path: Path) -> None:
         make_finished(tmp_path)
         release_target(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [*("images.zarr", "manifest.json", "patches.parquet")]
+
+
+def test_what_no_plan_vouches_for_is_not_removed_unless_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / ".progress").mkdir()
+    theirs = tmp_path / "images.zarr" / "theirs"
+    theirs.parent.mkdir()
+    theirs.write_text("theirs")
+    with claim(tmp_path):
+        assert theirs.read_text() == "theirs"
