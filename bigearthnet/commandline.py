@@ -113,27 +113,11 @@ def run_program(program: str) -> NoReturn:
     sys.exit(status)
 
 
-def run_process(program: str) -> NoReturn:
-    """Do what `run_program` does as the whole of a process, which ends at once when its work has succeeded.
-
-    Threads of C++ libraries that still live while Python is torn down ended 1 of 14 runs of `ben-convert info` in an
-    abort ("terminate called without an active exception"), after everything had been done and printed.
-    """
-    try:
-        run_program(program)
-    except SystemExit as ended:
-        if not ended.code:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
-        raise
-
-
 def ben_convert() -> NoReturn:
     """Run `ben-convert`."""
-    run_process("converter.commands.cli")
+    run_program("converter.commands.cli")
 
 
 def ben_train() -> NoReturn:
     """Run `ben-train`, whose package takes long to import: Ctrl-C does no harm then."""
-    run_process("trainer.commands.cli")
+    run_program("trainer.commands.cli")

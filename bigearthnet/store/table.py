@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -203,11 +204,17 @@ def _join(strings: pa.Array) -> bytes:
 
 
 @contextmanager
-def _open_parquet(path: Path) -> Iterator[BinaryIO]:
-    """Open a table of the store; whatever is wrong with it becomes one error that names it."""
+def _open_parquet(path: Path) -> Iterator[Any]:
+    """Open a table of the store; whatever is wrong with it becomes one error that names it.
+
+    Its bytes are copied into Arrow's own memory: one of Arrow's threads that let go of a Python file just when Python
+    ended aborted the process.
+    """
     try:
         with open(path, "rb") as file:
-            yield file
+            content = pa.allocate_buffer(os.fstat(file.fileno()).st_size)
+            file.readinto(memoryview(content))
+        yield pa.BufferReader(content)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(
             f"{path}: expected a Parquet table of a store, cannot be read as one ({error}); copy the store again, or "
