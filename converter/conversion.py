@@ -181,7 +181,8 @@ def convert(
     identity = _identify(plan, reader) | {"synthetic": planned.archive.is_synthetic}
     claim = claim_target(store, identity, overwrite=options.overwrite, projected_bytes=plan.projected_bytes)
     with claim as receipts_folder:
-        conversion = _Conversion(Job(reader, str(store), str(receipts_folder), plan.layout), options, on_event)
+        job = Job(reader, str(store), str(receipts_folder), plan.layout.codec, plan.layout.shard_size)
+        conversion = _Conversion(job, options, on_event)
         plan, receipts = conversion.run(plan)
         on_event(Finishing())
         clock = time.perf_counter()

@@ -11,7 +11,7 @@ import numpy as np
 from bigearthnet.archive.patch import PatchReader, read_patch
 from bigearthnet.archive.records import PatchFacts, Reject
 from bigearthnet.errors import OutputError, PatchError
-from bigearthnet.store.layout import Layout, name_shard
+from bigearthnet.store.layout import Codec, name_shard
 from bigearthnet.store.manifest import Entry
 from bigearthnet.store.shard import encode_chunk, hash_chunks, write_shard
 from bigearthnet.store.statistics import BandStatistics, BandSums
@@ -28,7 +28,9 @@ class Job:
     """The store's folder."""
     receipts: str
     """Folder of the receipts."""
-    layout: Layout
+    codec: Codec
+    shard_size: int
+    """Patches in a full shard."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def convert_shard(job: Job, task: ShardTask) -> ShardOutcome:
     Raises:
         OutputError: The shard cannot be written.
     """
-    groups = job.layout.groups
+    groups = job.reader.groups
     pixels = {group.name: np.empty(group.patch_shape, group.dtype) for group in groups}
     chunks: dict[str, list[bytes]] = defaultdict(list)
     sums = {group.name: BandSums(group) for group in groups}
@@ -67,7 +69,7 @@ def convert_shard(job: Job, task: ShardTask) -> ShardOutcome:
         for group in groups:
             if position < task.n_train and group.has_statistics(has_s1=patch_facts.has_s1):
                 sums[group.name].add(pixels[group.name])
-            chunks[group.name].append(encode_chunk(pixels[group.name], group, job.layout.codec))
+            chunks[group.name].append(encode_chunk(pixels[group.name], group, job.codec))
     if not rejects:
         _commit(job, task, chunks, facts, {name: added.to_statistics() for name, added in sums.items()})
     return ShardOutcome(task.shard, len(task.sources), tuple(rejects))
@@ -83,10 +85,10 @@ def _commit(
     """Put the shards on disk, then the receipt that vouches for them."""
     try:
         objects = {}
-        for group in job.layout.groups:
+        for group in job.reader.groups:
             encoded = chunks[group.name]
             path = name_shard(group, task.shard)
-            n_bytes = write_shard(f"{job.store}/{path}", encoded, job.layout.shard_size)
+            n_bytes = write_shard(f"{job.store}/{path}", encoded, job.shard_size)
             objects[path] = Entry(n_bytes, hash_chunks(encoded))
         receipt = Receipt(
             shard=task.shard,

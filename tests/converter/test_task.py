@@ -14,7 +14,6 @@ from bigearthnet.archive.patch import PatchReader
 from bigearthnet.archive.records import Source
 from bigearthnet.bands import S2_GROUPS
 from bigearthnet.errors import OutputError
-from bigearthnet.store.layout import Layout
 from converter.plan import ShardTask
 from converter.receipt import Receipt, read_receipt
 from converter.task import Job, convert_shard
@@ -22,13 +21,8 @@ from tests.archives import ARRAYS, Archive, read_files
 
 
 def make_job(archive: Archive, store: Path, **reader: Any) -> Job:
-    layout = Layout("v1", S2_GROUPS, "none", 4)
-    return Job(
-        PatchReader({"s2": str(archive.root)}, layout.dataset, layout.groups, **reader),
-        str(store),
-        str(store / "receipts"),
-        layout,
-    )
+    patch_reader = PatchReader({"s2": str(archive.root)}, "v1", S2_GROUPS, **reader)
+    return Job(patch_reader, str(store), str(store / "receipts"), "none", 4)
 
 
 def make_task(names: list[str], n_train: int = 2, shard: int = 3) -> ShardTask:
@@ -201,7 +195,7 @@ def test_only_the_bands_asked_for_are_opened(raw: Archive, tmp_path: Path) -> No
             raw.tif(name, band).unlink()
     job = make_job(raw, tmp_path / "store")
     groups = (S2_GROUPS[0], replace(S2_GROUPS[1], bands=("B06", "B11")))
-    job = replace(job, layout=replace(job.layout, groups=groups), reader=replace(job.reader, groups=groups))
+    job = replace(job, reader=replace(job.reader, groups=groups))
     assert convert_shard(job, make_task(raw.names)).rejects == ()
     content = (tmp_path / "store/images.zarr/s2_20m/c/3/0/0/0").read_bytes()
     expected = np.stack([raw.read_band(raw.names[0], band) for band in ("B06", "B11")])
