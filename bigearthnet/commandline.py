@@ -20,13 +20,14 @@ SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 1
 
 _INTERRUPTED: Final = "Interrupted."
 
-OnAdvance = Callable[[int, int], None]
-"""Called with how many patches are done, and how many there are."""
-
 
 @contextmanager
-def show_progress(doing: str) -> Iterator[OnAdvance]:
-    """Show on a terminal how many patches are done, at what rate, and how long the rest takes; elsewhere nothing."""
+def show_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how many patches are done, at what rate, and how long the rest takes; elsewhere nothing.
+
+    Yields:
+        To be called with how many are done, and how many there are.
+    """
     with tqdm(unit=" patches", desc=doing, disable=None, leave=False, dynamic_ncols=True) as bar:
 
         def show(n_done: int, n_total: int) -> None:

@@ -124,8 +124,7 @@ def flush_files(store: Path, names: Iterable[str]) -> None:
     """
     folders: set[Path] = set()
     for name in names:
-        with open(store / name, "rb") as file:
-            os.fsync(file.fileno())
+        flush(store / name)
         folders.update(parent for parent in (store / name).parents if parent.is_relative_to(store))
     for folder in folders:
         flush(folder)

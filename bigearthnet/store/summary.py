@@ -39,7 +39,7 @@ def describe_parts(store: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if missing := [path for path in manifest.shards if not (store / path).is_file()]:
         raise StoreError(
             f"{store}: expected {len(manifest.shards):,} shards, {len(missing):,} of them are missing, such as "
-            f"{missing[0]}; copy the store again, or convert again with --overwrite"
+            f"{missing[0]}; copy the store again, or convert again with the option overwrite"
         )
     arrays = [
         {

@@ -218,7 +218,7 @@ def _open_parquet(path: Path) -> Iterator[Any]:
     except (pa.ArrowException, OSError) as error:
         raise StoreError(
             f"{path}: expected a Parquet table of a store, cannot be read as one ({error}); copy the store again, or "
-            "convert again with --overwrite"
+            "convert again with the option overwrite"
         ) from error
 
 

@@ -267,23 +267,26 @@ def _inspect(
     step = max(1, len(rows) // options.sample) if options.sample else 1
     chosen = set(range(0, step * (options.sample or len(rows)), step))
     n_train, size = attributes["splits"]["train"][1], layout.shard_size
-    tasks = [
-        ShardInspection(
-            shard=shard,
-            patch_ids=tuple(row["patch_id"] for row in part),
-            n_train=min(size, max(0, n_train - first)),
-            rows=tuple({name: row[name] for name in COMPARED} for row in part),
-            sources=tuple(source_of.get(row["patch_id"]) if row["index"] in chosen else None for row in part),
+    tasks = []
+    for shard, first in enumerate(range(0, len(rows), size)):
+        part = rows[first : first + size]
+        tasks.append(
+            ShardInspection(
+                shard=shard,
+                patch_ids=tuple(row["patch_id"] for row in part),
+                n_train=min(size, max(0, n_train - first)),
+                rows=tuple({name: row[name] for name in COMPARED} for row in part),
+                sources=tuple(source_of.get(row["patch_id"]) if row["index"] in chosen else None for row in part),
+            )
         )
-        for shard, first in enumerate(range(0, len(rows), size))
-        for part in (rows[first : first + size],)
-    ]
     reports: list[ShardReport] = []
+    n_done = n_faults = 0
 
     def advance(report: ShardReport) -> None:
+        nonlocal n_done, n_faults
         reports.append(report)
-        n_faults = sum(len(done.faults) for done in reports)
-        on_event(Advanced(sum(done.n_patches for done in reports), n_faults, len(rows)))
+        n_done, n_faults = n_done + report.n_patches, n_faults + len(report.faults)
+        on_event(Advanced(n_done, n_faults, len(rows)))
 
     start = time.perf_counter()
     folders = [str(store), *(reader.roots.values() if reader else ())]
