@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from bigearthnet import __version__
-from bigearthnet.errors import OptionError
-from bigearthnet.files import check_new, write_new
+from bigearthnet.errors import OptionError, OutputError
+from bigearthnet.files import write_new
 from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS, LABEL_19_OF_43
 from bigearthnet.look.charts import Chart, draw_columns, draw_ridge
 from bigearthnet.look.page import render_page
@@ -63,8 +63,8 @@ def write_report(
         OutputError: The page is already there and may not be replaced, or it cannot be written.
     """
     options = options or ReportOptions()
-    if not options.overwrite:
-        check_new([path])
+    if path.exists() and not options.overwrite:
+        raise OutputError(f"{path}: it is already there; replace it with the option overwrite, or name another")
     attributes, arrays = describe_parts(store)
     layout = read_layout(store, attributes)
     census = take_census(store, attributes)

@@ -505,7 +505,7 @@ def test_a_page_is_not_replaced_unless_that_is_said(stores: dict[str, Path], tmp
     assert name_report(store) == page
     assert run_cli("report", store, "--sample", "1").out == f"Wrote {page}\n"
     page.write_text("mine")
-    assert "already there, and is not overwritten" in run_cli("report", store).error
+    assert "already there; replace it with the option overwrite" in run_cli("report", store).error
     assert page.read_text() == "mine"
     assert run_cli("report", store, "--overwrite", "--sample", "1").code == 0
     assert "BigEarthNet v1.0" in page.read_text()
