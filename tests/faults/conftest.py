@@ -156,9 +156,9 @@ def expected(reference: Path) -> dict[str, bytes]:
 
 
 def find_receipts(store: Path) -> list[str]:
-    """List the receipts of an unfinished store."""
+    """List the receipts of an unfinished store; one that was being written has a hidden name."""
     try:
-        return sorted(name for name in os.listdir(store / ".progress" / "receipts") if name.endswith(".json"))
+        return sorted(path.name for path in (store / ".progress" / "receipts").iterdir() if path.name[0] != ".")
     except FileNotFoundError:
         return []
 
