@@ -104,10 +104,10 @@ PATCH_M: Final = 1_200
 
 def find_sets(available: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Find the sets that some bands make: `rgb` and `rgbn` if they are whole, others of those bands that are there."""
-    found = {name: tuple(band for band in bands if band in available) for name, bands in BAND_SETS.items()}
+    sets = {name: tuple(band for band in bands if band in available) for name, bands in BAND_SETS.items()}
     return {
         name: bands
-        for name, bands in found.items()
+        for name, bands in sets.items()
         if bands and (name not in ("rgb", "rgbn") or bands == BAND_SETS[name])
     }
 

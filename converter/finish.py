@@ -40,15 +40,15 @@ def finish_store(
         rejects: Patches that are not in the plan, and why.
         synthetic: The archive was made by `ben-convert sample`.
     """
-    facts = [found for receipt in receipts for found in receipt.facts]
+    facts = [fact for receipt in receipts for fact in receipt.facts]
     table = build_table(plan.patches, facts)
     shards = {path: entry for receipt in receipts for path, entry in receipt.objects.items()}
     fingerprint = make_fingerprint((entry.checksum for entry in shards.values()), table)
     coordinates = {
         "patch_id": np.array([patch.patch_id for patch in plan.patches], dtype=object),
-        "epsg": np.array([found.epsg for found in facts], dtype=np.int32),
-        "x_ul": np.array([found.x_ul for found in facts]),
-        "y_ul": np.array([found.y_ul for found in facts]),
+        "epsg": np.array([fact.epsg for fact in facts], dtype=np.int32),
+        "x_ul": np.array([fact.x_ul for fact in facts]),
+        "y_ul": np.array([fact.y_ul for fact in facts]),
     }
     attributes: dict[str, Any] = {
         "format": FORMAT_NAME,
@@ -120,8 +120,10 @@ def summarise_bands(layout: Layout, statistics: Sequence[Mapping[str, tuple[Band
         statistics: Of each shard, per array, per band, over the recommended training patches.
     """
     return {
-        band: asdict(found.summarise())
+        band: asdict(band_statistics.summarise())
         for group in layout.groups
         if group.sensor != "map"  # class codes have no mean
-        for band, found in zip(group.bands, merge_statistics(of[group.name] for of in statistics), strict=True)
+        for band, band_statistics in zip(
+            group.bands, merge_statistics(of[group.name] for of in statistics), strict=True
+        )
     }

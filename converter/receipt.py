@@ -68,8 +68,8 @@ def read_receipt(folder: Path, store: Path, task: ShardTask) -> Receipt | None:
             return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    found = (receipt.shard, receipt.digest, len(receipt.facts))
-    return receipt if found == (task.shard, task.digest, len(task.sources)) else None
+    vouched = (receipt.shard, receipt.digest, len(receipt.facts))
+    return receipt if vouched == (task.shard, task.digest, len(task.sources)) else None
 
 
 def _encode(content: dict[str, Any]) -> bytes:

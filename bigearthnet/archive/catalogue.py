@@ -90,11 +90,11 @@ def read_archive(
 def _check_sensors(scans: dict[Sensor, Scan]) -> None:
     for sensor, scan in scans.items():
         scan.dataset  # noqa: B018 - raises if the folder mixes kinds
-        found = next(name.sensor for name in map(parse_patch_name, scan.folder_of) if name)
+        actual = next(name.sensor for name in map(parse_patch_name, scan.folder_of) if name)
         expected = "s1" if sensor == "s1" else "s2"
-        if found != expected:
+        if actual != expected:
             raise SourceError(
-                f"{scan.root}: expected patches named like {expected.upper()}A_..., found {found.upper()} patches; "
+                f"{scan.root}: expected patches named like {expected.upper()}A_..., found {actual.upper()} patches; "
                 "are the folders of Sentinel-2, Sentinel-1 and reference maps mixed up?"
             )
 
@@ -102,9 +102,9 @@ def _check_sensors(scans: dict[Sensor, Scan]) -> None:
 def _recognise(scans: dict[Sensor, Scan], dataset: Dataset | None, *, has_metadata: bool) -> Dataset:
     named = [(scan.dataset, scan.root) for scan in scans.values() if scan.dataset is not None]
     wanted = dataset or (named[0][0] if named else "v2" if has_metadata else "v1")
-    for found, root in named:
-        if found != wanted:
-            raise SourceError(f"{root}: expected patches of {TITLES[wanted]}, found names of {TITLES[found]}")
+    for named_dataset, root in named:
+        if named_dataset != wanted:
+            raise SourceError(f"{root}: expected patches of {TITLES[wanted]}, found names of {TITLES[named_dataset]}")
     return wanted
 
 

@@ -41,12 +41,12 @@ class Scan:
         """
         kinds = Counter((name.sensor, name.dataset) for name in map(parse_patch_name, self.folder_of) if name)
         if len(kinds) > 1:
-            found = " and ".join(
+            mixture = " and ".join(
                 f"{n:,} of {sensor.upper()} {version or ''}".strip()
                 for sensor, version, n in sorted((sensor, version or "", n) for (sensor, version), n in kinds.items())
             )
             raise SourceError(
-                f"{self.root}: expected patches of one kind, found {found}; give each a folder of its own"
+                f"{self.root}: expected patches of one kind, found {mixture}; give each a folder of its own"
             )
         return next(iter(kinds))[1]
 
@@ -134,9 +134,9 @@ class _Walk:
                 yield name, path
             elif is_folder and depth < self._max_depth:
                 n_found = 0
-                for found in self.find_patches(path, depth + 1):
+                for patch in self.find_patches(path, depth + 1):
                     n_found += 1
-                    yield found
+                    yield patch
                 self.n_stray += depth == 0 and not n_found
             elif name == SYNTHETIC_FILE:
                 self.n_notes += 1

@@ -82,8 +82,8 @@ def open_album(path: Path, choice: Choice) -> Album:
     if any((path / part).exists() for part in (IMAGES, TABLE, PROGRESS)):
         return _open_store(path, choice)
     if not path.is_dir():
-        found = "a file" if path.exists() else "no such folder"
-        raise SourceError(f"{path}: expected a store, an archive or a patch folder, found {found}")
+        what = "a file" if path.exists() else "no such folder"
+        raise SourceError(f"{path}: expected a store, an archive or a patch folder, found {what}")
     return _open_folders(path, choice)
 
 

@@ -83,8 +83,8 @@ def describe_arrays(metadata: Mapping[str, Any]) -> tuple[ArrayInfo, ...]:
         KeyError, TypeError, ValueError: They are not what the format says.
     """
     consolidated = metadata["consolidated_metadata"]["metadata"]
-    found = [_describe_array(name, node) for name, node in consolidated.items() if "bands" in node["attributes"]]
-    return tuple(sorted(found, key=lambda info: (-info.n_rows, info.name != "s2_10m", info.name)))
+    arrays = [_describe_array(name, node) for name, node in consolidated.items() if "bands" in node["attributes"]]
+    return tuple(sorted(arrays, key=lambda info: (-info.n_rows, info.name != "s2_10m", info.name)))
 
 
 def _describe_array(name: str, node: Mapping[str, Any]) -> ArrayInfo:

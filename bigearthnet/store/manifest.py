@@ -152,22 +152,22 @@ def _explain_absence(objects: Objects) -> StoreError:
         attributes = json.loads(objects.read(GROUP))["attributes"]
         if attributes["format"] == FORMAT_NAME and attributes["format_version"] != FORMAT_VERSION:
             return _refuse_format(objects.name, attributes)
-    found = "none"
+    what = "none"
     if isinstance(objects, LocalObjects) and not Path(objects.name).exists():
-        found = "no such folder"
+        what = "no such folder"
     elif isinstance(objects, LocalObjects) and Path(objects.path(IMAGES)).exists():
-        found = "an unfinished one"
+        what = "an unfinished one"
     return StoreError(
-        f"{objects.name}: expected a finished store ({MANIFEST}), found {found}; "
+        f"{objects.name}: expected a finished store ({MANIFEST}), found {what}; "
         "give the folder that `convert` wrote, or run `convert` again to finish it"
     )
 
 
-def _refuse_format(name: str, found: Mapping[str, Any]) -> StoreError:
-    version = found.get("format_version")
+def _refuse_format(name: str, content: Mapping[str, Any]) -> StoreError:
+    version = content.get("format_version")
     advice = "convert the archive again" if version == 1 else "use a version of this package that reads it"
     return StoreError(
-        f"{name}: expected format {FORMAT_NAME} {FORMAT_VERSION}, found {found.get('format')} {version}; {advice}"
+        f"{name}: expected format {FORMAT_NAME} {FORMAT_VERSION}, found {content.get('format')} {version}; {advice}"
     )
 
 

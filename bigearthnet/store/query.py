@@ -169,8 +169,8 @@ def select_labels(
         if recommended:
             conditions.append("recommended")
         if split is not None:
-            found = connection.execute("SELECT DISTINCT split FROM patches WHERE split IS NOT NULL ORDER BY 1")
-            if split not in (splits := [name for (name,) in found.fetchall()]):
+            listed = connection.execute("SELECT DISTINCT split FROM patches WHERE split IS NOT NULL ORDER BY 1")
+            if split not in (splits := [name for (name,) in listed.fetchall()]):
                 raise SelectionError(f"no split {split!r}; the store has {', '.join(splits) or 'none'}")
             conditions.append(f"split = {_quote(split)}")
         query = (

@@ -94,8 +94,8 @@ class BandSums:
         for totals, values in zip(self._totals, (bands, squares), strict=True):
             totals += np.add.reduce(values, axis=1, dtype=totals.dtype)
         for extreme, bounds in zip((np.minimum, np.maximum), self._bounds, strict=True):
-            found = extreme.reduce(bands, axis=1)
-            bounds[...] = extreme(bounds, found) if self._n_pixels else found
+            extremes = extreme.reduce(bands, axis=1)
+            bounds[...] = extreme(bounds, extremes) if self._n_pixels else extremes
         self._n_pixels += bands.shape[1]
 
     def to_statistics(self) -> tuple[BandStatistics, ...]:

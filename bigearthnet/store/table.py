@@ -106,21 +106,21 @@ def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Tab
         facts: The facts of the same patches in the same order.
     """
     names = [parse_patch_name(patch.patch_id) for patch in patches]
-    labels = [patch.labels or found.labels or () for patch, found in zip(patches, facts, strict=True)]
-    epsg = np.array([found.epsg for found in facts], dtype=np.int32)
-    x_ul = np.array([found.x_ul for found in facts])
-    y_ul = np.array([found.y_ul for found in facts])
+    labels = [patch.labels or fact.labels or () for patch, fact in zip(patches, facts, strict=True)]
+    epsg = np.array([fact.epsg for fact in facts], dtype=np.int32)
+    x_ul = np.array([fact.x_ul for fact in facts])
+    y_ul = np.array([fact.y_ul for fact in facts])
     outlines, bounds = outline_patches(epsg, x_ul, y_ul)
     columns: dict[str, Any] = {
         **{name: [getattr(patch, name) for patch in patches] for name in PATCH_COLUMNS},
-        **{name: [getattr(found, name) for found in facts] for name in ("tile", "zero_pixels", "has_s1")},
+        **{name: [getattr(fact, name) for fact in facts] for name in ("tile", "zero_pixels", "has_s1")},
         **{name: [getattr(part, name) for part in names if part] for name in ("satellite", "column", "row")},
         "index": np.arange(len(patches), dtype=np.int32),
         "labels": labels,
-        "labels_19": [to_labels_19(found) for found in labels],
+        "labels_19": [to_labels_19(classes) for classes in labels],
         "s1_name": [patch.source.s1_name for patch in patches],
-        "s2_time": np.array([found.s2_time for found in facts], dtype="datetime64[ms]"),
-        "s1_time": np.array([found.s1_time for found in facts], dtype="datetime64[ms]"),
+        "s2_time": np.array([fact.s2_time for fact in facts], dtype="datetime64[ms]"),
+        "s1_time": np.array([fact.s1_time for fact in facts], dtype="datetime64[ms]"),
         "epsg": epsg,
         "x_ul": x_ul,
         "y_ul": y_ul,
@@ -255,8 +255,8 @@ def count_rejects(store: Path) -> int:
 def read_fingerprint(store: Path) -> str | None:
     """Read the fingerprint that the table repeats."""
     with _open_parquet(store / TABLE) as file:
-        found = (pq.read_metadata(file).metadata or {}).get(_FINGERPRINT_KEY.encode())
-    return None if found is None else found.decode(errors="replace")
+        fingerprint = (pq.read_metadata(file).metadata or {}).get(_FINGERPRINT_KEY.encode())
+    return None if fingerprint is None else fingerprint.decode(errors="replace")
 
 
 def count_values(store: Path) -> dict[str, dict[str, int]]:
@@ -276,5 +276,5 @@ def count_values(store: Path) -> dict[str, dict[str, int]]:
 def _count(column: pa.ChunkedArray) -> dict[str, int]:
     counted = pc.value_counts(column.combine_chunks()).to_pylist()
     values = ((item["values"], item["counts"]) for item in counted)
-    found = {value if isinstance(value, str) else json.dumps(value): n for value, n in values}
-    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+    counts = {value if isinstance(value, str) else json.dumps(value): n for value, n in values}
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -50,9 +50,9 @@ class Brief:
     @property
     def parsed(self) -> PatchName:
         """What the v1.0 name tells."""
-        found = parse_patch_name(self.name)
-        assert found is not None, self.name  # the packaged lists have no other names
-        return found
+        parsed = parse_patch_name(self.name)
+        assert parsed is not None, self.name  # the packaged lists have no other names
+        return parsed
 
     @property
     def sensed(self) -> datetime:

@@ -132,11 +132,13 @@ def write_sample(
 def _claim(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        found = next(out.iterdir(), None)
+        present = next(out.iterdir(), None)
     except OSError as error:
         raise SourceError(f"{out}: cannot be made a folder for the sample ({error})") from error
-    if found is not None:
-        raise SourceError(f"{out}: expected a new or empty folder, found {found.name} in it; name another or empty it")
+    if present is not None:
+        raise SourceError(
+            f"{out}: expected a new or empty folder, found {present.name} in it; name another or empty it"
+        )
 
 
 def _read_real(form: SampleForm) -> dict[str, dict[str, Files]]:

@@ -132,8 +132,8 @@ def _compare_patch(
 ) -> Iterator[tuple[str, str]]:
     """Yield where and how a patch differs from the table and, if it has a source, from the archive."""
     fine = stored.get(S2_10M.name)
-    if fine is not None and (found := fine.size - int(np.count_nonzero(fine))) != row["zero_pixels"]:
-        yield "patches.parquet", f"zero_pixels is {row['zero_pixels']}, the pixels have {found}"
+    if fine is not None and (n_zeros := fine.size - int(np.count_nonzero(fine))) != row["zero_pixels"]:
+        yield "patches.parquet", f"zero_pixels is {row['zero_pixels']}, the pixels have {n_zeros}"
     if source is None or inspector.reader is None:
         return
     raw = {group.name: np.empty(group.patch_shape, group.dtype) for group in inspector.layout.groups}

@@ -114,11 +114,11 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     manifest, attributes, arrays = open_images(objects)
     layout = read_layout(store, attributes)
     rows = read_rows(store)
-    found = Verification(store, len(rows))
-    found.faults += _check_listing(store, layout, manifest, len(rows))
-    found.faults += _check_arrays(arrays, layout, len(rows))
-    found.faults += _check_table(store, attributes, manifest, rows)
-    found.faults += _check_labels(attributes, rows)
+    verification = Verification(store, len(rows))
+    verification.faults += _check_listing(store, layout, manifest, len(rows))
+    verification.faults += _check_arrays(arrays, layout, len(rows))
+    verification.faults += _check_table(store, attributes, manifest, rows)
+    verification.faults += _check_labels(attributes, rows)
     archive = None
     if options.against is not None:
         archive = read_archive(
@@ -128,14 +128,14 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
             metadata=options.metadata,
             progress=lambda n_found: on_event(Scanned(n_found)),
         )
-        found.faults += _check_archive(archive, layout, attributes, rows)
+        verification.faults += _check_archive(archive, layout, attributes, rows)
     reports = _inspect(store, layout, attributes, rows, archive, options, on_event)
-    found.faults += [fault for report in reports for fault in report.faults]
-    found.n_compared = sum(report.n_compared for report in reports)
-    found.faults += _check_shards(store, layout, manifest, reports)
-    found.faults += _check_sums(store, layout, attributes, reports)
-    found.seconds = time.perf_counter() - start
-    return found
+    verification.faults += [fault for report in reports for fault in report.faults]
+    verification.n_compared = sum(report.n_compared for report in reports)
+    verification.faults += _check_shards(store, layout, manifest, reports)
+    verification.faults += _check_sums(store, layout, attributes, reports)
+    verification.seconds = time.perf_counter() - start
+    return verification
 
 
 def _check_files(store: Path, manifest: Manifest) -> Iterator[Fault]:
@@ -166,8 +166,8 @@ def _check_shards(store: Path, layout: Layout, manifest: Manifest, reports: Sequ
         for group in layout.groups:
             name = name_shard(group, report.shard)
             if group.name in report.checksums and name in manifest.shards:
-                found = Entry((store / name).stat().st_size, report.checksums[group.name])
-                if found != manifest.shards[name]:
+                entry = Entry((store / name).stat().st_size, report.checksums[group.name])
+                if entry != manifest.shards[name]:
                     yield Fault(group.name, report.shard, None, "its chunks are not those that were written")
 
 
@@ -179,8 +179,8 @@ def _check_arrays(arrays: Sequence[ArrayInfo], layout: Layout, n_patches: int) -
         expected = ((n_patches, *group.stored_shape), group.dtype, group.bands, ("patch", *group.dimensions))
         if array is None:
             yield Fault(group.name, None, None, "the array is missing")
-        elif (found := (array.shape, array.dtype, array.bands, array.dimensions)) != expected:
-            yield Fault(group.name, None, None, f"expected {expected}, found {found}")
+        elif (actual := (array.shape, array.dtype, array.bands, array.dimensions)) != expected:
+            yield Fault(group.name, None, None, f"expected {expected}, found {actual}")
     for name in described:
         yield Fault(name, None, None, "the array is not one of those that the root attributes name")
 

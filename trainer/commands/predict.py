@@ -79,14 +79,14 @@ def command(
         from trainer.score.predict import predict_raw, predict_store  # noqa: PLC0415
 
     path = RunFolder(model).model_path if model.is_dir() else model
-    found: Scores
+    scores: Scores
     with show_progress("Predicting") as show:
         if opened:
             choice: dict[str, Any] = {"split": split, "where": where, "recommended": recommended}
-            found = predict_store(path, opened, out, **choice, threads=threads, advance=show)
-            names = describe_patches(found.selection)["patch_id"].to_pylist()
+            scores = predict_store(path, opened, out, **choice, threads=threads, advance=show)
+            names = describe_patches(scores.selection)["patch_id"].to_pylist()
         else:
-            found = predict_raw(
+            scores = predict_raw(
                 path,
                 [Path(path) for path in paths],
                 out,
@@ -95,14 +95,14 @@ def command(
                 advance=show,
                 complain=lambda reason: tqdm.write(f"Skipped: {reason}", sys.stderr),
             )
-            names = [patch.patch_id for patch in found.patches]
-            if found.n_bad:
-                click.echo(f"{found.n_bad:,} of {found.n_bad + len(names):,} patches skipped", err=True)
+            names = [patch.patch_id for patch in scores.patches]
+            if scores.n_bad:
+                click.echo(f"{scores.n_bad:,} of {scores.n_bad + len(names):,} patches skipped", err=True)
     if out is None:
-        click.echo("\n".join(_describe(names, found)))
+        click.echo("\n".join(_describe(names, scores)))
         return
-    click.echo(f"{len(names):,} patches, {found.predicted.sum() / len(names):.2f} labels predicted for each")
-    if isinstance(found, Predictions) and found.truth is None:
+    click.echo(f"{len(names):,} patches, {scores.predicted.sum() / len(names):.2f} labels predicted for each")
+    if isinstance(scores, Predictions) and scores.truth is None:
         click.echo("The store has other classes than the model, so the table has no true labels")
     click.echo(f"Written: {out}")
 

@@ -225,15 +225,15 @@ class RunFolder:
         return json.loads(self._result_path.read_text()) if self._result_path.is_file() else None
 
     def _check_same(self, record: RunRecord) -> None:
-        found = self.read_record()
+        begun = self.read_record()
         advice = "choose another folder"
         if self._result_path.is_file():
             raise RunError(f"{self.path}: this training is finished; {advice}")
-        differences = record.recipe.list_differences(asdict(found.recipe))
+        differences = record.recipe.list_differences(asdict(begun.recipe))
         if differences:
             raise RunError(f"{self.path}: was begun with {'; '.join(differences)}; give the same, or {advice}")
-        if found.digest != record.digest:
+        if begun.digest != record.digest:
             raise RunError(
-                f"{self.path}: was begun on another store or selection (fingerprint {found.fingerprint} of "
-                f"{found.store}, not {record.fingerprint} of {record.store}); {advice}"
+                f"{self.path}: was begun on another store or selection (fingerprint {begun.fingerprint} of "
+                f"{begun.store}, not {record.fingerprint} of {record.store}); {advice}"
             )

@@ -62,16 +62,16 @@ def evaluate(
             f"and {len(record.classes)}"
         )
     chosen = {name: select_with_sensors(store, name, labels, card.bands) for name in dict.fromkeys((TUNED_ON, split))}
-    found = {
+    probabilities = {
         name: predict_selection(model, card, selection, threads=threads, advance=advance)
         for name, selection in chosen.items()
     }
-    tuned = None if split == TUNED_ON else tune_thresholds(chosen[TUNED_ON].labels, found[TUNED_ON])
+    tuned = None if split == TUNED_ON else tune_thresholds(chosen[TUNED_ON].labels, probabilities[TUNED_ON])
     selection = chosen[split]
     predictions = Predictions(
         selection=selection,
         classes=card.classes,
-        probabilities=found[split],
+        probabilities=probabilities[split],
         thresholds=np.full(len(card.classes), THRESHOLD) if tuned is None else tuned,
         truth=selection.labels,
     )
@@ -84,7 +84,7 @@ def evaluate(
         "provenance": dict(record.provenance),
         "split": split,
         "patches": len(selection),
-        **measure_predictions(selection.labels, found[split], card.classes, tuned),
+        **measure_predictions(selection.labels, probabilities[split], card.classes, tuned),
         "slices": _measure_slices(predictions),
     }
     results = {name: _without_nan(value) for name, value in results.items()}
@@ -135,16 +135,16 @@ def _measure_slices(predictions: Predictions) -> dict[str, dict[str, Any]]:
     """Compute the main metrics by country and by season; thresholds are those of the predictions."""
     assert predictions.truth is not None
     table = describe_patches(predictions.selection)
-    found: dict[str, dict[str, Any]] = {}
+    slices: dict[str, dict[str, Any]] = {}
     for column in _SLICES:
         values = np.array([value or "unknown" for value in table.column(column).to_pylist()])
-        found[column] = {}
+        slices[column] = {}
         for value in np.unique(values):
             rows = values == value
             truth, probabilities = predictions.truth[rows], predictions.probabilities[rows]
             ranking = measure_ranking(truth, probabilities)
             decisions = measure_decisions(truth, predictions.predicted[rows])
-            found[column][str(value)] = {
+            slices[column][str(value)] = {
                 "patches": int(rows.sum()),
                 "classes_present": int(truth.any(0).sum()),
                 "macro_average_precision": ranking["macro"]["average_precision"],
@@ -152,7 +152,7 @@ def _measure_slices(predictions: Predictions) -> dict[str, dict[str, Any]]:
                 "macro_f1": decisions["macro"]["f1"],
                 "micro_f1": decisions["micro"]["f1"],
             }
-    return found
+    return slices
 
 
 def _check_store(store: Store, record: RunRecord, path: Path) -> int:

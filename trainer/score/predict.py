@@ -61,15 +61,15 @@ def predict_selection(
         bands=card.band_names, batch_size=batch_size, order="sequential", threads=threads or count_threads()
     )
     check_bands(card, selection.store)
-    found = np.empty((len(selection), len(card.classes)), np.float32)
+    probabilities = np.empty((len(selection), len(card.classes)), np.float32)
     done = 0
     with Stream(selection, options) as stream:
         for batch in stream:
-            probabilities = _predict_batch(model, take_pixels(batch, card))
-            found[done : done + len(probabilities)] = probabilities
-            done += len(probabilities)
+            part = _predict_batch(model, take_pixels(batch, card))
+            probabilities[done : done + len(part)] = part
+            done += len(part)
             advance(done, len(selection))
-    return found
+    return probabilities
 
 
 def predict_store(

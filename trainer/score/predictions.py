@@ -150,9 +150,9 @@ def _read_names(column: Any, classes: tuple[str, ...]) -> NDArray[np.bool_]:
     """Turn lists of class names into zeros and ones, shape (patch, class)."""
     lists = column.combine_chunks()
     places = pc.index_in(lists.flatten(), pa.array(classes, pa.string()))
-    found = np.zeros((len(lists), len(classes)), bool)
-    found[pc.list_parent_indices(lists).to_numpy(), places.to_numpy()] = True
-    return found
+    truth = np.zeros((len(lists), len(classes)), bool)
+    truth[pc.list_parent_indices(lists).to_numpy(), places.to_numpy()] = True
+    return truth
 
 
 def _list_names(chosen: NDArray[np.bool_], classes: Sequence[str]) -> Any:

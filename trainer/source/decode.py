@@ -215,8 +215,8 @@ def _read_header(chunk: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     """Return flags, decoded bytes, bytes of a block, encoded bytes."""
     if len(chunk) < _BLOSC_HEADER.size + CHECKSUM_BYTES:
         raise DamagedError(f"{len(chunk):,} bytes are too few")
-    found: tuple[Any, ...] = _BLOSC_HEADER.unpack_from(chunk.data)
-    return found[2], found[4], found[5], found[6]
+    fields: tuple[Any, ...] = _BLOSC_HEADER.unpack_from(chunk.data)
+    return fields[2], fields[4], fields[5], fields[6]
 
 
 def _decompress(chunk: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:

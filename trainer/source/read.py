@@ -148,11 +148,11 @@ class ShardReader:
 
     def _decoder(self) -> RawDecoder | BloscDecoder:
         """Return this thread's decoder."""
-        found: RawDecoder | BloscDecoder | None = getattr(self._local, "decoder", None)
-        if found is None:
+        decoder: RawDecoder | BloscDecoder | None = getattr(self._local, "decoder", None)
+        if decoder is None:
             make = RawDecoder if self._info.chain == "raw" else BloscDecoder
-            found = self._local.decoder = make(len(self._info.bands), self._info.plane_bytes, self._bands)
-        return found
+            decoder = self._local.decoder = make(len(self._info.bands), self._info.plane_bytes, self._bands)
+        return decoder
 
 
 class TensorStoreReader:

@@ -117,7 +117,7 @@ class Store:
         if len(set(wanted)) < len(wanted):
             raise OptionError(f"each band can be given once, found {', '.join(wanted)}")
         chosen = {info.name: tuple(band for band in wanted if band in info.bands) for info in self.arrays}
-        return {name: found for name, found in chosen.items() if found}
+        return {name: named for name, named in chosen.items() if named}
 
     def open_reader(self, array: str, bands: Sequence[str], *, check: Check = "first") -> ArrayReader:
         """Open some bands of one array for reading.
@@ -147,8 +147,10 @@ class Store:
             raise OptionError(
                 f"{self.name}: no statistics of {', '.join(missing)}; it has no recommended train patches"
             )
-        found = [self.statistics[band] for band in bands]
-        return np.array([band.mean for band in found], np.float32), np.array([band.std for band in found], np.float32)
+        summaries = [self.statistics[band] for band in bands]
+        return np.array([band.mean for band in summaries], np.float32), np.array(
+            [band.std for band in summaries], np.float32
+        )
 
 
 @dataclass(frozen=True, eq=False)

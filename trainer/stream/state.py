@@ -45,12 +45,12 @@ def check_state(state: Mapping[str, Any], selection: Selection, given: Mapping[s
     """
     missing = [name for name in ("version", "store", "selection", "epoch", "step", *_DECIDING) if name not in state]
     if missing or state["version"] != _STATE_VERSION:
-        found = f"it lacks {', '.join(missing)}" if missing else f"found version {state['version']}"
-        raise StateError(f"not a state of version {_STATE_VERSION}: {found}")
-    for what, found in (("store", selection.store.fingerprint), ("selection", selection.digest)):
-        if state[what] != found:
+        problem = f"it lacks {', '.join(missing)}" if missing else f"found version {state['version']}"
+        raise StateError(f"not a state of version {_STATE_VERSION}: {problem}")
+    for what, actual in (("store", selection.store.fingerprint), ("selection", selection.digest)):
+        if state[what] != actual:
             raise StateError(
-                f"the state belongs to another {what} ({state[what]}) than this one ({found}); open the one it was "
+                f"the state belongs to another {what} ({state[what]}) than this one ({actual}); open the one it was "
                 "saved with, or start anew"
             )
     saved = {name: state[name] for name in _DECIDING}

@@ -105,11 +105,11 @@ def compare(
     return comparison
 
 
-def summarize(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def summarize(evaluations_of: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """Compare evaluations.
 
     Args:
-        found: For each band set its evaluations, in the order of the same seeds; the first set is the base.
+        evaluations_of: For each band set its evaluations, in the order of the same seeds; the first set is the base.
 
     Returns:
         `metrics` and `classes` (average precision) with values by seed, mean and spread (standard deviation, n - 1) of
@@ -119,18 +119,18 @@ def summarize(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any
         bands: {
             name: [one[part][mean][metric] for one in evaluations] for name, (part, mean, metric) in METRICS.items()
         }
-        for bands, evaluations in found.items()
+        for bands, evaluations in evaluations_of.items()
     }
-    base, *others = found
+    base, *others = evaluations_of
     return {
         "base": base,
-        "metrics": {name: {bands: _describe(values[bands][name]) for bands in found} for name in METRICS},
+        "metrics": {name: {bands: _describe(values[bands][name]) for bands in evaluations_of} for name in METRICS},
         "classes": {
             name: {
                 bands: _describe([one["classes"][name]["average_precision"] for one in evaluations])
-                for bands, evaluations in found.items()
+                for bands, evaluations in evaluations_of.items()
             }
-            for name in found[base][0]["classes"]
+            for name in evaluations_of[base][0]["classes"]
         },
         "verdicts": {
             other: {name: judge(values[base][name], values[other][name]) for name in METRICS} for other in others

@@ -185,13 +185,13 @@ class _Training:
             start = time.perf_counter()
             batch = self.stream.batch(at.epoch, at.step)
             waited = time.perf_counter()
-            found = self.worker.train_on_batch(take_pixels(batch, self.card), batch["labels"], return_dict=True)
-            if not np.isfinite(found["loss"]):
+            logs = self.worker.train_on_batch(take_pixels(batch, self.card), batch["labels"], return_dict=True)
+            if not np.isfinite(logs["loss"]):
                 raise RunError(
-                    f"{self.folder.path}: the loss is {found['loss']} in step {at.step + 1} of epoch {at.epoch + 1}; "
+                    f"{self.folder.path}: the loss is {logs['loss']} in step {at.step + 1} of epoch {at.epoch + 1}; "
                     "begin anew with a lower learning rate"
                 )
-            at.loss_sum += float(found["loss"])
+            at.loss_sum += float(logs["loss"])
             at.step += 1
             at.wait_s += waited - start
             at.busy_s += time.perf_counter() - start
