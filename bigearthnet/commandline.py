@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,6 +20,23 @@ from bigearthnet.errors import EXIT_INTERRUPTED, BigEarthNetError
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _INTERRUPTED: Final = "Interrupted."
+
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and those that change the direction of writing."""
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print text, above a progress bar if there is one.
+
+    Parts of it may come from a stranger's store or archive: what would move the cursor, rename the window or turn the
+    writing round is shown as its escape.
+    """
+    with tqdm.external_write_mode():
+        click.echo(_escape_controls(text), err=err)
+
+
+def _escape_controls(text: str) -> str:
+    return _CONTROLS.sub(lambda control: ascii(control[0])[1:-1], text)
 
 
 @contextmanager
@@ -66,7 +84,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BigEarthNetError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_escape_controls(str(error))) from error
 
 
 @contextmanager

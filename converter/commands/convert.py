@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bigearthnet.archive.records import ON_BAD, Sources
+from bigearthnet.commandline import echo
 from bigearthnet.store.layout import CODECS
 from converter.commands.cli import PATH
 from converter.commands.descriptions import describe_summary
@@ -117,7 +118,7 @@ def command(
     chosen = ConvertOptions(bands=(bands,), **options)
     if dry_run:
         planned = plan_conversion(sources, chosen)
-        click.echo(json.dumps(planned.plan.to_json(), indent=2) if as_json else describe_plan(planned))
+        echo(json.dumps(planned.plan.to_json(), indent=2) if as_json else describe_plan(planned))
         return
     try:
         with closing(ProgressDisplay()) as display:
@@ -126,6 +127,6 @@ def command(
         kept = "Interrupted. What is finished is kept: run the same command again to go on."
         raise KeyboardInterrupt(kept) from None
     if as_json:
-        click.echo(json.dumps(summary.to_json(), indent=2))
+        echo(json.dumps(summary.to_json(), indent=2))
     else:
-        click.echo(describe_summary(summary))
+        echo(describe_summary(summary))

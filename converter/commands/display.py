@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Final, Never
 
-import click
 from tqdm import tqdm
 
 from bigearthnet.archive.metadata import FILES
 from bigearthnet.bands import BandGroup
+from bigearthnet.commandline import echo
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import N_PATCHES, SPLITS, TITLES
 from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
@@ -34,16 +34,16 @@ class ProgressDisplay:
         """Show an event."""
         match event:
             case Scanned(n_found):
-                click.echo(f"Scanning: {format_count(n_found, 'patch folder')}", err=True)
+                echo(f"Scanning: {format_count(n_found, 'patch folder')}", err=True)
             case Planned():
-                click.echo(describe_plan(event), err=True)
+                echo(describe_plan(event), err=True)
             case Started():
                 self._start(event)
             case Advanced():
                 self._advance(event)
             case Finishing():
                 self.close()
-                click.echo("Writing statistics, coordinates and table", err=True)
+                echo("Writing statistics, coordinates and table", err=True)
 
     def close(self) -> None:
         """Take the bar down."""
@@ -53,9 +53,9 @@ class ProgressDisplay:
 
     def _start(self, event: Started) -> None:
         workers = format_count(event.n_workers, "worker")
-        click.echo(f"{workers}, ready after {event.startup_s:.1f} s; dashboard: {event.dashboard}", err=True)
+        echo(f"{workers}, ready after {event.startup_s:.1f} s; dashboard: {event.dashboard}", err=True)
         if event.n_done:
-            click.echo(f"Going on after {event.n_done:,} patches that an earlier run finished", err=True)
+            echo(f"Going on after {event.n_done:,} patches that an earlier run finished", err=True)
         self._n_before, self._started_at = event.n_done, time.monotonic()
         if self._on_terminal:
             self.close()
@@ -80,7 +80,7 @@ class ProgressDisplay:
         self._printed_at = now
         rate = (event.n_done - self._n_before) / max(now - self._started_at, 1e-9)
         left = (event.n_total - event.n_done) / rate if rate else float("inf")
-        click.echo(
+        echo(
             f"{event.n_done:,} of {event.n_total:,} patches, {rate:,.0f} patches/s, "
             f"{format_seconds(left)} left, {event.n_rejected:,} {self._bad}",
             err=True,

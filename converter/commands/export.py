@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from bigearthnet.commandline import show_progress
+from bigearthnet.commandline import echo, show_progress
 from bigearthnet.look.quantity import format_count
 from bigearthnet.names import parse_patch_name
 from bigearthnet.store.query import select_patches
@@ -62,8 +62,8 @@ def command(
     rows = select_patches(store, patch_ids, where=where)
     if kind == "gpkg":
         n_patches = export_footprints(store, [row["index"] for row in rows], out)
-        click.echo(f"Wrote {format_count(n_patches, 'footprint')} to {out}")
+        echo(f"Wrote {format_count(n_patches, 'footprint')} to {out}")
         return
     with show_progress("Exporting") as show:
         n_files = export_rasters(store, rows, out, stack=stack, advance=show)
-    click.echo(f"Wrote {format_count(n_files, 'file')} of {format_count(len(rows), 'patch')} to {out}")
+    echo(f"Wrote {format_count(n_files, 'file')} of {format_count(len(rows), 'patch')} to {out}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from bigearthnet.commandline import echo
 from bigearthnet.store.summary import describe_store
 from converter.commands.cli import PATH
 from converter.commands.descriptions import describe_info
@@ -18,4 +19,4 @@ from converter.commands.descriptions import describe_info
 def command(store: Path, *, as_json: bool) -> None:
     """Say what the finished store STORE holds: arrays, ratio, provenance, counts per split, class and country."""
     description = describe_store(store)
-    click.echo(json.dumps(description, indent=2) if as_json else describe_info(description))
+    echo(json.dumps(description, indent=2) if as_json else describe_info(description))

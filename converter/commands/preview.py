@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bigearthnet.commandline import show_progress
+from bigearthnet.commandline import echo, show_progress
 from bigearthnet.look.album import Choice, open_album
 from bigearthnet.look.picture import PICTURES, STRETCHES, Stretch
 from bigearthnet.look.preview import PreviewOptions, write_pictures, write_sheet
@@ -99,4 +99,4 @@ def command(
             written = f"{format_count(write_sheet(album, options, sheet, show), 'patch')} to {sheet}"
         elif out is not None:
             written = f"{format_count(write_pictures(album, options, out, show), 'picture')} to {out}"
-    click.echo(f"Wrote {written}")
+    echo(f"Wrote {written}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bigearthnet.commandline import echo
 from bigearthnet.look.quantity import format_count
 from bigearthnet.store.query import show_answer, write_answer
 from converter.commands.cli import PATH
@@ -35,6 +36,6 @@ def command(store: Path, sql: str, *, out: Path | None, rows: int) -> None:
       ben-convert query STORE "SELECT patch_id FROM patches WHERE contains_seasonal_snow" --out snow.csv
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if out is None:
-        click.echo(show_answer(store, sql, rows))
+        echo(show_answer(store, sql, rows))
         return
-    click.echo(f"Wrote {format_count(write_answer(store, sql, out), 'row')} to {out}", err=True)
+    echo(f"Wrote {format_count(write_answer(store, sql, out), 'row')} to {out}", err=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bigearthnet.commandline import show_progress
+from bigearthnet.commandline import echo, show_progress
 from converter.commands.cli import PATH
 from converter.report import ReportOptions, name_report, write_report
 
@@ -38,4 +38,4 @@ def command(store: Path, *, out: Path | None, sample: int, seed: int, overwrite:
     path = out or name_report(store)
     with show_progress("Reading pixels") as show:
         write_report(store, path, ReportOptions(sample, seed, overwrite), show)
-    click.echo(f"Wrote {path}")
+    echo(f"Wrote {path}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from bigearthnet.commandline import show_progress
+from bigearthnet.commandline import echo, show_progress
 from bigearthnet.look.quantity import format_bytes
 from bigearthnet.names import Dataset
 from converter.commands.cli import PATH
@@ -49,7 +49,7 @@ def command(out: Path, *, patches: int, seed: int, s1: bool, dataset: Dataset, w
     form = SampleForm(dataset, with_s1=s1 or dataset == "v2")
     with show_progress("Writing") as show:
         written = write_sample(out, patches, seed, workers, show, form=form)
-    click.echo(
+    echo(
         f"Wrote {written.n_real + written.n_synthetic:,} patches ({written.n_real} real, {written.n_synthetic:,} "
         f"synthetic), {format_bytes(written.n_bytes)}, to {out}"
     )

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from bigearthnet.archive.records import Sources
+from bigearthnet.commandline import echo
 from bigearthnet.errors import VerificationError
 from bigearthnet.look.quantity import format_count
 from converter.commands.cli import PATH
@@ -51,7 +52,7 @@ def command(
     sources = Sources(against, s1, reference_maps) if against or s1 else None
     with closing(ProgressDisplay("Verifying", "faults")) as display:
         verification = verify(store, VerifyOptions(against=sources, **options), display)
-    click.echo(json.dumps(verification.to_json(), indent=2) if as_json else describe_verification(verification))
+    echo(json.dumps(verification.to_json(), indent=2) if as_json else describe_verification(verification))
     if verification.faults:
         raise VerificationError(
             f"{store}: {format_count(len(verification.faults), 'fault')}; convert the archive again with --overwrite"

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bigearthnet.commandline import echo
 from trainer.commands.options import add_fields, add_selection, add_threads, select_from
 from trainer.stream.options import StreamOptions
 from trainer.stream.speed import StreamSpeed, measure_stream
@@ -55,7 +56,7 @@ def command(
     speed = measure_stream(select_from(store, split, where, recommended, labels), chosen, seconds)
     rates = {"patches_per_s": speed.patches_per_s, "mb_per_s": speed.bytes_per_s / 1e6}
     values = {**rates, **asdict(speed), "options": asdict(chosen)}
-    click.echo(json.dumps(values, indent=2) if as_json else _describe(speed, chosen))
+    echo(json.dumps(values, indent=2) if as_json else _describe(speed, chosen))
 
 
 def _describe(speed: StreamSpeed, options: StreamOptions) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import click
 
+from bigearthnet.commandline import echo
 from trainer.commands.backend import load_backend
 from trainer.commands.display import FitDisplay
 from trainer.commands.options import add_devices, add_recipe, add_threads, quote_command
@@ -65,11 +66,11 @@ def command(
             seeds,
             options,
             display,
-            lambda one: click.echo(f"\n[{one.number}/{one.n_members}] {one.bands}, seed {one.seed}", err=True),
+            lambda one: echo(f"\n[{one.number}/{one.n_members}] {one.bands}, seed {one.seed}", err=True),
         )
-    click.echo(json.dumps(comparison, indent=2) if as_json else "\n".join(_describe_comparison(comparison)))
+    echo(json.dumps(comparison, indent=2) if as_json else "\n".join(_describe_comparison(comparison)))
     if not as_json:
-        click.echo(f"\nWritten: {out / 'comparison.json'}, {out / 'comparison.png'}")
+        echo(f"\nWritten: {out / 'comparison.json'}, {out / 'comparison.png'}")
 
 
 def _describe_comparison(comparison: dict[str, Any]) -> list[str]:

@@ -6,9 +6,9 @@ import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
-import click
 from tqdm import tqdm
 
+from bigearthnet.commandline import echo
 from trainer.training.events import EpochEnded, StepTrained, TrainingStarted
 
 
@@ -44,7 +44,7 @@ class FitDisplay(AbstractContextManager["FitDisplay"]):
         ]
         if event.epoch or event.step:
             lines.append(f"Goes on    in epoch {event.epoch + 1} after step {event.step} of {event.n_steps}")
-        click.echo("\n".join(lines), err=True)
+        echo("\n".join(lines), err=True)
 
     def _show_step(self, event: StepTrained) -> None:
         if self._bar is None:
@@ -62,7 +62,7 @@ class FitDisplay(AbstractContextManager["FitDisplay"]):
     def _show_epoch(self, event: EpochEnded) -> None:
         self._close_bar()
         record = event.record
-        click.echo(
+        echo(
             f"Epoch {record['epoch']:.0f}/{self._n_epochs}  loss {record['loss']:.4f}  "
             f"val_loss {record['val_loss']:.4f}  val_macro_ap {record['val_macro_ap']:.4f}"
             f"{' *' if event.is_best else '  '}  "

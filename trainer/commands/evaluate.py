@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bigearthnet.commandline import show_progress
+from bigearthnet.commandline import echo, show_progress
 from trainer.commands.backend import load_backend
 from trainer.commands.options import add_threads
 from trainer.run.folder import RunFolder, locate_evaluation
@@ -41,11 +41,11 @@ def command(run: Path, *, split: str, store: str | None, threads: int | None, as
         evaluation = evaluate(opened, run, split, threads=threads, advance=show)
     written = write_report(run, opened)
     if as_json:
-        click.echo(json.dumps(evaluation, indent=2))
+        echo(json.dumps(evaluation, indent=2))
         return
-    click.echo("\n".join(_describe_evaluation(evaluation)))
+    echo("\n".join(_describe_evaluation(evaluation)))
     files = locate_evaluation(run, split)
-    click.echo(f"\nWritten: {files.metrics}, {files.predictions}, {written.path}")
+    echo(f"\nWritten: {files.metrics}, {files.predictions}, {written.path}")
 
 
 def _describe_evaluation(evaluation: dict[str, Any]) -> list[str]:

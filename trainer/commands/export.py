@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from bigearthnet.commandline import echo
 from trainer.commands.backend import load_backend
 from trainer.run.folder import RunFolder
 
@@ -38,8 +39,8 @@ def command(model: Path, out: Path, *, form: Any, as_json: bool) -> None:
 
     card = export_model(RunFolder(model).model_path if model.is_dir() else model, out, form)
     if as_json:
-        click.echo(json.dumps(card, indent=2))
+        echo(json.dumps(card, indent=2))
         return
     for name, given in card["inputs"].items():
-        click.echo(f"{name:8}  {' x '.join(map(str, given['shape']))}  {given['dtype']}  {', '.join(given['bands'])}")
-    click.echo(f"{'logits':8}  patch x {len(card['classes'])}  float32\nWritten: {out}")
+        echo(f"{name:8}  {' x '.join(map(str, given['shape']))}  {given['dtype']}  {', '.join(given['bands'])}")
+    echo(f"{'logits':8}  patch x {len(card['classes'])}  float32\nWritten: {out}")

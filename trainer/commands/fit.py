@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import click
 
+from bigearthnet.commandline import echo
 from trainer.commands.backend import load_backend
 from trainer.commands.display import FitDisplay
 from trainer.commands.options import add_devices, add_recipe, add_threads, quote_command
@@ -61,11 +62,9 @@ def command(
     with FitDisplay() as display:
         result = fit(opened, run, chosen, options, display)
     if as_json:
-        click.echo(json.dumps(result, indent=2))
+        echo(json.dumps(result, indent=2))
         return
     validation = result["validation"]
-    click.echo(
-        f"Validation macro AP  {validation['val_macro_ap']:.4f}  (epoch {result['best_epoch']} of {result['epochs']})"
-    )
-    click.echo(f"Label frequency      {result['baseline_macro_ap']:.4f}  (what a constant prediction reaches)")
-    click.echo(f"Model                {run / 'best.keras'}")
+    echo(f"Validation macro AP  {validation['val_macro_ap']:.4f}  (epoch {result['best_epoch']} of {result['epochs']})")
+    echo(f"Label frequency      {result['baseline_macro_ap']:.4f}  (what a constant prediction reaches)")
+    echo(f"Model                {run / 'best.keras'}")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
-from tqdm import tqdm
 
 from bigearthnet.archive.records import ON_BAD, OnBad
-from bigearthnet.commandline import show_progress
+from bigearthnet.commandline import echo, show_progress
 from bigearthnet.store.layout import IMAGES
 from trainer.commands.backend import load_backend
 from trainer.run.folder import RunFolder
@@ -93,18 +91,18 @@ def command(
                 on_bad=on_bad,
                 threads=threads,
                 advance=show,
-                complain=lambda reason: tqdm.write(f"Skipped: {reason}", sys.stderr),
+                complain=lambda reason: echo(f"Skipped: {reason}", err=True),
             )
             names = [patch.patch_id for patch in scores.patches]
             if scores.n_bad:
-                click.echo(f"{scores.n_bad:,} of {scores.n_bad + len(names):,} patches skipped", err=True)
+                echo(f"{scores.n_bad:,} of {scores.n_bad + len(names):,} patches skipped", err=True)
     if out is None:
-        click.echo("\n".join(_describe(names, scores)))
+        echo("\n".join(_describe(names, scores)))
         return
-    click.echo(f"{len(names):,} patches, {scores.predicted.sum() / len(names):.2f} labels predicted for each")
+    echo(f"{len(names):,} patches, {scores.predicted.sum() / len(names):.2f} labels predicted for each")
     if isinstance(scores, Predictions) and scores.truth is None:
-        click.echo("The store has other classes than the model, so the table has no true labels")
-    click.echo(f"Written: {out}")
+        echo("The store has other classes than the model, so the table has no true labels")
+    echo(f"Written: {out}")
 
 
 def _is_store(path: str) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bigearthnet.commandline import echo
 from trainer.source.store import open_store
 
 
@@ -30,5 +31,5 @@ def command(run: Path, *, split: str | None, store: str | None) -> None:
 
     written = write_report(run, None if store is None else open_store(store), split)
     for note in written.notes:
-        click.echo(f"Note: {note}")
-    click.echo(f"Written: {written.path}")
+        echo(f"Note: {note}")
+    echo(f"Written: {written.path}")

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from bigearthnet.commandline import echo
 from trainer.commands.options import add_selection, select_from
 
 
@@ -22,8 +23,8 @@ def command(store: str, split: str | None, where: str | None, *, recommended: bo
     selection = select_from(store, split, where, recommended, labels)
     counts = dict(zip(selection.classes, selection.labels.sum(0).astype(int).tolist(), strict=True))
     if as_json:
-        click.echo(json.dumps({"patches": len(selection), "classes": counts}, indent=2))
+        echo(json.dumps({"patches": len(selection), "classes": counts}, indent=2))
         return
-    click.echo(f"{len(selection):,} of {selection.store.n_patches:,} patches\n")
+    echo(f"{len(selection):,} of {selection.store.n_patches:,} patches\n")
     for name, count in sorted(counts.items(), key=lambda item: -item[1]):
-        click.echo(f"{count:>9,}  {count / len(selection):6.1%}  {name}")
+        echo(f"{count:>9,}  {count / len(selection):6.1%}  {name}")
