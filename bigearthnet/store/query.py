@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
@@ -27,6 +28,9 @@ _FORMATS: Final = {
     ".parquet": "FORMAT parquet, COMPRESSION zstd",
 }
 """How DuckDB writes a file, by the suffix of its name."""
+
+_PLAIN_NAME: Final = re.compile(r"\w+", re.ASCII)
+"""What the names of patches consist of; they become names of files."""
 
 
 @contextmanager
@@ -118,7 +122,7 @@ def select_patches(
         The rows of the table without geometry and bbox: those named in the order given, others by index.
 
     Raises:
-        StoreError: There is no finished store.
+        StoreError: There is no finished store, or a name in it is none that a patch can have.
         SelectionError: A name is not in the store, the condition cannot be understood, or nothing meets it.
     """
     with open_table(store) as connection:
@@ -140,6 +144,9 @@ def select_patches(
         )
     if not rows:
         raise SelectionError(f"{store}: no patch {f'where {where}' if where else 'is there'}; widen the condition")
+    for name in (row[column] for row in rows for column in ("patch_id", "s1_name")):
+        if name is not None and not _PLAIN_NAME.fullmatch(name):
+            raise StoreError(f"{store / TABLE}: expected names of patches, found {name!r}; copy the store again")
     place = {name: position for position, name in enumerate(patch_ids)}
     return sorted(rows, key=lambda row: (place.get(row["patch_id"], 0), row["index"]))
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
 from bigearthnet.errors import SelectionError, StoreError
+from bigearthnet.store.layout import TABLE
 from bigearthnet.store.query import select_patches, show_answer, write_answer
 from tests.conftest import RunCli
+from tests.manifests import seal_again
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +103,22 @@ def test_the_command_shows_or_writes_and_never_overwrites(store: Path, tmp_path:
 def test_there_must_be_a_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="expected a finished store"):
         select_patches(tmp_path)
+
+
+@pytest.mark.parametrize("column", ["patch_id", "s1_name"])
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "..", "", "a\0b", "a b"])
+@pytest.mark.parametrize("command", ["export", "preview"])
+def test_a_name_that_could_lead_out_of_a_folder_never_becomes_a_path(
+    column: str, name: str, command: str, store: Path, tmp_path: Path, run_cli: RunCli
+) -> None:
+    copy = Path(shutil.copytree(store, tmp_path / "copy"))
+    table = pq.read_table(copy / TABLE)
+    place = table.column_names.index(column)
+    pq.write_table(table.set_column(place, table.schema.field(column), pa.array([name] * len(table))), copy / TABLE)
+    seal_again(copy)
+    out = tmp_path / "a" / "b"
+    options = (out,) if command == "export" else ("--random", "1", "--out", out)
+    ended = run_cli(command, copy, *options)
+    assert "expected names of patches" in ended.error
+    assert repr(name) in ended.error
+    assert {path.name for path in tmp_path.iterdir()} == {"copy"}
