@@ -59,10 +59,11 @@ def log(folder: Path) -> Log:
 
 @pytest.fixture(scope="module")
 def store(archive: Path, log: Log) -> Path:
-    """A store of one band of 60 m, for which all JSON files and one GeoTIFF a patch are read."""
-    planned = json.loads(log.run("ben-convert", "convert", archive, "store", "--bands", "B01", "--dry-run", "--json"))
+    """A store of the bands of 60 m, for which all JSON files and two GeoTIFFs a patch are read."""
+    words = ("--bands", "B01,B09", "--json")
+    planned = json.loads(log.run("ben-convert", "convert", archive, "store", *words, "--dry-run"))
     assert planned["n_patches"] == N_PATCHES
-    made = json.loads(log.run("ben-convert", "convert", archive, "store", "--bands", "B01", "--json"))
+    made = json.loads(log.run("ben-convert", "convert", archive, "store", *words))
     assert (made["n_patches"], made["n_rejected"]) == (N_PATCHES, 0)
     return log.folder / "store"
 
@@ -169,3 +170,9 @@ def test_a_training_is_shown_on_a_page(run: Path, log: Log) -> None:
 def test_a_model_is_exported(run: Path, log: Log) -> None:
     described: dict[str, Any] = json.loads(log.run("ben-train", "export", "run", "model", "--json"))
     assert list(described["inputs"]) == ["s2_60m"]
+
+
+def test_two_bands_are_compared(store: Path, log: Log) -> None:
+    words = ("--bands", "B01", "--bands", "B09", "--seeds", "2", "--epochs", "1", "--json")
+    compared = json.loads(log.run("ben-train", "compare", "store", "comparison", *words))
+    assert set(compared["verdicts"]) == {"B09"}
