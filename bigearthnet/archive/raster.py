@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bigearthnet.archive.tiff import MAX_HEADER_BYTES, Georeference, NotPlainError, parse_plain_header
+from bigearthnet.archive.tiff import MAX_HEADER_BYTES, Georeference, NotPlainError, inflate_strips, parse_plain_header
 from bigearthnet.bands import BandGroup
 from bigearthnet.errors import PatchError
 
@@ -75,22 +75,20 @@ def read_head(path: str, n_bytes: int) -> bytes:
 def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Georeference | None:
     """Copy the pixels out of a plain file that is exactly what the band must be; None for any other."""
     offset = len(data) - group.plane_bytes
-    if offset <= 0:
-        return None
     try:
-        header = parse_plain_header(data[:offset])
+        header = parse_plain_header(data[:offset] if offset > 0 else data)
+        place = header.place
+        if (header.width, header.height, header.dtype, place.pixel_m) != (
+            *(group.size, group.size),
+            *(group.dtype, group.pixel_m),
+        ) or not (header.is_deflated or header.data_offset == offset):
+            return None
+        rows = inflate_strips(data, header) if header.is_deflated else memoryview(data)[offset:]
     except NotPlainError:
         return None
-    place = header.place
-    if (header.width, header.height, header.dtype, place.pixel_m, header.data_offset) != (
-        group.size,
-        group.size,
-        group.dtype,
-        group.pixel_m,
-        offset,
-    ):
-        return None
-    out[...] = np.frombuffer(data, group.dtype, offset=offset).reshape(out.shape)
+    out[...] = np.frombuffer(rows, group.dtype).reshape(out.shape)
+    if header.is_differenced:
+        np.add.accumulate(out, axis=-1, out=out)
     return place
 
 

@@ -1,35 +1,38 @@
-"""Read the header of a plain GeoTIFF: the form in which BigEarthNet publishes its bands.
+"""Read a plain GeoTIFF: the forms in which BigEarthNet publishes its bands and its reference maps.
 
 Opening a 7 kB band with GDAL costs a hundred times what reading its bytes costs, so a file that is exactly what the
-archive holds is taken as it lies: little-endian classic TIFF, one directory, one band, no compression, strips one
-after another at the end of the file, north-up square pixels in a projected CRS named by its EPSG code. Every tag must
-be one that cannot change the meaning of the pixels. Whatever else a legal GeoTIFF may be is for GDAL to read.
+archive holds is taken as it lies: little-endian classic TIFF, one directory, one band, north-up square pixels in a
+projected CRS named by its EPSG code, and strips that stand one after another at the end of the file without compression
+(bands) or are deflated one by one (reference maps). Every tag must be one that cannot change the meaning of the pixels.
+Whatever else a legal GeoTIFF may be is for GDAL to read.
 
-Sources: TIFF 6.0 (Adobe, 1992); OGC GeoTIFF 1.1 (OGC 19-008r4); GDAL_NODATA as in GDAL's GTiff driver.
+Sources: TIFF 6.0 and its Technical Note 2 (Adobe, 1992, 2002); OGC GeoTIFF 1.1 (OGC 19-008r4); GDAL_NODATA as in GDAL's
+GTiff driver.
 """
 
 from __future__ import annotations
 
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 MAX_HEADER_BYTES: Final = 4_096
 """Room for any plain header; real ones take 360 to 424 bytes."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 277, 278, 279
-_PLANAR, _SAMPLE_FORMAT = 284, 339
+_PLANAR, _PREDICTOR, _SAMPLE_FORMAT = 284, 317, 339
 _PIXEL_SCALE, _TIEPOINT, _GEO_KEYS, _GEO_ASCII, _NODATA = 33550, 33922, 34735, 34737, 42113
 
 _REQUIRED: Final = frozenset(
     {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES}
     | {_PLANAR, _SAMPLE_FORMAT, _PIXEL_SCALE, _TIEPOINT, _GEO_KEYS, _GEO_ASCII}
 )
-_KNOWN: Final = _REQUIRED | {_NODATA}
+_KNOWN: Final = _REQUIRED | {_PREDICTOR, _NODATA}
 
 _TYPES: Final = {2: "s", 3: "H", 4: "I", 12: "d"}
 """TIFF field types that a plain header uses (ASCII, SHORT, LONG, DOUBLE) as struct codes."""
@@ -65,6 +68,17 @@ class Georeference:
     """Value declared to mean that there is no measurement; such pixels are stored like all others."""
 
 
+class Strip(NamedTuple):
+    """Some rows of a raster."""
+
+    offset: int
+    """Byte of the file at which they begin."""
+    n_bytes: int
+    """Bytes that they take there."""
+    row_bytes: int
+    """Bytes that they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlainHeader:
     """What the header of a plain GeoTIFF says."""
@@ -74,18 +88,26 @@ class PlainHeader:
     dtype: str
     """`uint16` or `float32`."""
     place: Georeference
-    data_offset: int
-    """Byte at which the first row begins; rows follow one another without gaps."""
+    strips: tuple[Strip, ...]
+    """From the first row to the last. If they are not deflated, they follow one another without gaps."""
+    is_deflated: bool
+    is_differenced: bool
+    """Rows hold the difference of each pixel to the one before it, modulo 65,536; only in deflated strips."""
+
+    @property
+    def data_offset(self) -> int:
+        """Byte at which the first row begins."""
+        return self.strips[0].offset
 
 
 @lru_cache(maxsize=64)
 def parse_plain_header(header: bytes) -> PlainHeader:
-    """Parse the bytes that stand before the pixels of a plain GeoTIFF.
+    """Parse the header of a plain GeoTIFF.
 
     The bands of one patch that share a resolution share their header to the byte, hence the cache.
 
     Args:
-        header: The file up to its first pixel, or more of it.
+        header: The file up to its first pixel, or more of it; all of it if it is deflated.
 
     Raises:
         NotPlainError: The header is not of the plain form, says why.
@@ -93,15 +115,38 @@ def parse_plain_header(header: bytes) -> PlainHeader:
     tags = _read_tags(header)
     if missing := _REQUIRED - tags.keys():
         raise NotPlainError(f"tags {sorted(missing)} are missing")
-    if not all(_one(tags, tag) == 1 for tag in (_COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR)):
-        raise NotPlainError("compressed, or not one band of plain grey")
+    if not all(_one(tags, tag) == 1 for tag in (_PHOTOMETRIC, _SAMPLES, _PLANAR)):
+        raise NotPlainError("not one band of plain grey")
     width, height = _one(tags, _WIDTH), _one(tags, _HEIGHT)
     dtype = _DTYPES.get((_one(tags, _BITS), _one(tags, _SAMPLE_FORMAT)))
     if dtype is None:
         raise NotPlainError("neither uint16 nor float32")
+    coding = (_one(tags, _COMPRESSION), _one(tags, _PREDICTOR) if _PREDICTOR in tags else 1)
+    if coding not in ((1, 1), (8, 1)) and (*coding, dtype) != (8, 2, "uint16"):
+        raise NotPlainError(f"compressed or differenced in another way: {coding}")
+    is_deflated = coding[0] == 8
     place = _read_georeference(tags)
-    data_offset = _check_strips(tags, height, width * _one(tags, _BITS) // 8)
-    return PlainHeader(width, height, dtype, place, data_offset)
+    strips = _read_strips(tags, height, width * _one(tags, _BITS) // 8, is_deflated=is_deflated)
+    return PlainHeader(width, height, dtype, place, strips, is_deflated, is_differenced=coding[1] == 2)
+
+
+def inflate_strips(file: bytes, header: PlainHeader) -> bytes:
+    """Inflate the strips of a file; returns its rows, one after another.
+
+    Raises:
+        NotPlainError: A strip is damaged, or does not hold the rows that it must.
+    """
+    rows = []
+    for offset, n_bytes, row_bytes in header.strips:
+        inflater = zlib.decompressobj()
+        try:  # one byte more than is wanted, or the checksum at the end of the stream would not be looked at
+            part = inflater.decompress(file[offset : offset + n_bytes], row_bytes + 1)
+        except zlib.error as error:
+            raise NotPlainError(str(error)) from error
+        if len(part) != row_bytes or not inflater.eof:
+            raise NotPlainError(f"a strip holds other than {row_bytes:,} bytes of rows")
+        rows.append(part)
+    return b"".join(rows)
 
 
 def _read_tags(header: bytes) -> _Tags:
@@ -150,21 +195,22 @@ def _one(tags: _Tags, tag: int) -> int:
     return value
 
 
-def _check_strips(tags: _Tags, height: int, row_bytes: int) -> int:
-    """Return the offset of the first strip, once all strips are known to make one gapless block of rows."""
+def _read_strips(tags: _Tags, height: int, row_bytes: int, *, is_deflated: bool) -> tuple[Strip, ...]:
+    """Read where the strips are; without compression they must make one gapless block of rows."""
     offsets: tuple[int, ...]
     offsets, sizes, rows = tags[_STRIP_OFFSETS], tags[_STRIP_BYTES], _one(tags, _ROWS_PER_STRIP)
     if not all(isinstance(value, int) for value in (*offsets, *sizes)) or rows < 1:
         raise NotPlainError("the strip tags are not positive integers")
     n_strips = -(-height // rows)
-    if len(offsets) != n_strips:  # before anything is made of their number
+    if (len(offsets), len(sizes)) != (n_strips, n_strips):  # before anything is made of their number
         raise NotPlainError(f"expected {n_strips:,} strips, found {len(offsets):,}")
     expected = [min(rows, height - rows * strip) * row_bytes for strip in range(n_strips)]
-    if list(sizes) != expected:
-        raise NotPlainError("the strips do not hold whole rows")
-    if any(here + size != there for (here, there), size in zip(pairwise(offsets), sizes, strict=False)):
-        raise NotPlainError("the strips do not follow one another")
-    return offsets[0]
+    if not is_deflated:
+        if list(sizes) != expected:
+            raise NotPlainError("the strips do not hold whole rows")
+        if any(here + size != there for (here, there), size in zip(pairwise(offsets), sizes, strict=False)):
+            raise NotPlainError("the strips do not follow one another")
+    return tuple(map(Strip, offsets, sizes, expected))
 
 
 def _read_georeference(tags: _Tags) -> Georeference:

@@ -6,6 +6,7 @@ import logging
 import struct
 import time
 import warnings
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
-from bigearthnet.archive.tiff import NotPlainError, PlainHeader, parse_plain_header
+from bigearthnet.archive.tiff import NotPlainError, PlainHeader, inflate_strips, parse_plain_header
 from tests.archives import BANDS, Archive
 
 SHORT, LONG, DOUBLE, ASCII = 3, 4, 12, 2
@@ -98,8 +99,8 @@ def check_against_rasterio(header: bytes, pixels: bytes) -> PlainHeader | None:
     finally:
         assert time.perf_counter() - start < 0.5
     n_bytes = parsed.width * parsed.height * np.dtype(parsed.dtype).itemsize
-    if parsed.data_offset != len(header) or n_bytes != len(pixels):
-        return parsed  # the reader gives such a file to rasterio
+    if parsed.is_deflated or parsed.data_offset != len(header) or n_bytes != len(pixels):
+        return parsed  # the reader inflates such a file, or gives it to rasterio
     place = parsed.place
     assert open_with_rasterio(header + pixels) == {
         "count": 1,
@@ -155,7 +156,8 @@ def test_float32_and_nodata_as_gdal_writes_them_are_plain() -> None:
 @pytest.mark.parametrize(
     ("tag", "kind", "count", "value"),
     [
-        (COMPRESSION, SHORT, 1, 8),
+        (COMPRESSION, SHORT, 1, 5),
+        (COMPRESSION, SHORT, 1, 32_946),
         (PHOTOMETRIC, SHORT, 1, 0),
         (SAMPLES, SHORT, 1, 2),
         (PLANAR, SHORT, 1, 2),
@@ -182,6 +184,28 @@ def test_a_header_with_one_tag_changed_is_not_plain(real: Archive, tag: int, kin
     header = next(header for header, pixels in real_files(real) if len(pixels) == 2 * 120 * 120)
     with pytest.raises(NotPlainError):
         parse_plain_header(replace_entry(header, tag, kind, count, value))
+
+
+def test_deflated_strips_are_inflated_only_if_they_hold_exactly_their_rows(real: Archive) -> None:
+    header, pixels = next(pair for pair in real_files(real) if len(pair[1]) == 2 * 20 * 20)
+    for rows, fits in ((pixels, True), (pixels[:-1], False), (pixels + b"\0", False), (b"", False)):
+        strip = zlib.compress(rows)
+        changed = replace_entry(header, COMPRESSION, SHORT, 1, 8)
+        file = replace_entry(changed, STRIP_BYTES, LONG, 1, len(strip)) + strip
+        parsed = parse_plain_header(file)
+        assert parsed.is_deflated
+        if fits:
+            assert inflate_strips(file, parsed) == pixels
+            read = open_with_rasterio(file)
+            assert read is not None
+            assert read["pixels"] == pixels
+            for place in range(len(header), len(file)):
+                damaged = file[:place] + bytes([file[place] ^ 4]) + file[place + 1 :]
+                with pytest.raises(NotPlainError):
+                    inflate_strips(damaged, parsed)
+        else:
+            with pytest.raises(NotPlainError):
+                inflate_strips(file, parsed)
 
 
 @pytest.mark.timeout(10)
