@@ -63,9 +63,8 @@ def build_shim(folder: Path) -> Path:
     """Compile the library that delays."""
     source, shim = folder / "far.c", folder / "far.so"
     source.write_text(_SHIM)
-    subprocess.run(
-        [os.environ.get("CC", "cc"), *"-shared -fPIC -O2 -ldl -o".split(), str(shim), str(source)], check=True
-    )
+    flags = ("-shared", "-fPIC", "-O2", "-ldl")
+    subprocess.run([os.environ.get("CC", "cc"), *flags, "-o", str(shim), str(source)], check=True)
     return shim
 
 
@@ -81,7 +80,17 @@ def drop_pages(raw: Path) -> None:
 def convert(raw: Path, store: Path, n_workers: int, **environment: str) -> float:
     """Convert by the command line; returns patches/s."""
     shutil.rmtree(store, ignore_errors=True)
-    command = [sys.executable, "-m", "converter", "convert", raw, store, "--workers", str(n_workers), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "converter",
+        "convert",
+        str(raw),
+        str(store),
+        "--workers",
+        str(n_workers),
+        "--json",
+    ]
     ended = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
     summary = json.loads(ended.stdout)
     return float(summary["n_patches"] / summary["convert_s"])
