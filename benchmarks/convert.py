@@ -4,7 +4,7 @@ All on copies of the six real v1.0 pairs, in one run, warm cache, rounds interle
 
   converter   patches/s of the shard tasks; the start of the workers and the finish are reported apart
   rasterio    the same converter with every GeoTIFF through rasterio (--reader rasterio)
-  v2.0        the synthetic sample in the form of v2.0, under many names; its maps are deflated, so rasterio reads them
+  v2.0        the synthetic sample in the form of v2.0, under many names; its maps are deflated
   floor       as many processes that read every byte of the archive and write as many bytes as the store holds
 
 Only ratios within one run mean anything on a shared machine.
