@@ -53,6 +53,8 @@ def command(
         verification = verify(store, VerifyOptions(against=sources, **options), display)
     click.echo(json.dumps(verification.to_json(), indent=2) if as_json else describe_verification(verification))
     if verification.faults:
+        faults = format_count(len(verification.faults), "fault")
         raise VerificationError(
-            f"{store}: {format_count(len(verification.faults), 'fault')}; convert the archive again with --overwrite"
+            f"{store}: {faults}; remove what does not belong to the store, and if anything else is wrong, copy it again "
+            "or convert the archive again with --overwrite"
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bigearthnet.archive.catalogue import Archive, read_archive
@@ -17,13 +18,12 @@ from bigearthnet.labels import LABELS_19, LABELS_43, to_labels_19
 from bigearthnet.names import SYNTHETIC_FILE
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.images import read_coordinates, read_layout
-from bigearthnet.store.layout import IMAGES, MANIFEST, TABLE, Layout, name_shard
+from bigearthnet.store.layout import IMAGES, MANIFEST, PROGRESS, TABLE, Layout, is_litter, name_shard
 from bigearthnet.store.manifest import (
     Entry,
     Manifest,
     decode_manifest,
     identify_file,
-    is_hidden,
     open_images,
     read_manifest,
 )
@@ -108,14 +108,18 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     if (store / MANIFEST).is_file() and decode_manifest(objects.read(MANIFEST)) is None:
         damaged = [Fault(MANIFEST, None, None, "its bytes are not those that were written; nothing else was looked at")]
     else:
-        damaged = list(_check_files(store, read_manifest(objects)))
+        listed = read_manifest(objects)
+        damaged = list(_check_files(store, listed))
+        if damaged:
+            damaged += _find_strangers(store, listed)
     if damaged:
         return Verification(store, faults=damaged, seconds=time.perf_counter() - start)
     manifest, attributes, arrays = open_images(objects)
     layout = read_layout(store, attributes)
     rows = read_rows(store)
     found = Verification(store, len(rows))
-    found.faults += _check_listing(store, layout, manifest, len(rows))
+    found.faults += _check_listing(layout, manifest, len(rows))
+    found.faults += _find_strangers(store, manifest)
     found.faults += _check_arrays(arrays, layout, len(rows))
     found.faults += _check_table(store, attributes, manifest, rows)
     found.faults += _check_labels(attributes, rows)
@@ -148,16 +152,34 @@ def _check_files(store: Path, manifest: Manifest) -> Iterator[Fault]:
             yield Fault(name, None, None, f"cannot be read ({error.strerror}); no pixels were looked at")
 
 
-def _check_listing(store: Path, layout: Layout, manifest: Manifest, n_patches: int) -> Iterator[Fault]:
-    """Hold the manifest against the shards that there must be, and the folder against the manifest."""
+def _check_listing(layout: Layout, manifest: Manifest, n_patches: int) -> Iterator[Fault]:
+    """Hold the manifest against the shards that there must be."""
     n_shards = -(-n_patches // layout.shard_size)
     if manifest.shards.keys() != {name_shard(group, shard) for shard in range(n_shards) for group in layout.groups}:
         yield Fault(MANIFEST, None, None, f"expected {n_shards:,} shards of each array, it lists others")
+
+
+def _find_strangers(store: Path, manifest: Manifest) -> Iterator[Fault]:
+    """Name whatever lies in the folder and the manifest does not list, each folder of such things once.
+
+    Files that desktops leave are passed over. A link to a file that is listed is as good as the file, if that lies in
+    the store too: one out of it is lost when the store is copied, and may come to lead elsewhere.
+    """
     known = {MANIFEST, *manifest.files, *manifest.shards}
-    for path in sorted(store.rglob("*")):
-        name = path.relative_to(store).as_posix()
-        if path.is_file() and name not in known and not is_hidden(name):
-            yield Fault(name, None, None, f"{MANIFEST} does not list it")
+    around = {parent.as_posix() for name in known for parent in PurePosixPath(name).parents}
+    for folder, folders, files in os.walk(store):
+        for name in sorted((*folders, *files)):
+            place = Path(folder, name).relative_to(store).as_posix()
+            target = os.path.realpath(store / place)
+            if not Path(target).is_relative_to(os.path.realpath(store)):
+                yield Fault(place, None, None, f"a link out of the store, to {target}; put a copy in its place")
+            elif place == PROGRESS and name in folders:
+                yield Fault(place, None, None, "left by a conversion that was ended; run it again, or remove this")
+            elif name in folders and place not in around:
+                yield Fault(place, None, None, f"a folder of which {MANIFEST} lists nothing; remove it")
+            elif name in files and place not in known and not is_litter(name):
+                yield Fault(place, None, None, f"{MANIFEST} does not list it; remove it")
+        folders[:] = [name for name in folders if Path(folder, name).relative_to(store).as_posix() in around]
 
 
 def _check_shards(store: Path, layout: Layout, manifest: Manifest, reports: Sequence[ShardReport]) -> Iterator[Fault]:

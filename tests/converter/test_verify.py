@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -179,22 +180,70 @@ def test_metadata_that_is_gone_is_a_fault(copy: Path, scheduler: str) -> None:
     assert all("cannot be read (No such file or directory)" in fault.what for fault in faults)
 
 
-def test_hidden_files_that_a_desktop_leaves_are_no_fault(copy: Path, scheduler: str) -> None:
+def test_what_a_desktop_leaves_is_no_fault(copy: Path, scheduler: str) -> None:
     for folder in (copy, copy / "images.zarr", copy / "images.zarr" / "s2_10m"):
-        (folder / ".DS_Store").write_bytes(b"\0")
+        for name in (".DS_Store", "._s2_10m", "Thumbs.db", "desktop.ini", ".nfs0000000004a1b2c300000001"):
+            (folder / name).write_bytes(b"\0")
     assert look(copy, scheduler).faults == []
 
 
-def test_files_that_no_conversion_wrote_are_named(copy: Path, scheduler: str) -> None:
-    (copy / "notes.txt").touch()
-    (copy / "images.zarr" / "s2_5m").mkdir()
-    (copy / "images.zarr" / "s2_5m" / "zarr.json").write_text("{}")
-    (copy / "images.zarr" / "s2_10m" / "c" / "6" / "0" / "0").mkdir(parents=True)
-    (copy / "images.zarr" / "s2_10m" / "c" / "6" / "0" / "0" / "0").write_bytes(b"pixels")
-    strangers = ["images.zarr/s2_10m/c/6/0/0/0", "images.zarr/s2_5m/zarr.json", "notes.txt"]
+def test_whatever_the_manifest_does_not_list_is_named(copy: Path, scheduler: str) -> None:
+    """Zarr would open some of it, as arrays that the group's own metadata does not know of."""
+    images = copy / "images.zarr"
+    for name in ("notes.txt", "images.zarr/.zmetadata", "images.zarr/.secret", "images.zarr/s2_10m/c/0/0/0/1"):
+        (copy / name).write_text("{}")
+    (images / "s2_5m").mkdir()
+    (images / "s2_5m" / "zarr.json").write_bytes((images / "s2_10m" / "zarr.json").read_bytes())
+    for name in (".git", "images.zarr/.DS_Store", "images.zarr/s2_10m/c/7"):
+        (copy / name).mkdir()
+    (images / "s2_10m" / "c" / "6" / "0" / "0").mkdir(parents=True)
+    (images / "s2_10m" / "c" / "6" / "0" / "0" / "0").write_bytes((images / "s2_10m/c/5/0/0/0").read_bytes())
+    (copy / ".progress" / "receipts").mkdir(parents=True)
+    os.mkfifo(copy / "pipe")
     found = look(copy, scheduler)
-    assert [str(fault) for fault in found.faults] == [f"{name}: manifest.json does not list it" for name in strangers]
+    folders = [".git", "images.zarr/.DS_Store", "images.zarr/s2_10m/c/6", "images.zarr/s2_10m/c/7", "images.zarr/s2_5m"]
+    files = ["images.zarr/.secret", "images.zarr/.zmetadata", "images.zarr/s2_10m/c/0/0/0/1", "notes.txt", "pipe"]
+    assert sorted(map(str, found.faults)) == sorted(
+        [
+            ".progress: left by a conversion that was ended; run it again, or remove this",
+            *(f"{name}: a folder of which manifest.json lists nothing; remove it" for name in folders),
+            *(f"{name}: manifest.json does not list it; remove it" for name in files),
+        ]
+    )
     assert found.n_patches == 22
+
+
+def test_strangers_are_named_beside_damage(copy: Path, scheduler: str) -> None:
+    (copy / "notes.txt").touch()
+    (copy / "croissant.json").write_text("{}")
+    assert [fault.where for fault in look(copy, scheduler).faults] == ["croissant.json", "notes.txt"]
+
+
+def test_links_are_named_unless_they_lead_to_what_is_listed(copy: Path, scheduler: str, tmp_path: Path) -> None:
+    shards = copy / "images.zarr" / "s2_10m" / "c"
+    (copy.parent / "link").symlink_to(copy)
+    (shards / "0").rename(tmp_path / "elsewhere")
+    (shards / "0").symlink_to(tmp_path / "elsewhere")
+    (copy / "croissant.json").rename(tmp_path / "croissant.json")
+    (copy / "croissant.json").symlink_to("../croissant.json")
+    (copy / "again").symlink_to("patches.parquet")
+    (copy / "all").symlink_to("images.zarr")
+    (copy / "nowhere").symlink_to("nowhere at all")
+    (copy / "loop").symlink_to("loop")
+    found = look(copy.parent / "link", scheduler)
+    assert sorted(map(str, found.faults)) == [
+        "again: manifest.json does not list it; remove it",
+        "all: a folder of which manifest.json lists nothing; remove it",
+        f"croissant.json: a link out of the store, to {tmp_path}/croissant.json; put a copy in its place",
+        f"images.zarr/s2_10m/c/0: a link out of the store, to {tmp_path}/elsewhere; put a copy in its place",
+        "loop: manifest.json does not list it; remove it",
+        "nowhere: manifest.json does not list it; remove it",
+    ]
+
+
+def test_a_store_behind_a_link_has_no_fault(store: Path, scheduler: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(store)
+    assert look(tmp_path / "link", scheduler).faults == []
 
 
 # -- Lies that have all their checksums ------------------------------------------------------------------------------
