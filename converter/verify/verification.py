@@ -15,7 +15,7 @@ from bigearthnet.archive.patch import PatchReader, ReaderName
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError
 from bigearthnet.labels import LABELS_19, LABELS_43, to_labels_19
-from bigearthnet.names import SYNTHETIC_FILE
+from bigearthnet.names import N_PATCHES, SYNTHETIC_FILE
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.images import read_coordinates, read_layout
 from bigearthnet.store.layout import IMAGES, MANIFEST, PROGRESS, TABLE, Layout, is_litter, name_shard
@@ -33,6 +33,7 @@ from converter.cluster import open_cluster
 from converter.events import Advanced, OnEvent, Scanned, Started, ignore
 from converter.finish import count_splits, make_fingerprint, summarise_bands
 from converter.verify.inspection import COMPARED, Fault, Inspector, ShardInspection, ShardReport, inspect_shard
+from converter.verify.sampling import count_sample, draw_rows, find_probability
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,11 @@ class VerifyOptions:
 
     against: Sources | None = None
     """The archive to compare with; None to look at the store alone."""
-    sample: int | None = None
-    """How many patches to compare with the archive, spread over the store; all if None."""
+    sample: int | str | None = None
+    """How many patches to compare with the archive, drawn at random: a number, or a percentage such as `5%`; all if
+    None."""
+    seed: int = 0
+    """Another one draws other patches."""
     lists: Path | None = None
     """Folder of the official lists; those of `bigearthnet-common` if None."""
     metadata: tuple[Path, ...] = ()
@@ -55,10 +59,10 @@ class VerifyOptions:
     """`rasterio` reads the archive with code that the conversion did not use, slowly."""
 
     def __post_init__(self) -> None:
-        if self.sample is not None and self.sample < 1:
-            raise OptionError(f"expected a sample of at least one patch, not {self.sample}")
-        if self.sample is not None and self.against is None:
-            raise OptionError("a sample is compared with an archive: give one too")
+        if self.sample is not None:
+            count_sample(str(self.sample), N_PATCHES["v1"])  # validates it
+            if self.against is None:
+                raise OptionError("a sample is compared with an archive: give one too")
 
 
 @dataclass
@@ -73,12 +77,25 @@ class Verification:
     faults: list[Fault] = field(default_factory=list)
     seconds: float = 0.0
 
+    @property
+    def detection(self) -> dict[int, float]:
+        """The probability that a sample finds a difference from the archive, by the number of patches that differ.
+
+        Empty if nothing was compared, or all was. The rest of a verification is no sample: every chunk of every shard
+        is checked.
+        """
+        if self.n_compared in (0, self.n_patches):
+            return {}
+        sizes = (n for n in (1, 10, 100, 1_000) if n <= self.n_patches)
+        return {n: find_probability(n, self.n_compared, self.n_patches) for n in sizes}
+
     def to_json(self) -> dict[str, Any]:
         """Return the verification as JSON values."""
         return {
             "store": str(self.store),
             "patches": self.n_patches,
             "compared": self.n_compared,
+            "detection": self.detection,
             "faults": [str(fault) for fault in self.faults],
             "seconds": self.seconds,
         }
@@ -286,8 +303,8 @@ def _inspect(
         roots = {sensor: str(root) for sensor, root in archive.roots.items()}
         reader = PatchReader(roots, layout.dataset, layout.groups, options.reader, allow)
     source_of = {patch.patch_id: patch.source for patch in archive.patches} if archive else {}
-    step = max(1, len(rows) // options.sample) if options.sample else 1
-    chosen = set(range(0, step * (options.sample or len(rows)), step))
+    n_sample = len(rows) if options.sample is None else count_sample(str(options.sample), len(rows))
+    chosen = draw_rows(n_sample, len(rows), options.seed)
     n_train, size = attributes["splits"]["train"][1], layout.shard_size
     tasks = []
     for shard, first in enumerate(range(0, len(rows), size)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import random
 import shutil
@@ -20,6 +22,7 @@ from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.table import read_rows
 from converter.events import Advanced, Event, Started
 from converter.verify.inspection import Fault
+from converter.verify.sampling import count_sample, draw_rows, find_probability
 from converter.verify.verification import Verification, VerifyOptions, verify
 from tests.archives import Archive, read_files
 from tests.conftest import RunCli, SmallArchive
@@ -51,6 +54,7 @@ def test_a_true_store_has_no_fault(store: Path, scheduler: str) -> None:
         "store": str(store),
         "patches": 22,
         "compared": 0,
+        "detection": {},
         "faults": [],
         "seconds": found.seconds,
     }
@@ -64,12 +68,34 @@ def test_every_pixel_and_label_is_compared_with_the_archive(
     assert (found.faults, found.n_compared) == ([], 22)
 
 
-@pytest.mark.parametrize(("sample", "n_compared"), [(1, 1), (5, 5), (22, 22), (100, 22)])
-def test_a_sample_is_spread_over_the_store(
-    sample: int, n_compared: int, small: SmallArchive, store: Path, scheduler: str
+@pytest.mark.parametrize(("sample", "n_compared"), [(1, 1), ("5", 5), ("20%", 5), (22, 22), (100, 22), ("100%", 22)])
+def test_a_sample_is_compared_with_the_archive(
+    sample: int | str, n_compared: int, small: SmallArchive, store: Path, scheduler: str
 ) -> None:
     found = look(store, scheduler, against=Sources(small.archive.root), lists=small.lists, sample=sample)
     assert (found.faults, found.n_compared) == ([], n_compared)
+    assert found.detection.keys() == ({1, 10} if n_compared < 22 else set())
+    if found.detection:
+        assert found.detection[1] == pytest.approx(n_compared / 22)
+
+
+def test_the_chance_to_find_damage_is_that_of_the_hypergeometric_distribution() -> None:
+    """Against binomial coefficients, which are exact."""
+    for n_patches, n_sample, n_damaged in itertools.product((1, 7, 22), range(23), range(23)):
+        if max(n_sample, n_damaged) <= n_patches:
+            missed = math.comb(n_patches - n_damaged, n_sample) / math.comb(n_patches, n_sample)
+            assert find_probability(n_damaged, n_sample, n_patches) == pytest.approx(1 - missed, abs=1e-12)
+    assert count_sample("5%", 590_326) == 29_517
+    assert round(find_probability(1, 29_517, 590_326), 4) == 0.05
+    assert round(find_probability(100, 29_517, 590_326), 4) == 0.9941
+
+
+def test_samples_find_damage_as_often_as_is_said() -> None:
+    """The rows of damage may lie in any pattern: here every fourth one, which a sample at even distances may miss."""
+    damaged = set(range(1, 22, 4))
+    hits = sum(bool(damaged & draw_rows(5, 22, seed)) for seed in range(4_000))
+    assert hits / 4_000 == pytest.approx(find_probability(len(damaged), 5, 22), abs=0.025)
+    assert draw_rows(5, 22, 1) == draw_rows(5, 22, 1)
 
 
 # -- Damage ----------------------------------------------------------------------------------------------------------
@@ -391,10 +417,25 @@ def test_what_is_no_finished_store_is_an_error(kind: str, store: Path, tmp_path:
 
 
 def test_options_that_cannot_be_are_refused() -> None:
-    with pytest.raises(OptionError, match="a sample of at least one patch, not 0"):
-        VerifyOptions(against=Sources(Path("raw")), sample=0)
+    for sample in (0, "0", "0%"):
+        with pytest.raises(OptionError, match="a sample of at least one patch, not 0"):
+            VerifyOptions(against=Sources(Path("raw")), sample=sample)
+    for sample in (-1, "many", "5 %", "%", "1e3", "1/2", "٥%", ""):
+        with pytest.raises(OptionError, match="expected a sample of a number of patches or a percentage"):
+            VerifyOptions(against=Sources(Path("raw")), sample=sample)
     with pytest.raises(OptionError, match="a sample is compared with an archive"):
         VerifyOptions(sample=5)
+
+
+def test_the_command_says_what_a_sample_finds(
+    small: SmallArchive, store: Path, scheduler: str, run_cli: RunCli
+) -> None:
+    words = ("--against", small.archive.root, "--lists", small.lists, "--sample", "20%", "--scheduler", scheduler)
+    ended = run_cli("verify", store, *words)
+    assert "Sample    chance to find differences by patches that differ: 22.7% in 1, 96.9% in 10\n" in ended.out
+    assert "Verified  22 patches, 5 of them against the archive, in " in ended.out
+    detection = json.loads(run_cli("verify", store, *words, "--json").out)["detection"]
+    assert detection == {"1": pytest.approx(5 / 22), "10": pytest.approx(1 - math.comb(12, 5) / math.comb(22, 5))}
 
 
 def test_the_command_prints_each_fault_and_ends_in_1(copy: Path, scheduler: str, run_cli: RunCli) -> None:
