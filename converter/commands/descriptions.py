@@ -67,8 +67,9 @@ def describe_verification(verification: Verification) -> str:
     faults = [f"Fault     {fault}" for fault in verification.faults]
     compared = f", {verification.n_compared:,} of them against the archive" if verification.n_compared else ""
     verdict = format_count(len(faults), "fault") if faults else "no fault"
-    chances = ", ".join(  # rounded down: only what is certain is 100%
-        f"{math.floor(1_000 * probability) / 10}% in {n:,}" for n, probability in verification.detection.items()
+    chances = ", ".join(  # rounded down: a sample makes nothing certain
+        f"{min(math.floor(1_000 * probability) / 10, 99.9)}% in {n:,}"
+        for n, probability in verification.detection.items()
     )
     return "\n".join(
         [
