@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Cluster:
     """URL of dask's own page of progress and load."""
 
     def run(
-        self, work: Callable[[Task], Outcome], tasks: Sequence[Task], on_outcome: Callable[[Outcome], None]
+        self, work: Callable[[Task], Outcome], tasks: Iterable[Task], on_outcome: Callable[[Outcome], None]
     ) -> None:
         """Run tasks, reporting each as it ends, in no particular order.
 

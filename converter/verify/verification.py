@@ -306,18 +306,18 @@ def _inspect(
     n_sample = len(rows) if options.sample is None else count_sample(str(options.sample), len(rows))
     chosen = draw_rows(n_sample, len(rows), options.seed)
     n_train, size = attributes["splits"]["train"][1], layout.shard_size
-    tasks = []
-    for shard, first in enumerate(range(0, len(rows), size)):
+
+    def plan(shard: int, first: int) -> ShardInspection:
         part = rows[first : first + size]
-        tasks.append(
-            ShardInspection(
-                shard=shard,
-                patch_ids=tuple(row["patch_id"] for row in part),
-                n_train=min(size, max(0, n_train - first)),
-                rows=tuple({name: row[name] for name in COMPARED} for row in part),
-                sources=tuple(source_of.get(row["patch_id"]) if row["index"] in chosen else None for row in part),
-            )
+        return ShardInspection(
+            shard=shard,
+            patch_ids=tuple(row["patch_id"] for row in part),
+            n_train=min(size, max(0, n_train - first)),
+            rows=tuple({name: row[name] for name in COMPARED} for row in part),
+            sources=tuple(source_of.get(row["patch_id"]) if row["index"] in chosen else None for row in part),
         )
+
+    tasks = (plan(shard, first) for shard, first in enumerate(range(0, len(rows), size)))
     reports: list[ShardReport] = []
     n_done = n_faults = 0
 
