@@ -52,7 +52,8 @@ _FORMS: Final[tuple[tuple[Sensor, Dataset | None, str], ...]] = (
     ("s1", None, r"(?P<satellite>S1[AB])_IW_GRDH_1SDV_(?P<time>\d{8}T\d{6})_(?P<tile>\d{2}[A-Z]{3})"),
 )
 """What stands before the place. The time of v1.0 is unreliable (5 or 6 digits, seconds up to 61) and never parsed."""
-_PATTERNS: Final = tuple((sensor, dataset, re.compile(form + _PLACE)) for sensor, dataset, form in _FORMS)
+_PATTERNS: Final = tuple((sensor, dataset, re.compile(form + _PLACE, re.ASCII)) for sensor, dataset, form in _FORMS)
+"""Whole names; digits are those of ASCII alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,21 +9,22 @@ scheduler that went away, an interruption. So its logs are silenced, and Ctrl-C 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Final, TypeVar
 
-from distributed import Client, Future, LocalCluster, Worker, as_completed
-from distributed.comm.core import CommClosedError
+from distributed import Client, Future, LocalCluster, Security, Worker, as_completed
+from distributed.comm.core import CommClosedError, connect
 from distributed.scheduler import KilledWorker
 
 from bigearthnet import __version__
@@ -37,7 +38,8 @@ Outcome = TypeVar("Outcome")
 _IN_FLIGHT_PER_THREAD: Final = 3
 """Tasks submitted ahead for each worker thread: enough that none waits for the scheduler."""
 
-_CONNECT_SECONDS: Final = 20
+_CONNECT_SECONDS: Final = 5
+"""Time that a scheduler has to answer; one at work takes milliseconds."""
 _POLL_S: Final = 0.05
 
 _SILENT: Final = logging.CRITICAL + 1
@@ -54,7 +56,7 @@ class Cluster:
     """URL of dask's own page of progress and load."""
 
     def run(
-        self, work: Callable[[Task], Outcome], tasks: Sequence[Task], on_outcome: Callable[[Outcome], None]
+        self, work: Callable[[Task], Outcome], tasks: Iterable[Task], on_outcome: Callable[[Outcome], None]
     ) -> None:
         """Run tasks, reporting each as it ends, in no particular order.
 
@@ -149,6 +151,8 @@ def _start_cluster(n_workers: int | None) -> Iterator[LocalCluster]:
 @contextmanager
 def _connect(address: str | LocalCluster, name: str, folders: Sequence[str]) -> Iterator[Cluster]:
     """Connect to a scheduler; if it goes away later, say so instead of what broke first."""
+    if isinstance(address, str):
+        _greet(address)
     with _mask_interrupts():
         try:
             client = Client(address, timeout=_CONNECT_SECONDS)
@@ -164,6 +168,29 @@ def _connect(address: str | LocalCluster, name: str, folders: Sequence[str]) -> 
     finally:
         with _mask_interrupts():
             client.close()
+
+
+def _greet(address: str) -> None:
+    """Make sure that a dask scheduler answers: a client would wait for ever for whatever else listens there."""
+
+    async def exchange_greetings() -> None:
+        arguments = Security().get_connection_args("client")
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            comm = await connect(address, timeout=_CONNECT_SECONDS / 2, **arguments)
+        comm.abort()
+
+    advice = "give the address that `dask scheduler` prints, and see that it runs"
+    try:
+        with ThreadPoolExecutor(1) as thread:  # in a notebook this one has a loop of its own
+            thread.submit(asyncio.run, exchange_greetings()).result()
+    except (TimeoutError, MemoryError) as error:  # silence, or the text of another protocol taken for a length
+        raise ClusterError(
+            f"{address}: expected a dask scheduler, what listens there does not answer as one; {advice}"
+        ) from error
+    except Exception as error:  # whatever else the bytes of another protocol lead to
+        raise ClusterError(
+            f"{address}: expected a dask scheduler, cannot connect: {error.__cause__ or error}; {advice}"
+        ) from error
 
 
 @contextmanager

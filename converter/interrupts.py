@@ -11,8 +11,12 @@ from typing import Any
 
 @contextmanager
 def hold_interrupts() -> Iterator[None]:
-    """Put Ctrl-C off until the end of something short that cannot be ended cleanly in the middle."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread is ever interrupted
+    """Put Ctrl-C off until the end of something short that cannot be ended cleanly in the middle.
+
+    What Ctrl-C means is not changed: where it is ignored, as in jobs in the background, it stays so.
+    """
+    is_main = threading.current_thread() is threading.main_thread()  # no other thread is ever interrupted
+    if not is_main or signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN):  # None: not Python's own to change
         yield
         return
     held: list[int] = []
@@ -26,4 +30,4 @@ def hold_interrupts() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
     if held:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)

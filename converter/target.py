@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
@@ -14,32 +15,82 @@ from typing import Any, Final
 
 from bigearthnet.errors import OutputError, StoreError
 from bigearthnet.files import flush, write_durably
-from bigearthnet.store.layout import CROISSANT, IMAGES, MANIFEST, PROGRESS, REJECTS, TABLE
+from bigearthnet.store.layout import (
+    CROISSANT,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    IMAGES,
+    MANIFEST,
+    PROGRESS,
+    REJECTS,
+    TABLE,
+    is_litter,
+)
 
 _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT, MANIFEST})
 """Everything that a conversion may put into the store's folder, and so may delete."""
+
+_LOCK, _PLAN, _RECEIPTS = "lock", "plan.json", "receipts"
+_TEMPORARY: Final = re.compile(r"\.\w+\.[0-9a-f]{8}\.\w+")
+"""What a killed process may have left in the folder of progress beside these; see `replace_file`."""
 
 
 def check_target(store: Path, *, overwrite: bool) -> None:
     """Refuse a folder that a conversion must not write to, before any work is done.
 
     Raises:
-        OutputError: It is a finished store and may not be overwritten, or holds anything but a store.
+        OutputError: It is a finished store and may not be overwritten, or holds anything but a store of this format.
     """
     try:
+        if store.is_symlink() and not store.exists():
+            raise OutputError(
+                f"{store}: expected a folder, or nothing, to write the store to; found a link to "
+                f"{os.readlink(store)}, which is not there; make that folder, or give another"
+            )
         if store.exists() and not store.is_dir():
             raise OutputError(f"{store}: expected a folder, or nothing, to write the store to; found a file")
-        names = {entry.name for entry in store.iterdir()} if store.exists() else set()
+        names = _list_names(store)
+        stranger = _find_stranger(store, names)
     except OSError as error:
         raise OutputError(f"{store}: cannot be listed: {error.strerror}") from error
+    if stranger:
+        raise OutputError(
+            f"{store}: expected an empty folder or a store, found {stranger}; give a folder of its own, nothing in "
+            "this one will be touched"
+        )
+    if names & {TABLE, MANIFEST} and PROGRESS not in names and not overwrite:
+        raise _refuse_finished(store)
+
+
+def _list_names(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        return set()
+    return {entry.name for entry in folder.iterdir() if not is_litter(entry.name)}
+
+
+def _find_stranger(store: Path, names: set[str]) -> str | None:
+    """Say what in a folder no conversion has put there, so that it might be somebody else's; None if nothing is.
+
+    A store may be reached through a link, but holds none: what a link leads to is never written or removed.
+    """
     begun = names & {PROGRESS, TABLE, MANIFEST}
     if others := sorted(names - _OWN if begun else names):
-        raise OutputError(
-            f"{store}: expected an empty folder or a store, found {', '.join(others[:3])}"
-            f"{' and more' if len(others) > 3 else ''}; give a folder of its own, nothing in this one will be touched"
-        )
-    if begun and PROGRESS not in begun and not overwrite:
-        raise _refuse_finished(store)
+        return ", ".join(others[:3]) + (" and more" if len(others) > 3 else "")
+    inner = _list_names(store / PROGRESS)
+    if others := sorted(name for name in inner - {_LOCK, _PLAN, _RECEIPTS} if not _TEMPORARY.fullmatch(name)):
+        return f"{PROGRESS}/{others[0]}"
+    kept = sorted((names - {PROGRESS}) | (inner & {_PLAN, _RECEIPTS}))
+    if kept and not _names_format(store):
+        return f"{kept[0]}, which no conversion has written: neither plan, manifest nor images name {FORMAT_NAME}"
+    if link := next((path for path in store.rglob("*") if path.is_symlink()), None):
+        return f"the link {link.relative_to(store)}"
+    return None
+
+
+def _names_format(store: Path) -> bool:
+    """Tell whether some file says that this is a store, even if others are damaged."""
+    paths = (store / PROGRESS / _PLAN, store / MANIFEST, store / IMAGES / "zarr.json")
+    return any(FORMAT_NAME.encode() in path.read_bytes() for path in paths if path.is_file())
 
 
 def _refuse_finished(store: Path) -> OutputError:
@@ -73,7 +124,7 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
         lock = _take_lock(progress, store)
         try:
             _prepare(store, plan, projected_bytes, overwrite=overwrite)
-            yield progress / "receipts"
+            yield progress / _RECEIPTS
         finally:
             os.close(lock)
     except OSError as error:
@@ -87,12 +138,13 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
 
 def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwrite: bool) -> None:
     """Refuse or clear what is there and cannot be continued, and record the plan; nothing is lost if room is short."""
+    check_target(store, overwrite=overwrite)
     finished = (store / MANIFEST).exists()
     if finished and not overwrite:  # by another process, meanwhile; or one that died just before it had tidied up
         release_target(store)
         raise _refuse_finished(store)
-    check_target(store, overwrite=overwrite)
-    path = store / PROGRESS / "plan.json"
+    plan = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, **plan}
+    path = store / PROGRESS / _PLAN
     differences = _find_differences(path, plan)
     if differences and not overwrite:
         raise StoreError(
@@ -101,9 +153,10 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
         )
     if differences or finished or not path.exists():  # what has begun goes on: it needs less than all
         _check_space(store, projected_bytes)
-        if overwrite:  # without it, nothing that another program may have put here is removed
-            _clear(store)
-        write_durably(str(path), [json.dumps(plan, indent=1).encode()])
+        if overwrite:
+            _clear(store, path, plan)
+        else:
+            _write_plan(path, plan)
 
 
 def release_target(store: Path) -> None:
@@ -134,10 +187,10 @@ def _take_lock(progress: Path, store: Path) -> int:
     """Take the lock, which the system releases when its holder dies; NFS passes it on to the server."""
     while True:
         progress.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(progress / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(progress / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             _lock(descriptor, store)
-            if _is_same(descriptor, progress / "lock"):
+            if _is_same(descriptor, progress / _LOCK):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
                 return descriptor
@@ -169,13 +222,22 @@ def _is_same(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _clear(store: Path) -> None:
-    """Remove a store, its manifest first, so that a half-removed one is never taken for finished."""
-    for name in (MANIFEST, TABLE, REJECTS, CROISSANT, f"{PROGRESS}/plan.json"):
+def _clear(store: Path, path: Path, plan: dict[str, Any]) -> None:
+    """Remove a store and record the plan of the next, so that at every moment it is known for one, and for no finished.
+
+    The manifest goes first; the images, which may name the format alone, once the new plan does.
+    """
+    for name in (MANIFEST, TABLE, REJECTS, CROISSANT):
         (store / name).unlink(missing_ok=True)
-    for path in (store / IMAGES, store / PROGRESS / "receipts"):
-        if path.exists():
-            shutil.rmtree(path)
+    if (receipts := store / PROGRESS / _RECEIPTS).exists():
+        shutil.rmtree(receipts)
+    _write_plan(path, plan)
+    if (store / IMAGES).exists():
+        shutil.rmtree(store / IMAGES)
+
+
+def _write_plan(path: Path, plan: dict[str, Any]) -> None:
+    write_durably(str(path), [json.dumps(plan, indent=1).encode()])
 
 
 def _find_differences(path: Path, plan: dict[str, Any]) -> list[str]:

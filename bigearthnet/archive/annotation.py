@@ -24,9 +24,9 @@ from bigearthnet.labels import LABEL_19_OF_43
 _MAX_BYTES: Final = 65_536
 """Real annotations take about 1,200 bytes."""
 
-_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}")
-_TILE: Final = re.compile(r"_T(\d{2}[A-Z]{3})_")
-_EPSG: Final = re.compile(r'AUTHORITY\["EPSG",\s*"(\d{4,5})"\]\]\s*$')
+_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[ T]\d{2}:\d{2}:\d{2}", re.ASCII)
+_TILE: Final = re.compile(r"_T(\d{2}[A-Z]{3})_", re.ASCII)
+_EPSG: Final = re.compile(r'AUTHORITY\["EPSG",\s*"(\d{4,5})"\]\]\s*$', re.ASCII)
 """The authority of the outermost element of a WKT 1 string: the CRS itself."""
 
 
@@ -57,6 +57,8 @@ def _describe(content: Mapping[str, Any]) -> Annotation:
         raise ValueError(f"expected 'labels' to be a list of class names, found {labels!r:.80}")
     if unknown := [label for label in labels if label not in LABEL_19_OF_43]:
         raise ValueError(f"expected labels of the 43-class nomenclature, found {unknown!r:.200}")
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"expected each label once, found {labels!r:.200}")
     x_ul, y_ul = _read_corner(content.get("coordinates"))
     projection, tile_source = content.get("projection"), content.get("tile_source")
     epsg = _find_epsg(projection) if isinstance(projection, str) else None

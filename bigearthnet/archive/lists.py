@@ -8,7 +8,8 @@ from __future__ import annotations
 import bz2
 import csv
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -20,6 +21,9 @@ from bigearthnet.errors import MissingPackageError, SourceError
 
 _SPLIT_FILES: Final = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
 _PAIRS_COLUMNS: Final = ["s1_name", "s2_name", "country", "season"]
+
+_NAME: Final = re.compile(r"S[12][A-Za-z0-9_]+")
+"""What the names of patches consist of; checked here, since they become paths and rows of the table."""
 
 
 class Pairing(NamedTuple):
@@ -80,12 +84,12 @@ def read_lists(directory: Path | None = None) -> OfficialLists:
             `bigearthnet-common` if None.
 
     Raises:
-        SourceError: A list is missing, or is not the list its name says.
+        SourceError: A list is missing, is not the list its name says, or names a patch twice.
     """
     folder = directory if directory is not None else _packaged_lists()
     return OfficialLists(
         split_of=_read_splits(folder),
-        pairing_of=dict(_read_pairs(folder)),
+        pairing_of=_read_pairing(folder),
         snow=frozenset(_read_names(folder, "patches_with_seasonal_snow.csv")),
         cloud=frozenset(_read_names(folder, "patches_with_cloud_and_shadow.csv")),
         no_19=frozenset(_read_names(folder, "patches_with_no_19_class_targets.csv")),
@@ -109,9 +113,10 @@ def _open_list(folder: Path, file: str) -> tuple[Path, io.TextIOBase]:
         if path.is_file():
             data = path.read_bytes()
             try:
-                return path, io.StringIO((bz2.decompress(data) if path.suffix == ".bz2" else data).decode("utf-8"))
+                text = (bz2.decompress(data) if path.suffix == ".bz2" else data).decode("utf-8-sig")
             except (OSError, ValueError) as error:
                 raise SourceError(f"{path}: cannot be decoded as a UTF-8 list ({error})") from error
+            return path, io.StringIO(text, newline=None)
     raise SourceError(f"{folder}: expected the official list {file} or {file}.bz2, found neither")
 
 
@@ -124,31 +129,43 @@ def _read_splits(folder: Path) -> dict[str, str]:
     return split_of
 
 
-def _read_names(folder: Path, file: str) -> Iterator[str]:
-    """Yield the patch names of a list that has one name a line and no header."""
+def _read_names(folder: Path, file: str) -> set[str]:
+    """Read the patch names of a list that has one name a line and no header; it may be empty."""
     path, lines = _open_list(folder, file)
+    names: set[str] = set()
     for number, line in enumerate(lines, 1):
-        name = line.strip().split(",")[0]
-        if not name:
-            continue
-        if not name.startswith("S2"):
-            raise SourceError(f"{path}:{number}: expected a Sentinel-2 patch name, found {name!r}")
-        yield name
+        if name := line.strip().split(",")[0]:
+            _check_name(path, number, name, "S2", names)
+            names.add(name)
+    return names
 
 
-def _read_pairs(folder: Path) -> Iterator[tuple[str, Pairing]]:
+def _check_name(path: Path, number: int, name: str, sensor: str, others: Container[str]) -> None:
+    if not (name.startswith(sensor) and _NAME.fullmatch(name)):
+        raise SourceError(f"{path}:{number}: expected a Sentinel-{sensor[1]} patch name, found {name!r:.120}")
+    if name in others:
+        raise SourceError(f"{path}:{number}: expected each patch once, found {name} again; remove one of its lines")
+
+
+def _read_pairing(folder: Path) -> dict[str, Pairing]:
     path, lines = _open_list(folder, "s1_s2_name_country_season.csv")
+    pairing_of: dict[str, Pairing] = {}
+    s1_names: set[str] = set()
     rows = csv.reader(lines)
     try:
         header = next(rows, None)
         if header != _PAIRS_COLUMNS:
             raise SourceError(f"{path}: expected the columns {_PAIRS_COLUMNS}, found {header}")
-        for row in rows:
-            if not row:
-                continue
+        for row in filter(None, rows):
             if len(row) != len(_PAIRS_COLUMNS):
                 raise SourceError(f"{path}:{rows.line_num}: expected {len(_PAIRS_COLUMNS)} fields, found {row}")
             s1_name, s2_name, country, season = row
-            yield s2_name, Pairing(s1_name, country, season)
+            _check_name(path, rows.line_num, s1_name, "S1", s1_names)
+            _check_name(path, rows.line_num, s2_name, "S2", pairing_of)
+            if not (country + season).isprintable():  # they are shown on terminals and pages
+                raise SourceError(f"{path}:{rows.line_num}: expected a country and a season, found {row[2:]}")
+            s1_names.add(s1_name)
+            pairing_of[s2_name] = Pairing(s1_name, country, season)
     except csv.Error as error:
         raise SourceError(f"{path}:{rows.line_num}: cannot be read as CSV ({error})") from error
+    return pairing_of

@@ -21,10 +21,16 @@ from bigearthnet.names import SPLITS
 FILES: Final = ("metadata.parquet", "metadata_for_patches_with_snow_cloud_or_shadow.parquet")
 """Official names of the two files: the recommended patches, and those with snow, cloud or shadow."""
 
-_COLUMNS: Final = (
-    *("patch_id", "labels", "split", "country", "s1_name", "s2v1_name"),
-    *("contains_seasonal_snow", "contains_cloud_or_shadow"),
+_SCHEMA: Final = pa.schema(
+    [
+        pa.field("patch_id", pa.string(), nullable=False),
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("split", pa.string()),
+        *(pa.field(name, pa.string()) for name in ("country", "s1_name", "s2v1_name")),
+        *(pa.field(f"contains_{what}", pa.bool_(), nullable=False) for what in ("seasonal_snow", "cloud_or_shadow")),
+    ]
 )
+"""The columns that are read, and which of them every patch must have a value of."""
 
 
 def find_metadata(root: Path) -> tuple[Path, ...]:
@@ -123,13 +129,22 @@ def _read_rows(path: Path, condition: pc.Expression | None = None) -> list[dict[
         raise SourceError(f"{path}: expected the official metadata, found no such file") from error
     except (OSError, pa.ArrowInvalid) as error:
         raise SourceError(f"{path}: expected a Parquet file, cannot be read as one: {error}") from error
-    if missing := [name for name in _COLUMNS if name not in table.column_names]:
+    if missing := [name for name in _SCHEMA.names if name not in table.column_names]:
         raise SourceError(f"{path}: expected the official columns, found none named {', '.join(missing)}")
-    rows: list[dict[str, Any]] = table.select(list(_COLUMNS)).to_pylist()
+    try:
+        rows: list[dict[str, Any]] = table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()
+    except (pa.ArrowException, ValueError) as error:
+        raise SourceError(f"{path}: expected columns of the official types, found others ({error})") from error
     for row in rows:
-        if row["split"] not in SPLITS or not row["labels"] or not set(row["labels"]) <= set(LABELS_19):
+        labels = row["labels"] or ()
+        if row["split"] not in SPLITS or not labels or not set(labels) <= set(LABELS_19):
             raise SourceError(
-                f"{path}: {row['patch_id']}: expected a split of {', '.join(SPLITS)} and labels of the 19-class "
+                f"{path}: {row['patch_id']!r}: expected a split of {', '.join(SPLITS)} and labels of the 19-class "
                 f"nomenclature, found {row['split']!r} and {row['labels']!r}"
             )
+        if len(set(labels)) != len(labels):
+            raise SourceError(f"{path}: {row['patch_id']!r}: expected each label once, found {labels!r}")
+        names = [row[name] for name in ("patch_id", "s1_name", "s2v1_name", "country") if row[name] is not None]
+        if not all(map(str.isprintable, names)):  # they become paths, and are shown on terminals and pages
+            raise SourceError(f"{path}: expected names of patches and a country, found {names!r}")
     return rows

@@ -143,10 +143,10 @@ def _read_note(patch_id: str, files: _Files) -> tuple[Annotation, _Place]:
     note = read_annotation(patch_id, files.folder, file)
     if note.partner is not None and files.name == patch_id:
         raise PatchError(
-            patch_id, file, f"expected a patch of the official list of pairs; its partner is {note.partner}"
+            patch_id, file, f"expected a patch of the official list of pairs; its partner is {note.partner!r:.80}"
         )
     if note.partner is not None and note.partner != patch_id:
-        raise PatchError(patch_id, file, f"expected it to be paired with this patch, found {note.partner}")
+        raise PatchError(patch_id, file, f"expected it to be paired with this patch, found {note.partner!r:.80}")
     return note, _Place(file, note.epsg, note.x_ul, note.y_ul)
 
 

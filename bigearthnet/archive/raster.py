@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,12 @@ from numpy.typing import NDArray
 from bigearthnet.archive.tiff import MAX_HEADER_BYTES, Georeference, NotPlainError, inflate_strips, parse_plain_header
 from bigearthnet.bands import BandGroup
 from bigearthnet.errors import PatchError
+
+_MAX_BYTES: Final = 2**24
+"""More than any file of a band takes, however it is tiled and compressed; published ones take up to 58 kB."""
+
+_IN_MEMORY: Final = re.compile(r"/vsimem/[^/]*/")
+"""Where rasterio keeps a file in memory: a random name, while the reason of a reject must be the same in every run."""
 
 
 def read_band(
@@ -33,6 +41,9 @@ def read_band(
 ) -> Georeference:
     """Read a band into its place.
 
+    The file is opened and read once, whoever decodes it: a disk that returns other bytes the second time, or a file
+    that is replaced meanwhile, cannot give pixels and place of two different ones.
+
     Args:
         patch_id: Name of the patch, for the error.
         folder: The patch folder.
@@ -45,12 +56,16 @@ def read_band(
     Raises:
         PatchError: The file is missing, damaged, or not of the expected size, dtype and pixel size.
     """
-    path = f"{folder}/{file}"
     try:
-        data = read_head(path, group.plane_bytes + MAX_HEADER_BYTES)
-        if plain and (plain_place := _take_plain(data, group, out)):
-            return plain_place
-        return _read_with_rasterio(path, group, out, allow_no_place)
+        descriptor = _open_file(f"{folder}/{file}")
+        try:
+            data = os.read(descriptor, group.plane_bytes + MAX_HEADER_BYTES)
+            if plain and (plain_place := _take_plain(data, group, out)):
+                return plain_place
+            data = _read_rest(descriptor, data)
+        finally:
+            os.close(descriptor)
+        return _read_with_rasterio(data, group, out, allow_no_place)
     except FileNotFoundError as error:
         raise PatchError(patch_id, file, "the file is missing") from error
     except OSError as error:
@@ -65,11 +80,28 @@ class _UnexpectedRasterError(Exception):
 
 def read_head(path: str, n_bytes: int) -> bytes:
     """Read a file up to `n_bytes`, which is all of a plain one or of an annotation."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # non-blocking: a FIFO must not hang the run
+    descriptor = _open_file(path)
     try:
         return os.read(descriptor, n_bytes)
     finally:
         os.close(descriptor)
+
+
+def _open_file(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # non-blocking: a FIFO must not hang the run
+
+
+def _read_rest(descriptor: int, data: bytes) -> bytes:
+    """Return what was read of a file, and all that follows."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise _UnexpectedRasterError("expected a regular file")
+    if status.st_size > _MAX_BYTES:
+        raise _UnexpectedRasterError(f"expected at most {_MAX_BYTES:,} bytes, found {status.st_size:,}")
+    parts = [data]
+    while part := os.read(descriptor, _MAX_BYTES):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Georeference | None:
@@ -92,13 +124,10 @@ def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Geor
     return place
 
 
-def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], allow_no_place: bool) -> Georeference:
+def _read_with_rasterio(data: bytes, group: BandGroup, out: NDArray[np.generic], allow_no_place: bool) -> Georeference:
     import rasterio  # noqa: PLC0415 - takes 0.3 s a worker, and plain archives never need it
     from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415
 
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise _UnexpectedRasterError("expected a regular file")
     # From now on: `warnings.catch_warnings` is not for threads, which share their filters.
     if ("ignore", None, NotGeoreferencedWarning, None, 0) not in warnings.filters:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -106,7 +135,8 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], a
     try:
         with (
             rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
-            rasterio.open(path, driver="GTiff") as source,
+            rasterio.MemoryFile(data, filename="file.tif") as file,
+            rasterio.open(file.name, driver="GTiff") as source,
         ):
             shape = (source.count, source.height, source.width, *source.dtypes)
             if shape != (1, group.size, group.size, group.dtype):
@@ -129,8 +159,9 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], a
             source.read(1, out=out)
             return Georeference(epsg, transform.c, transform.f, transform.a, source.nodata)
     except (RasterioError, ValueError, ArithmeticError, MemoryError) as error:  # rasterio lets others through
+        why = _IN_MEMORY.sub("", str(error))
         raise _UnexpectedRasterError(
-            f"expected {expected}, found {status.st_size:,} bytes that cannot be read as one ({error}); "
+            f"expected {expected}, found {len(data):,} bytes that cannot be read as one ({why}); "
             "the file may be truncated, extract it again"
         ) from error
 

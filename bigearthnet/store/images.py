@@ -132,9 +132,16 @@ def _write_coordinate(
 
 
 def remove_other_shards(store: Path, keep: Collection[str]) -> None:
-    """Remove what lies in the images' folder and is not one of these objects, given relative to the store."""
-    for path in (store / IMAGES).rglob("*"):
-        if path.is_file() and path.relative_to(store).as_posix() not in keep:
+    """Remove what lies in the images' folder and is not one of these objects, given relative to the store.
+
+    Links go, not what they lead to.
+    """
+    kept = {store / name for name in keep}
+    for path in sorted((store / IMAGES).rglob("*"), reverse=True):  # what is in a folder before the folder
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in kept:
             path.unlink()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -27,6 +28,9 @@ MANIFEST: Final = "manifest.json"
 """The list of everything else in a store; a store is finished if and only if it is there."""
 PROGRESS: Final = ".progress"
 """Folder inside an unfinished store that holds lock, plan and receipts; removed at the end."""
+
+_LITTER: Final = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-fA-F]+", re.DOTALL)
+"""What macOS, Windows and NFS put into folders of their own accord."""
 
 CODECS: Final[tuple[Codec, ...]] = get_args(Codec)
 
@@ -61,6 +65,11 @@ class Layout:
     def sensors(self) -> frozenset[Sensor]:
         """Sensors of which anything is stored."""
         return frozenset(group.sensor for group in self.groups)
+
+
+def is_litter(name: str) -> bool:
+    """Tell by its name a file that a desktop or a file system has left, which is never taken for part of a store."""
+    return bool(_LITTER.fullmatch(name))
 
 
 def name_shard(group: BandGroup, shard: int) -> str:

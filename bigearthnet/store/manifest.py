@@ -17,7 +17,16 @@ from typing import Any, Final, NamedTuple
 
 from bigearthnet.errors import StoreError
 from bigearthnet.store.arrays import ArrayInfo, describe_arrays
-from bigearthnet.store.layout import CROISSANT, FORMAT_NAME, FORMAT_VERSION, IMAGES, MANIFEST, REJECTS, TABLE
+from bigearthnet.store.layout import (
+    CROISSANT,
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    IMAGES,
+    MANIFEST,
+    REJECTS,
+    TABLE,
+    is_litter,
+)
 from bigearthnet.store.objects import LocalObjects, Objects
 
 GROUP: Final = f"{IMAGES}/zarr.json"
@@ -78,7 +87,7 @@ def identify_file(content: bytes) -> Entry:
 
 
 def build_manifest(store: Path, fingerprint: str, counts: Mapping[str, int], shards: Mapping[str, Entry]) -> Manifest:
-    """Make the manifest of a store whose files are all there; hidden ones, which desktops leave behind, do not count.
+    """Make the manifest of a store whose files are all there; what desktops leave behind does not count.
 
     Args:
         store: The store's folder.
@@ -87,16 +96,9 @@ def build_manifest(store: Path, fingerprint: str, counts: Mapping[str, int], sha
         shards: Every shard, in order.
     """
     paths = [*sorted((store / IMAGES).rglob("*")), store / TABLE, store / REJECTS, store / CROISSANT]
-    names = [path.relative_to(store).as_posix() for path in paths if path.is_file()]
-    files = {
-        name: identify_file((store / name).read_bytes()) for name in names if name not in shards and not is_hidden(name)
-    }
+    names = [path.relative_to(store).as_posix() for path in paths if path.is_file() and not is_litter(path.name)]
+    files = {name: identify_file((store / name).read_bytes()) for name in names if name not in shards}
     return Manifest(fingerprint, counts, files, shards)
-
-
-def is_hidden(name: str) -> bool:
-    """Tell whether a file, or a folder that it is in, is hidden."""
-    return "/." in f"/{name}"
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

@@ -239,8 +239,18 @@ def read_rows(store: Path) -> list[dict[str, Any]]:
         text = pc.strftime(table[name], "%Y-%m-%d %H:%M:%S")
         column = pc.utf8_slice_codeunits(text, 0, len("2017-06-13 10:10:31"))
         table = table.set_column(table.column_names.index(name), name, column)
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return [{**row, "labels": tuple(row["labels"]), "labels_19": tuple(row["labels_19"])} for row in rows]
+    shared: dict[str | tuple[str, ...], Any] = {}
+
+    def share(value: Any) -> Any:
+        """Return one object for all values that are equal: few of them are different."""
+        value = tuple(value) if isinstance(value, list) else value
+        return shared.setdefault(value, value) if isinstance(value, str | tuple) else value
+
+    return [
+        {name: share(value) for name, value in row.items()}
+        for batch in table.to_batches(max_chunksize=4_096)
+        for row in batch.to_pylist()
+    ]
 
 
 def count_rejects(store: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterable
@@ -66,9 +67,14 @@ def describe_verification(verification: Verification) -> str:
     faults = [f"Fault     {fault}" for fault in verification.faults]
     compared = f", {verification.n_compared:,} of them against the archive" if verification.n_compared else ""
     verdict = format_count(len(faults), "fault") if faults else "no fault"
+    chances = ", ".join(  # rounded down: a sample makes nothing certain
+        f"{min(math.floor(1_000 * probability) / 10, 99.9)}% in {n:,}"
+        for n, probability in verification.detection.items()
+    )
     return "\n".join(
         [
             *faults,
+            *([f"Sample    chance to find differences by patches that differ: {chances}"] if chances else []),
             f"Verified  {format_count(verification.n_patches, 'patch')}{compared}, "
             f"in {format_seconds(verification.seconds)}: {verdict}",
         ]

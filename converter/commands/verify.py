@@ -26,7 +26,8 @@ from converter.verify.verification import VerifyOptions, verify
 @click.option("--reference-maps", type=PATH, metavar="DIR", help="Reference maps to compare with.")
 @click.option("--metadata", type=PATH, multiple=True, metavar="FILE", help="As for convert (v2.0).")
 @click.option("--lists", type=PATH, metavar="DIR", help="As for convert (v1.0).")
-@click.option("--sample", type=int, metavar="N", help="Compare only N patches, spread over the store.  [default: all]")
+@click.option("--sample", metavar="N|P%", help="Compare only N patches, or P percent, drawn at random.  [default: all]")
+@click.option("--seed", type=int, default=0, help="Another seed draws other patches.")
 @click.option("--workers", type=int, help="Worker processes to start.  [default: one a core]")
 @click.option("--scheduler", metavar="ADDRESS", help="Use a running dask cluster instead of starting one.")
 @click.option(
@@ -47,13 +48,15 @@ def command(
     Examples:
       ben-convert verify /data/ben
       ben-convert verify /data/ben --against /data/BigEarthNet-v1.0
-      ben-convert verify /data/ben --against /data/BigEarthNet-v1.0 --sample 1000 --reader rasterio
+      ben-convert verify /data/ben --against /data/BigEarthNet-v1.0 --sample 5% --reader rasterio
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     sources = Sources(against, s1, reference_maps) if against or s1 else None
     with closing(ProgressDisplay("Verifying", "faults")) as display:
         verification = verify(store, VerifyOptions(against=sources, **options), display)
     echo(json.dumps(verification.to_json(), indent=2) if as_json else describe_verification(verification))
     if verification.faults:
+        faults = format_count(len(verification.faults), "fault")
         raise VerificationError(
-            f"{store}: {format_count(len(verification.faults), 'fault')}; convert the archive again with --overwrite"
+            f"{store}: {faults}; remove what does not belong to the store, and if anything else is wrong, copy it "
+            "again, or convert the archive again with --overwrite"
         )

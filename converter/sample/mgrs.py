@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from bigearthnet.bands import PATCH_M
 from bigearthnet.errors import SourceError
 
-_TILE: Final = re.compile(r"(?P<zone>[1-9]|[0-5]\d|60)(?P<band>[N-X])(?P<column>[A-Z])(?P<row>[A-V])")
+_TILE: Final = re.compile(r"(?P<zone>[1-9]|[0-5]\d|60)(?P<band>[N-X])(?P<column>[A-Z])(?P<row>[A-V])", re.ASCII)
 _BANDS: Final = "NPQRSTUVWX"
 """Latitude bands of the northern hemisphere, eight degrees each."""
 _COLUMNS: Final = ("STUVWXYZ", "ABCDEFGH", "JKLMNPQR")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bigearthnet.archive.catalogue import Archive, read_archive
@@ -14,16 +15,15 @@ from bigearthnet.archive.patch import PatchReader, ReaderName
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError
 from bigearthnet.labels import LABELS_19, LABELS_43, to_labels_19
-from bigearthnet.names import SYNTHETIC_FILE
+from bigearthnet.names import N_PATCHES, SYNTHETIC_FILE
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.images import read_coordinates, read_layout
-from bigearthnet.store.layout import IMAGES, MANIFEST, TABLE, Layout, name_shard
+from bigearthnet.store.layout import IMAGES, MANIFEST, PROGRESS, TABLE, Layout, is_litter, name_shard
 from bigearthnet.store.manifest import (
     Entry,
     Manifest,
     decode_manifest,
     identify_file,
-    is_hidden,
     open_images,
     read_manifest,
 )
@@ -33,6 +33,7 @@ from converter.cluster import open_cluster
 from converter.events import Advanced, OnEvent, Scanned, Started, ignore
 from converter.finish import count_splits, make_fingerprint, summarise_bands
 from converter.verify.inspection import COMPARED, Fault, Inspector, ShardInspection, ShardReport, inspect_shard
+from converter.verify.sampling import count_sample, draw_rows, find_probability
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,11 @@ class VerifyOptions:
 
     against: Sources | None = None
     """The archive to compare with; None to look at the store alone."""
-    sample: int | None = None
-    """How many patches to compare with the archive, spread over the store; all if None."""
+    sample: int | str | None = None
+    """How many patches to compare with the archive, drawn at random: a number, or a percentage such as `5%`; all if
+    None."""
+    seed: int = 0
+    """Another one draws other patches."""
     lists: Path | None = None
     """Folder of the official lists; those of `bigearthnet-common` if None."""
     metadata: tuple[Path, ...] = ()
@@ -55,10 +59,10 @@ class VerifyOptions:
     """`rasterio` reads the archive with code that the conversion did not use, slowly."""
 
     def __post_init__(self) -> None:
-        if self.sample is not None and self.sample < 1:
-            raise OptionError(f"expected a sample of at least one patch, not {self.sample}")
-        if self.sample is not None and self.against is None:
-            raise OptionError("a sample is compared with an archive: give one too")
+        if self.sample is not None:
+            count_sample(str(self.sample), N_PATCHES["v1"])  # validates it
+            if self.against is None:
+                raise OptionError("a sample is compared with an archive: give one too")
 
 
 @dataclass
@@ -73,12 +77,25 @@ class Verification:
     faults: list[Fault] = field(default_factory=list)
     seconds: float = 0.0
 
+    @property
+    def detection(self) -> dict[int, float]:
+        """The probability that a sample finds a difference from the archive, by the number of patches that differ.
+
+        Empty if nothing was compared, or all was. The rest of a verification is no sample: every chunk of every shard
+        is checked.
+        """
+        if self.n_compared in (0, self.n_patches):
+            return {}
+        sizes = (n for n in (1, 10, 100, 1_000) if n <= self.n_patches)
+        return {n: find_probability(n, self.n_compared, self.n_patches) for n in sizes}
+
     def to_json(self) -> dict[str, Any]:
         """Return the verification as JSON values."""
         return {
             "store": str(self.store),
             "patches": self.n_patches,
             "compared": self.n_compared,
+            "detection": self.detection,
             "faults": [str(fault) for fault in self.faults],
             "seconds": self.seconds,
         }
@@ -108,14 +125,18 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     if (store / MANIFEST).is_file() and decode_manifest(objects.read(MANIFEST)) is None:
         damaged = [Fault(MANIFEST, None, None, "its bytes are not those that were written; nothing else was looked at")]
     else:
-        damaged = list(_check_files(store, read_manifest(objects)))
+        listed = read_manifest(objects)
+        damaged = list(_check_files(store, listed))
+        if damaged:
+            damaged += _find_strangers(store, listed)
     if damaged:
         return Verification(store, faults=damaged, seconds=time.perf_counter() - start)
     manifest, attributes, arrays = open_images(objects)
     layout = read_layout(store, attributes)
     rows = read_rows(store)
     verification = Verification(store, len(rows))
-    verification.faults += _check_listing(store, layout, manifest, len(rows))
+    verification.faults += _check_listing(layout, manifest, len(rows))
+    verification.faults += _find_strangers(store, manifest)
     verification.faults += _check_arrays(arrays, layout, len(rows))
     verification.faults += _check_table(store, attributes, manifest, rows)
     verification.faults += _check_labels(attributes, rows)
@@ -148,16 +169,34 @@ def _check_files(store: Path, manifest: Manifest) -> Iterator[Fault]:
             yield Fault(name, None, None, f"cannot be read ({error.strerror}); no pixels were looked at")
 
 
-def _check_listing(store: Path, layout: Layout, manifest: Manifest, n_patches: int) -> Iterator[Fault]:
-    """Hold the manifest against the shards that there must be, and the folder against the manifest."""
+def _check_listing(layout: Layout, manifest: Manifest, n_patches: int) -> Iterator[Fault]:
+    """Hold the manifest against the shards that there must be."""
     n_shards = -(-n_patches // layout.shard_size)
     if manifest.shards.keys() != {name_shard(group, shard) for shard in range(n_shards) for group in layout.groups}:
         yield Fault(MANIFEST, None, None, f"expected {n_shards:,} shards of each array, it lists others")
+
+
+def _find_strangers(store: Path, manifest: Manifest) -> Iterator[Fault]:
+    """Name whatever lies in the folder and the manifest does not list, each folder of such things once.
+
+    Files that desktops leave are passed over. A link to a file that is listed is as good as the file, if that lies in
+    the store too: one out of it is lost when the store is copied, and may come to lead elsewhere.
+    """
     known = {MANIFEST, *manifest.files, *manifest.shards}
-    for path in sorted(store.rglob("*")):
-        name = path.relative_to(store).as_posix()
-        if path.is_file() and name not in known and not is_hidden(name):
-            yield Fault(name, None, None, f"{MANIFEST} does not list it")
+    around = {parent.as_posix() for name in known for parent in PurePosixPath(name).parents}
+    for folder, folders, files in os.walk(store):
+        for name in sorted((*folders, *files)):
+            place = Path(folder, name).relative_to(store).as_posix()
+            target = os.path.realpath(store / place)
+            if not Path(target).is_relative_to(os.path.realpath(store)):
+                yield Fault(place, None, None, f"a link out of the store, to {target}; put a copy in its place")
+            elif place == PROGRESS and name in folders:
+                yield Fault(place, None, None, "left by a conversion that was ended; run it again, or remove this")
+            elif name in folders and place not in around:
+                yield Fault(place, None, None, f"a folder of which {MANIFEST} lists nothing; remove it")
+            elif name in files and place not in known and not is_litter(name):
+                yield Fault(place, None, None, f"{MANIFEST} does not list it; remove it")
+        folders[:] = [name for name in folders if Path(folder, name).relative_to(store).as_posix() in around]
 
 
 def _check_shards(store: Path, layout: Layout, manifest: Manifest, reports: Sequence[ShardReport]) -> Iterator[Fault]:
@@ -264,21 +303,21 @@ def _inspect(
         roots = {sensor: str(root) for sensor, root in archive.roots.items()}
         reader = PatchReader(roots, layout.dataset, layout.groups, options.reader, allow)
     source_of = {patch.patch_id: patch.source for patch in archive.patches} if archive else {}
-    step = max(1, len(rows) // options.sample) if options.sample else 1
-    chosen = set(range(0, step * (options.sample or len(rows)), step))
+    n_sample = len(rows) if options.sample is None else count_sample(str(options.sample), len(rows))
+    chosen = draw_rows(n_sample, len(rows), options.seed)
     n_train, size = attributes["splits"]["train"][1], layout.shard_size
-    tasks = []
-    for shard, first in enumerate(range(0, len(rows), size)):
+
+    def plan(shard: int, first: int) -> ShardInspection:
         part = rows[first : first + size]
-        tasks.append(
-            ShardInspection(
-                shard=shard,
-                patch_ids=tuple(row["patch_id"] for row in part),
-                n_train=min(size, max(0, n_train - first)),
-                rows=tuple({name: row[name] for name in COMPARED} for row in part),
-                sources=tuple(source_of.get(row["patch_id"]) if row["index"] in chosen else None for row in part),
-            )
+        return ShardInspection(
+            shard=shard,
+            patch_ids=tuple(row["patch_id"] for row in part),
+            n_train=min(size, max(0, n_train - first)),
+            rows=tuple({name: row[name] for name in COMPARED} for row in part),
+            sources=tuple(source_of.get(row["patch_id"]) if row["index"] in chosen else None for row in part),
         )
+
+    tasks = (plan(shard, first) for shard, first in enumerate(range(0, len(rows), size)))
     reports: list[ShardReport] = []
     n_done = n_faults = 0
 

@@ -110,6 +110,7 @@ def test_what_is_not_the_expected_json_is_refused(content: bytes | str, reason: 
             {"labels": ["Pastures", "Unicorn meadows"]},
             "expected labels of the 43-class nomenclature, found ['Unicorn meadows']",
         ),
+        ({"labels": ["Pastures", "Pastures"]}, "expected each label once, found ['Pastures', 'Pastures']"),
         ({"labels": ["pastures"]}, "expected labels of the 43-class nomenclature, found ['pastures']"),
         (
             {"labels": ["Transitional woodland, shrub"]},
@@ -140,6 +141,7 @@ def test_what_is_not_the_expected_json_is_refused(content: bytes | str, reason: 
         ),
         ({"projection": None}, "expected 'projection' to be WKT with an EPSG code, found None"),
         ({"projection": "EPSG:32633"}, "expected 'projection' to be WKT with an EPSG code, found 'EPSG:32633'"),
+        ({"projection": 'x,AUTHORITY["EPSG","٣٢٦٣٣"]]'}, "expected 'projection' to be WKT with an EPSG code"),
         ({"projection": 32633}, "expected 'projection' to be WKT with an EPSG code, found 32633"),
         ({"acquisition_date": None}, "to be YYYY-MM-DD HH:MM:SS, found None"),
         ({"acquisition_date": "2017-06-13"}, "to be YYYY-MM-DD HH:MM:SS, found '2017-06-13'"),
@@ -149,7 +151,7 @@ def test_what_is_not_the_expected_json_is_refused(content: bytes | str, reason: 
         ({"acquisition_date": "٢٠١٧-٠٦-١٣ ١٠:١٠:٣١"}, "to be YYYY-MM-DD HH:MM:SS, found"),
         ({"acquisition_date": 1497348631}, "found 1497348631"),
     ],
-    ids=range(26),
+    ids=range(28),
 )
 def test_a_value_that_is_not_what_it_must_be_is_refused(
     note: dict[str, Any], change: dict[str, Any], reason: str, tmp_path: Path

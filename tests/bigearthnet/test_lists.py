@@ -93,19 +93,30 @@ def test_a_flagged_patch_is_not_recommended_even_in_a_split(flag: str, recommend
     assert patch.contains_cloud_or_shadow is (flag == "cloud")
 
 
+def test_lists_may_be_empty(tmp_path: Path) -> None:
+    """Of one's own patches some are in no split, or all: the plan says how many."""
+    assert read_lists(write_lists(tmp_path)) == OfficialLists({}, {}, frozenset(), frozenset(), frozenset())
+
+
 def test_an_unlisted_patch_is_in_no_split_and_not_recommended(tmp_path: Path) -> None:
     assert read_lists(make_lists(tmp_path)).describe(Source(THREE)) == Patch(Source(THREE))
+
+
+def _pair(*rows: str) -> bytes:
+    return "\n".join(["s1_name,s2_name,country,season", *rows]).encode()
 
 
 @pytest.mark.parametrize(
     "rewrite",
     [
         lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", "\r"),
+        lambda text: "\ufeff" + text,
         lambda text: text.rstrip("\n"),
         lambda text: text + "\n\n",
         lambda text: text.replace("\n", ",extra\n") if text.startswith("S2") else text,
     ],
-    ids=["dos line ends", "no last line end", "empty lines", "more columns"],
+    ids=["dos line ends", "old mac line ends", "byte order mark", "no last line end", "empty lines", "more columns"],
 )
 def test_small_differences_of_form_do_not_matter(rewrite: Any, tmp_path: Path) -> None:
     expected = read_lists(make_lists(tmp_path))
@@ -146,14 +157,36 @@ def test_a_missing_folder_of_lists_is_named(tmp_path: Path) -> None:
         (PAIRS_FILE, b"s2_name,s1_name,country,season\n", r"season\.csv: expected the columns"),
         (PAIRS_FILE, b"s1_name,s2_name,country,season\na,b,c\n", r"season\.csv:2: expected 4 fields, found \['a'"),
         (PAIRS_FILE, b"s1_name,s2_name,country,season\n" + b"x" * 200_000, r"season\.csv:2: .*field"),
-        (PAIRS_FILE, b"s1_name,s2_name,country,season\ra,b,c,d\r", r"season\.csv:.*line"),
+        ("train.csv", f"{ONE}\0\n".encode(), r"train\.csv:1: expected a Sentinel-2 patch name, found '.*\\x00'"),
+        ("val.csv", f"{ONE[:-1]}\u0663".encode(), r"val\.csv:1: expected a Sentinel-2 patch name, found"),
+        ("val.csv", f"{ONE}\n".encode("utf-16"), r"val\.csv: cannot be decoded as a UTF-8 list"),
+        ("val.csv", f"{ONE}\n".encode("utf-16-le"), r"val\.csv:1: expected a Sentinel-2 patch name, found 'S\\x002"),
+        (
+            "train.csv",
+            f"{ONE}\n{TWO}\n\n{ONE}\n".encode(),
+            rf"train\.csv:4: expected .* once, found {ONE} again",
+        ),
+        (
+            PAIRS_FILE,
+            _pair(f"S1A,{ONE},Serbia,Fall", f"S1B,{ONE},Kosovo,Fall"),
+            rf"season\.csv:3: .*{ONE} again",
+        ),
+        (PAIRS_FILE, _pair(f"S1A,{ONE},Serbia,Fall", f"S1A,{TWO},Serbia,Fall"), r"season\.csv:3: .* S1A again"),
+        (PAIRS_FILE, _pair(f"S1A,{ONE}\0,Serbia,Fall"), r"season\.csv:2: expected a Sentinel-2 patch name, found"),
+        (PAIRS_FILE, _pair(f"../S1A,{ONE},Serbia,Fall"), r"season\.csv:2: expected a Sentinel-1 patch name, found"),
+        (
+            PAIRS_FILE,
+            _pair(f"S1A,{ONE},Ser\0bia,Fall"),
+            r"season\.csv:2: expected a country and a season, found \['Ser",
+        ),
+        (PAIRS_FILE, _pair(f"S1A,{ONE},Serbia,\x1b[2J"), r"season\.csv:2: expected a country and a season, found"),
     ],
-    ids=range(8),
+    ids=range(18),
 )
 def test_a_list_that_is_not_what_its_name_says_is_refused(
     file: str, content: bytes, message: str, tmp_path: Path
 ) -> None:
-    (make_lists(tmp_path) / file).write_bytes(content)
+    (make_lists(tmp_path, test=[]) / file).write_bytes(content)
     with pytest.raises(SourceError, match=message):
         read_lists(tmp_path)
 

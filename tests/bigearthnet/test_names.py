@@ -68,6 +68,20 @@ def test_a_v1_name_tells_satellite_and_place_but_no_time() -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "S2B_MSIL2A_20180204T94161_57_٣",
+        "S2B_MSIL2A_２0180204T94161_57_3",
+        "S2A_MSIL2A_20170613T101031_N9999_R022_T३३UUP_75_43",
+        "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_87_𝟜𝟠",
+        "S2B_MSIL2A_20180204T94161_57_3\n",
+    ],
+)
+def test_a_name_with_other_digits_or_signs_is_none(name: str) -> None:
+    assert parse_patch_name(name) is None
+
+
+@pytest.mark.parametrize(
     ("name", "sensor", "dataset", "tile"),
     [
         ("S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_75_43", "s2", "v2", "33UUP"),

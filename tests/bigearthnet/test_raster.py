@@ -253,6 +253,12 @@ def test_what_is_no_tif_is_refused(raw: Archive, content: bytes) -> None:
     assert f"found {len(content):,} bytes that cannot be read as one" in refuse(raw, "B02")
 
 
+def test_a_file_that_is_too_large_for_a_band_is_refused_unread(raw: Archive) -> None:
+    raw.rewrite_tif(NAME, "B02", compress="deflate")
+    os.truncate(raw.tif(NAME, "B02"), 10**12)
+    assert "expected at most 16,777,216 bytes, found 1,000,000,000,000" in refuse(raw, "B02")
+
+
 def test_an_image_of_another_format_is_refused_though_gdal_could_read_it(raw: Archive) -> None:
     path = raw.tif(NAME, "B02")
     with rasterio.open(path) as source:

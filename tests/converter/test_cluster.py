@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
+from contextlib import suppress
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +59,64 @@ def test_a_running_cluster_is_used_and_left_running(scheduler: str, tmp_path: Pa
             assert cluster.n_workers == 2
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "foo://head:8786"])
-def test_a_scheduler_that_cannot_be_reached_is_named(address: str) -> None:
-    """In a process of its own, since a client that could not connect leaves threads behind."""
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("tcp://127.0.0.1:1", "cannot connect: .*Connection refused"),
+        ("tcp://no-such-host.invalid:8786", "cannot connect: "),
+        ("foo://head:8786", "cannot connect: unknown address scheme 'foo'"),
+        ("tls://127.0.0.1:1", "cannot connect: TLS expects"),
+    ],
+)
+def test_a_scheduler_that_cannot_be_reached_is_named(address: str, reason: str) -> None:
+    assert re.match(f"{address}: expected a dask scheduler, {reason}.*; give the address that", refuse(address))
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_what_listens_and_is_no_scheduler_is_named(greeting: bytes) -> None:
+    """Silent, or another protocol, whose first bytes are a length of exbibytes to dask."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+
+        def answer() -> None:
+            with suppress(OSError):
+                connection, _ = server.accept()
+                connection.sendall(greeting)
+                while connection.recv(1_000):
+                    pass
+                connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        said = refuse(address)
+        thread.join()
+    assert said.startswith(f"{address}: expected a dask scheduler, what listens there does not answer as one; give")
+
+
+def test_an_http_server_is_no_scheduler() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        address = f"tcp://127.0.0.1:{server.server_port}"
+        said = refuse(address)
+        server.shutdown()
+        thread.join()
+    assert said.startswith(f"{address}: expected a dask scheduler, what listens there does not answer as one; give")
+
+
+def refuse(address: str) -> str:
+    """Connect in a process of its own, which must be refused and leave nothing behind that keeps it; say why."""
     code = (
         "from converter import cluster; from bigearthnet.errors import ClusterError\n"
-        "cluster._CONNECT_SECONDS = 1\n"
+        "cluster._CONNECT_SECONDS = 2\n"
         "try:\n"
         f"    cluster.open_cluster(None, {address!r}, []).__enter__()\n"
         "except ClusterError as error:\n"
         "    print(error)\n"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert ended.stdout.startswith(f"{address}: expected a dask scheduler, cannot connect: ")
     assert ended.stderr == ""
+    return ended.stdout
 
 
 def test_a_scheduler_without_workers_is_named() -> None:

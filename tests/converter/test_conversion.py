@@ -513,8 +513,10 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(
     (path / f"images.zarr/s2_10m/c/{int(receipts[2].stem)}/0/0/0").write_bytes(b"cut short")
     (path / "images.zarr/s2_10m/c/5/0/0/0.123.tmp").parent.mkdir(parents=True, exist_ok=True)
     (path / "images.zarr/s2_10m/c/5/0/0/0.123.tmp").write_bytes(b"left by a crash")
+    (path / "images.zarr/s2_10m/c/9/0").mkdir(parents=True)
     summary = convert(small.archive.root, path, small.options(scheduler=scheduler))
     assert read_files(path) == read_files(store)
+    assert not (path / "images.zarr/s2_10m/c/9").exists()
     n_kept = sum(SHARD_SIZE if int(receipt.stem) < 5 else 2 for receipt in receipts[3:])
     assert summary.n_converted_now == 22 - n_kept
     after = shards_of(path)

@@ -168,9 +168,9 @@ def test_no_published_file_goes_to_rasterio_unless_asked(
     slow = []
     read = raster._read_with_rasterio
 
-    def note(path: str, *args: Any) -> Any:
-        slow.append(path)
-        return read(path, *args)
+    def note(data: bytes, *args: Any) -> Any:
+        slow.append(data)
+        return read(data, *args)
 
     monkeypatch.setattr(raster, "_read_with_rasterio", note)
     convert_here(archive.sources, tmp_path / "fast", options())
@@ -419,13 +419,41 @@ def test_further_columns_and_other_orders_of_them_are_tolerated(
         ({"labels": []}, r"\[\]"),
         ({"labels": None}, "None"),
         ({"labels": ["Pastures", "Transitional woodland/shrub"]}, "Transitional woodland/shrub"),
+        ({"labels": ["Pastures", None]}, "None"),
+        ({"labels": ["Pastures", "Pastures"]}, r"\['Pastures', 'Pastures'\]"),
     ],
 )
 def test_rows_that_no_official_file_has_are_refused_by_patch(
     change: dict[str, Any], found: str, raw: V2Archive, options: Options
 ) -> None:
     write_v2_metadata(raw.root, [raw.rows[0] | change, *raw.rows[1:]])
-    with pytest.raises(SourceError, match=rf"metadata\.parquet: {raw.names[0]}: expected .*found .*{found}"):
+    with pytest.raises(SourceError, match=rf"metadata\.parquet: '{raw.names[0]}': expected .*found .*{found}"):
+        plan_conversion(raw.sources, options())
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"patch_id": None}, "expected columns of the official types"),
+        ({"contains_seasonal_snow": None}, "expected columns of the official types"),
+        ({"patch_id": "S2A\0"}, r"expected names of patches and a country, found \['S2A\\x00"),
+        ({"s1_name": "S1A\x1b[2J"}, "expected names of patches and a country"),
+        ({"country": "Ser\nbia"}, "expected names of patches and a country"),
+    ],
+)
+def test_names_that_no_patch_has_are_refused(
+    change: dict[str, Any], reason: str, raw: V2Archive, options: Options
+) -> None:
+    write_v2_metadata(raw.root, [raw.rows[0] | change, *raw.rows[1:]])
+    with pytest.raises(SourceError, match=rf"metadata\.parquet: {reason}"):
+        plan_conversion(raw.sources, options())
+
+
+@pytest.mark.parametrize("column", ["labels", "split", "contains_cloud_or_shadow"])
+def test_columns_of_other_types_are_refused(column: str, raw: V2Archive, options: Options) -> None:
+    table = pq.read_table(raw.root / METADATA).drop_columns([column])
+    pq.write_table(table.append_column(column, [[{"a": 1}] * table.num_rows]), raw.root / METADATA)
+    with pytest.raises(SourceError, match=r"metadata\.parquet: expected columns of the official types, found others"):
         plan_conversion(raw.sources, options())
 
 

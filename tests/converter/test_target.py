@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def claim(store: Path, plan: dict[str, Any] = PLAN, *, overwrite: bool = False, 
 
 def make_finished(store: Path) -> Path:
     (store / "images.zarr").mkdir(parents=True)
-    (store / "images.zarr" / "zarr.json").write_text("{}")
+    (store / "images.zarr" / "zarr.json").write_text('{"attributes": {"format": "bigearthnet-store"}}')
     (store / "patches.parquet").write_text("table")
     (store / "manifest.json").write_text("{}")
     return store
@@ -144,12 +145,14 @@ def test_what_was_begun_with_another_plan_is_refused_naming_the_difference(tmp_p
         pass
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"text"'])
+@pytest.mark.parametrize("content", ['{"format": "bigearthnet-store"', '["bigearthnet-store"]', '"bigearthnet-store"'])
 def test_a_damaged_record_of_the_plan_is_refused(content: str, tmp_path: Path) -> None:
     with claim(tmp_path):
         pass
     (tmp_path / ".progress" / "plan.json").write_text(content)
     with pytest.raises(StoreError, match="the option overwrite"), claim(tmp_path):
+        pass
+    with claim(tmp_path, overwrite=True):
         pass
 
 
@@ -172,7 +175,7 @@ def test_overwriting_removes_everything_of_a_store_the_manifest_first(
         assert sorted(path.name for path in tmp_path.iterdir()) == [".progress"]
         assert not receipts.exists()
         plan = json.loads((tmp_path / ".progress" / "plan.json").read_bytes())
-        assert plan == {**PLAN, "codec": "zstd"}
+        assert plan == {"format": "bigearthnet-store", "format_version": 2, **PLAN, "codec": "zstd"}
 
 
 def test_too_small_a_disk_is_refused_with_both_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,16 +189,20 @@ def test_too_small_a_disk_is_refused_with_both_sizes(tmp_path: Path, monkeypatch
 
 
 def test_room_that_the_unfinished_store_already_takes_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "images.zarr").mkdir()
-    (tmp_path / "images.zarr" / "shard").write_bytes(b"x" * 1_000)
+    with claim(tmp_path):
+        (tmp_path / "images.zarr").mkdir()
+        (tmp_path / "images.zarr" / "shard").write_bytes(b"x" * 1_000)
     free = shutil.disk_usage(tmp_path)._replace(free=500)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
-    (tmp_path / ".progress").mkdir()
-    with pytest.raises(OutputError), claim(tmp_path, n_bytes=1_501):
-        pass
-    with claim(tmp_path, n_bytes=1_500):
+    other = {**PLAN, "codec": "zstd"}
+    with (
+        pytest.raises(OutputError, match="the store is expected to take"),
+        claim(tmp_path, other, overwrite=True, n_bytes=1_501),
+    ):
         pass
     with claim(tmp_path, n_bytes=9_999):  # what has begun goes on: how much it still needs is not known
+        pass
+    with claim(tmp_path, other, overwrite=True, n_bytes=1_500):
         pass
 
 
@@ -235,10 +242,174 @@ def test_releasing_leaves_nothing_but_the_store(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [*("images.zarr", "manifest.json", "patches.parquet")]
 
 
-def test_what_no_plan_vouches_for_is_not_removed_unless_that_is_said(tmp_path: Path) -> None:
-    (tmp_path / ".progress").mkdir()
-    theirs = tmp_path / "images.zarr" / "theirs"
-    theirs.parent.mkdir()
-    theirs.write_text("theirs")
+def test_what_a_desktop_leaves_is_passed_over(tmp_path: Path) -> None:
+    for name in (".DS_Store", "._images.zarr", "Thumbs.db", "desktop.ini", ".nfs000000000123abcd00000001"):
+        (tmp_path / name).touch()
     with claim(tmp_path):
-        assert theirs.read_text() == "theirs"
+        pass
+    with claim(tmp_path, overwrite=True):
+        pass
+    (tmp_path / ".Trash").mkdir()
+    with pytest.raises(OutputError, match=r"found \.Trash"):
+        check_target(tmp_path, overwrite=True)
+
+
+def plant_nothing_of_ours(store: Path) -> None:
+    (store / ".progress").mkdir()
+    (store / "images.zarr" / "theirs").mkdir(parents=True)
+    (store / "images.zarr" / "theirs" / "zarr.json").write_text("{}")
+
+
+def plant_a_plan_of_another(store: Path) -> None:
+    plant_nothing_of_ours(store)
+    (store / ".progress" / "plan.json").write_text('{"codec": "lz4"}')
+
+
+def plant_names_of_a_finished_store(store: Path) -> None:
+    plant_nothing_of_ours(store)
+    (store / "manifest.json").write_text('{"name": "a web page"}')
+    (store / "patches.parquet").write_text("patches for a garden")
+
+
+def plant_a_table(store: Path) -> None:
+    (store / "patches.parquet").write_text("patches for a garden")
+
+
+def plant_a_foreign_progress(store: Path) -> None:
+    make_finished(store)
+    (store / ".progress").mkdir()
+    (store / ".progress" / "chapter-1.done").touch()
+
+
+def plant_receipts(store: Path) -> None:
+    (store / ".progress" / "receipts").mkdir(parents=True)
+    (store / ".progress" / "receipts" / "dentist.pdf").touch()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("plant", "named"),
+    [
+        (plant_nothing_of_ours, r"images\.zarr, which no conversion has written"),
+        (plant_a_plan_of_another, r"images\.zarr, which no conversion has written"),
+        (plant_names_of_a_finished_store, r"images\.zarr, which no conversion has written"),
+        (plant_a_table, r"patches\.parquet, which no conversion has written"),
+        (plant_a_foreign_progress, r"\.progress/chapter-1\.done"),
+        (plant_receipts, "receipts, which no conversion has written"),
+    ],
+)
+def test_names_of_a_store_do_not_make_one(
+    plant: Callable[[Path], None], named: str, overwrite: bool, tmp_path: Path
+) -> None:
+    plant(tmp_path)
+    before = read_files(tmp_path)
+    with pytest.raises(OutputError, match=rf"{tmp_path}: expected an empty folder or a store, found {named}"):
+        check_target(tmp_path, overwrite=overwrite)
+    with pytest.raises(OutputError), claim(tmp_path, overwrite=overwrite):
+        pass
+    assert read_files(tmp_path).items() >= before.items()
+
+
+# -- Links -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    ["images.zarr", "images.zarr/s2_10m", "patches.parquet", ".progress", ".progress/receipts", ".progress/lock"],
+)
+def test_links_in_a_store_are_refused_and_never_followed(
+    name: str, finished: bool, overwrite: bool, tmp_path: Path
+) -> None:
+    store, theirs = tmp_path / "store", tmp_path / "theirs"
+    with claim(store) as receipts:
+        receipts.mkdir()
+    if finished:
+        make_finished(store)
+    link = store / name
+    link.parent.mkdir(exist_ok=True)
+    if link.is_dir():
+        link.rename(theirs)
+    else:
+        theirs.mkdir()
+        link.unlink(missing_ok=True)
+    (theirs / "plan.json").write_text('"bigearthnet-store"')
+    link.symlink_to(theirs)
+    before = read_files(tmp_path)
+    with pytest.raises(OutputError, match=rf"{store}: expected .*, found (the link {name}|\.progress/|images|plan)"):
+        check_target(store, overwrite=overwrite)
+    with pytest.raises(OutputError), claim(store, overwrite=overwrite):
+        pass
+    assert {name: text for name, text in read_files(tmp_path).items() if not name.endswith("lock")} == {
+        name: text for name, text in before.items() if not name.endswith("lock")
+    }
+    assert link.is_symlink()
+
+
+def test_a_store_may_be_reached_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "store").symlink_to("disk")
+    for overwrite in (False, True):
+        with claim(tmp_path / "store", overwrite=overwrite):
+            pass
+    make_finished(tmp_path / "disk")
+    with claim(tmp_path / "store", overwrite=True):
+        assert [path.name for path in (tmp_path / "disk").iterdir()] == [".progress"]
+    assert (tmp_path / "store").is_symlink()
+
+
+@pytest.mark.parametrize("target", ["nowhere", "store"])
+def test_a_link_that_leads_nowhere_is_named(target: str, tmp_path: Path) -> None:
+    (tmp_path / "store").symlink_to(target)
+    with pytest.raises(OutputError, match=f"found a link to {target}, which is not there; make that folder, or give"):
+        check_target(tmp_path / "store", overwrite=True)
+    assert not (tmp_path / "nowhere").exists()
+
+
+# -- Killed while it clears ------------------------------------------------------------------------------------------
+
+DIE = """
+import os, signal, sys
+from pathlib import Path
+from converter.target import claim_target
+n_steps, last = 0, int(sys.argv[2])
+def count(event, args):
+    global n_steps
+    if event in ("os.rename", "os.remove", "os.rmdir", "shutil.rmtree") and sys.argv[1] in str(args[0]):
+        n_steps += 1
+        if n_steps == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+with claim_target(Path(sys.argv[1]), {"codec": "zstd"}, overwrite=True, projected_bytes=0):
+    pass
+print(n_steps)
+"""
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_killed_while_it_clears_a_store_it_goes_on_with_the_same_command(finished: bool, tmp_path: Path) -> None:
+    def clear(step: int) -> tuple[Path, subprocess.CompletedProcess[str]]:
+        store = tmp_path / str(step)
+        with claim(store) as receipts:
+            receipts.mkdir()
+            (receipts / "000000.json").write_text("{}")
+            if finished:
+                make_finished(store)
+            (store / "images.zarr" / "s2_10m").mkdir(parents=True)
+            (store / "images.zarr" / "s2_10m" / "shard").touch()
+        ended = subprocess.run(
+            [sys.executable, "-c", DIE, str(store), str(step)], capture_output=True, text=True, check=False
+        )
+        return store, ended
+
+    n_steps = int(clear(0)[1].stdout)
+    assert n_steps >= 5
+    for step in range(1, n_steps + 1):
+        store, ended = clear(step)
+        assert ended.returncode == -signal.SIGKILL
+        with claim(store, {"codec": "zstd"}, overwrite=True):
+            plan = json.loads((store / ".progress" / "plan.json").read_bytes())
+            assert plan["codec"] == "zstd"
+            assert not (store / "manifest.json").exists()
+            assert not (store / ".progress" / "receipts").exists()

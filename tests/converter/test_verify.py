@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import os
 import random
 import shutil
 from pathlib import Path
@@ -19,6 +22,7 @@ from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.table import read_rows
 from converter.events import Advanced, Event, Started
 from converter.verify.inspection import Fault
+from converter.verify.sampling import count_sample, draw_rows, find_probability
 from converter.verify.verification import Verification, VerifyOptions, verify
 from tests.archives import Archive, read_files
 from tests.conftest import RunCli, SmallArchive
@@ -50,6 +54,7 @@ def test_a_true_store_has_no_fault(store: Path, scheduler: str) -> None:
         "store": str(store),
         "patches": 22,
         "compared": 0,
+        "detection": {},
         "faults": [],
         "seconds": found.seconds,
     }
@@ -63,12 +68,34 @@ def test_every_pixel_and_label_is_compared_with_the_archive(
     assert (found.faults, found.n_compared) == ([], 22)
 
 
-@pytest.mark.parametrize(("sample", "n_compared"), [(1, 1), (5, 5), (22, 22), (100, 22)])
-def test_a_sample_is_spread_over_the_store(
-    sample: int, n_compared: int, small: SmallArchive, store: Path, scheduler: str
+@pytest.mark.parametrize(("sample", "n_compared"), [(1, 1), ("5", 5), ("20%", 5), (22, 22), (100, 22), ("100%", 22)])
+def test_a_sample_is_compared_with_the_archive(
+    sample: int | str, n_compared: int, small: SmallArchive, store: Path, scheduler: str
 ) -> None:
     found = look(store, scheduler, against=Sources(small.archive.root), lists=small.lists, sample=sample)
     assert (found.faults, found.n_compared) == ([], n_compared)
+    assert found.detection.keys() == ({1, 10} if n_compared < 22 else set())
+    if found.detection:
+        assert found.detection[1] == pytest.approx(n_compared / 22)
+
+
+def test_the_chance_to_find_damage_is_that_of_the_hypergeometric_distribution() -> None:
+    """Against binomial coefficients, which are exact."""
+    for n_patches, n_sample, n_damaged in itertools.product((1, 7, 22), range(23), range(23)):
+        if max(n_sample, n_damaged) <= n_patches:
+            missed = math.comb(n_patches - n_damaged, n_sample) / math.comb(n_patches, n_sample)
+            assert find_probability(n_damaged, n_sample, n_patches) == pytest.approx(1 - missed, abs=1e-12)
+    assert count_sample("5%", 590_326) == 29_517
+    assert round(find_probability(1, 29_517, 590_326), 4) == 0.05
+    assert round(find_probability(100, 29_517, 590_326), 4) == 0.9941
+
+
+def test_samples_find_damage_as_often_as_is_said() -> None:
+    """The rows of damage may lie in any pattern: here every fourth one, which a sample at even distances may miss."""
+    damaged = set(range(1, 22, 4))
+    hits = sum(bool(damaged & draw_rows(5, 22, seed)) for seed in range(4_000))
+    assert hits / 4_000 == pytest.approx(find_probability(len(damaged), 5, 22), abs=0.025)
+    assert draw_rows(5, 22, 1) == draw_rows(5, 22, 1)
 
 
 # -- Damage ----------------------------------------------------------------------------------------------------------
@@ -179,22 +206,70 @@ def test_metadata_that_is_gone_is_a_fault(copy: Path, scheduler: str) -> None:
     assert all("cannot be read (No such file or directory)" in fault.what for fault in faults)
 
 
-def test_hidden_files_that_a_desktop_leaves_are_no_fault(copy: Path, scheduler: str) -> None:
+def test_what_a_desktop_leaves_is_no_fault(copy: Path, scheduler: str) -> None:
     for folder in (copy, copy / "images.zarr", copy / "images.zarr" / "s2_10m"):
-        (folder / ".DS_Store").write_bytes(b"\0")
+        for name in (".DS_Store", "._s2_10m", "Thumbs.db", "desktop.ini", ".nfs0000000004a1b2c300000001"):
+            (folder / name).write_bytes(b"\0")
     assert look(copy, scheduler).faults == []
 
 
-def test_files_that_no_conversion_wrote_are_named(copy: Path, scheduler: str) -> None:
-    (copy / "notes.txt").touch()
-    (copy / "images.zarr" / "s2_5m").mkdir()
-    (copy / "images.zarr" / "s2_5m" / "zarr.json").write_text("{}")
-    (copy / "images.zarr" / "s2_10m" / "c" / "6" / "0" / "0").mkdir(parents=True)
-    (copy / "images.zarr" / "s2_10m" / "c" / "6" / "0" / "0" / "0").write_bytes(b"pixels")
-    strangers = ["images.zarr/s2_10m/c/6/0/0/0", "images.zarr/s2_5m/zarr.json", "notes.txt"]
+def test_whatever_the_manifest_does_not_list_is_named(copy: Path, scheduler: str) -> None:
+    """Zarr would open some of it, as arrays that the group's own metadata does not know of."""
+    images = copy / "images.zarr"
+    for name in ("notes.txt", "images.zarr/.zmetadata", "images.zarr/.secret", "images.zarr/s2_10m/c/0/0/0/1"):
+        (copy / name).write_text("{}")
+    (images / "s2_5m").mkdir()
+    (images / "s2_5m" / "zarr.json").write_bytes((images / "s2_10m" / "zarr.json").read_bytes())
+    for name in (".git", "images.zarr/.DS_Store", "images.zarr/s2_10m/c/7"):
+        (copy / name).mkdir()
+    (images / "s2_10m" / "c" / "6" / "0" / "0").mkdir(parents=True)
+    (images / "s2_10m" / "c" / "6" / "0" / "0" / "0").write_bytes((images / "s2_10m/c/5/0/0/0").read_bytes())
+    (copy / ".progress" / "receipts").mkdir(parents=True)
+    os.mkfifo(copy / "pipe")
     found = look(copy, scheduler)
-    assert [str(fault) for fault in found.faults] == [f"{name}: manifest.json does not list it" for name in strangers]
+    folders = [".git", "images.zarr/.DS_Store", "images.zarr/s2_10m/c/6", "images.zarr/s2_10m/c/7", "images.zarr/s2_5m"]
+    files = ["images.zarr/.secret", "images.zarr/.zmetadata", "images.zarr/s2_10m/c/0/0/0/1", "notes.txt", "pipe"]
+    assert sorted(map(str, found.faults)) == sorted(
+        [
+            ".progress: left by a conversion that was ended; run it again, or remove this",
+            *(f"{name}: a folder of which manifest.json lists nothing; remove it" for name in folders),
+            *(f"{name}: manifest.json does not list it; remove it" for name in files),
+        ]
+    )
     assert found.n_patches == 22
+
+
+def test_strangers_are_named_beside_damage(copy: Path, scheduler: str) -> None:
+    (copy / "notes.txt").touch()
+    (copy / "croissant.json").write_text("{}")
+    assert [fault.where for fault in look(copy, scheduler).faults] == ["croissant.json", "notes.txt"]
+
+
+def test_links_are_named_unless_they_lead_to_what_is_listed(copy: Path, scheduler: str, tmp_path: Path) -> None:
+    shards = copy / "images.zarr" / "s2_10m" / "c"
+    (copy.parent / "link").symlink_to(copy)
+    (shards / "0").rename(tmp_path / "elsewhere")
+    (shards / "0").symlink_to(tmp_path / "elsewhere")
+    (copy / "croissant.json").rename(tmp_path / "croissant.json")
+    (copy / "croissant.json").symlink_to("../croissant.json")
+    (copy / "again").symlink_to("patches.parquet")
+    (copy / "all").symlink_to("images.zarr")
+    (copy / "nowhere").symlink_to("nowhere at all")
+    (copy / "loop").symlink_to("loop")
+    found = look(copy.parent / "link", scheduler)
+    assert sorted(map(str, found.faults)) == [
+        "again: manifest.json does not list it; remove it",
+        "all: a folder of which manifest.json lists nothing; remove it",
+        f"croissant.json: a link out of the store, to {tmp_path}/croissant.json; put a copy in its place",
+        f"images.zarr/s2_10m/c/0: a link out of the store, to {tmp_path}/elsewhere; put a copy in its place",
+        "loop: manifest.json does not list it; remove it",
+        "nowhere: manifest.json does not list it; remove it",
+    ]
+
+
+def test_a_store_behind_a_link_has_no_fault(store: Path, scheduler: str, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(store)
+    assert look(tmp_path / "link", scheduler).faults == []
 
 
 # -- Lies that have all their checksums ------------------------------------------------------------------------------
@@ -342,10 +417,25 @@ def test_what_is_no_finished_store_is_an_error(kind: str, store: Path, tmp_path:
 
 
 def test_options_that_cannot_be_are_refused() -> None:
-    with pytest.raises(OptionError, match="a sample of at least one patch, not 0"):
-        VerifyOptions(against=Sources(Path("raw")), sample=0)
+    for sample in (0, "0", "0%"):
+        with pytest.raises(OptionError, match="a sample of at least one patch, not 0"):
+            VerifyOptions(against=Sources(Path("raw")), sample=sample)
+    for sample in (-1, "many", "5 %", "%", "1e3", "1/2", "٥%", ""):
+        with pytest.raises(OptionError, match="expected a sample of a number of patches or a percentage"):
+            VerifyOptions(against=Sources(Path("raw")), sample=sample)
     with pytest.raises(OptionError, match="a sample is compared with an archive"):
         VerifyOptions(sample=5)
+
+
+def test_the_command_says_what_a_sample_finds(
+    small: SmallArchive, store: Path, scheduler: str, run_cli: RunCli
+) -> None:
+    words = ("--against", small.archive.root, "--lists", small.lists, "--sample", "20%", "--scheduler", scheduler)
+    ended = run_cli("verify", store, *words)
+    assert "Sample    chance to find differences by patches that differ: 22.7% in 1, 96.9% in 10\n" in ended.out
+    assert "Verified  22 patches, 5 of them against the archive, in " in ended.out
+    detection = json.loads(run_cli("verify", store, *words, "--json").out)["detection"]
+    assert detection == {"1": pytest.approx(5 / 22), "10": pytest.approx(1 - math.comb(12, 5) / math.comb(22, 5))}
 
 
 def test_the_command_prints_each_fault_and_ends_in_1(copy: Path, scheduler: str, run_cli: RunCli) -> None:

@@ -8,10 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bigearthnet.archive.records import Sources
+from bigearthnet.bands import S2_10M
 from bigearthnet.errors import SourceError, StoreError
+from bigearthnet.store.images import read_pixels
+from bigearthnet.store.table import read_rows
 from converter import plan
 from converter.conversion import convert
 from converter.events import Advanced, Event, Planned
@@ -19,6 +23,7 @@ from converter.verify.verification import VerifyOptions, verify
 from tests.archives import Archive, read_files
 from tests.conftest import SmallArchive
 from tests.faults.conftest import find_finished_shards, find_receipts
+from tests.forms import convert_here
 
 
 class CutError(Exception):
@@ -60,6 +65,42 @@ def test_a_file_that_vanishes_between_scan_and_read_is_a_rejected_patch(
     message = str(raised.value)
     assert f"{lost}/{lost}_B11.tif: the file is missing" in message
     assert f"{gone}/{gone}_labels_metadata.json: the file is missing" in message
+
+
+def test_files_that_are_others_when_opened_again_give_a_store_of_what_was_read_first(
+    small: SmallArchive, raw: Archive, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain band, one that only rasterio reads, and a JSON are replaced whenever they have been opened."""
+    name = small.train[0]
+    raw.rewrite_tif(name, "B03", compress="deflate", tiled=True, blockxsize=16, blockysize=16)
+    others = small.archive.copy(tmp_path / "others", [name])
+    others.rewrite_tif(name, "B02", small.archive.read_band(name, "B02")[::-1])
+    others.rewrite_tif(name, "B03", small.archive.read_band(name, "B03")[::-1], compress="deflate")
+    others.edit_note(name, labels=["Airports"])
+    replaced: list[str] = []
+    real_open = os.open
+
+    def replace_once_open(path: Any, *arguments: Any, **options: Any) -> int:
+        descriptor = real_open(path, *arguments, **options)
+        if str(path) in (str(raw.tif(name, "B02")), str(raw.tif(name, "B03")), str(raw.note(name))):
+            replaced.append(Path(path).name)
+            os.replace(shutil.copy(others.folder(name) / replaced[-1], tmp_path / "other"), path)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", replace_once_open)
+    convert_here(raw.root, tmp_path / "store", small.options())
+    monkeypatch.undo()
+    assert sorted(replaced) == [f"{name}_B02.tif", f"{name}_B03.tif", f"{name}_labels_metadata.json"]
+    row = next(row for row in read_rows(tmp_path / "store") if row["patch_id"] == name)
+    stored = read_pixels(tmp_path / "store", S2_10M, row["index"])
+    np.testing.assert_array_equal(stored, small.archive.read_array(name, "s2_10m"))
+    assert list(row["labels"]) == small.archive.read_note(name)["labels"]
+    assert verify(tmp_path / "store", VerifyOptions(scheduler=scheduler)).faults == []
+    against = VerifyOptions(scheduler=scheduler, against=Sources(raw.root), lists=small.lists)
+    faults = sorted(map(str, verify(tmp_path / "store", against).faults))
+    assert len(faults) == 2
+    assert faults[0].startswith(f"patches.parquet, shard {row['index'] // 4}, {name}: labels is ")
+    assert faults[1].startswith(f"s2_10m, shard {row['index'] // 4}, {name}: differs from the archive in ")
 
 
 @pytest.mark.parametrize("name", [b"with spaces  and 'quotes'", "Bücher 卫星 🛰".encode(), b"not \xff\xfe UTF-8", b"-n"])

@@ -195,6 +195,19 @@ def test_ctrl_c_ends_within_seconds_with_one_clear_message(
         finish(start, store, expected)
 
 
+def test_ctrl_c_that_is_ignored_changes_nothing(start: Start, expected: dict[str, bytes], tmp_path: Path) -> None:
+    """So `nohup` in some shells, and jobs in the background of a script, are started."""
+    running = start(tmp_path / "store", prefix=("sh", "-c", 'trap "" INT; exec "$@"', "sh"))
+    assert running.wait_for_file(".progress/lock")
+    while running.process.poll() is None:
+        running.signal(signal.SIGINT)
+        time.sleep(0.02)
+    ended = running.end()
+    assert ended.code == 0, ended.err
+    ended.check_quiet()
+    assert read_files(tmp_path / "store") == expected
+
+
 def test_sigterm_ends_at_once_and_can_be_resumed(start: Start, expected: dict[str, bytes], tmp_path: Path) -> None:
     """What a batch system sends when the time of a job is up, to every process of it."""
     running = start(tmp_path / "store")
