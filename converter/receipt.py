@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.archive.records import PatchFacts
-from bigearthnet.files import write_durably
+from bigearthnet.files import flush, write_durably
 from bigearthnet.store.manifest import Entry
 from bigearthnet.store.statistics import BandStatistics
 from converter.plan import ShardTask
@@ -51,6 +52,13 @@ def write_receipt(folder: Path, receipt: Receipt) -> None:
     }
     encoded = _encode(content | {"checksum": _hash(content)})
     write_durably(str(receipt_path(folder, receipt.shard)), [encoded])
+
+
+def withdraw_receipt(folder: Path, shard: int) -> None:
+    """Remove the receipt of a shard, if there is one, before its objects are replaced: it must not vouch for others."""
+    with suppress(FileNotFoundError):
+        receipt_path(folder, shard).unlink()
+        flush(folder)
 
 
 def read_receipt(folder: Path, store: Path, task: ShardTask) -> Receipt | None:

@@ -8,12 +8,12 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.errors import OutputError, StoreError
-from bigearthnet.files import flush, write_durably
+from bigearthnet.files import flush, make_folder, replace_file, write_durably
 from bigearthnet.store.layout import CROISSANT, IMAGES, MANIFEST, PROGRESS, REJECTS, TABLE
 
 _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT, MANIFEST})
@@ -73,7 +73,7 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
         lock = _take_lock(progress, store)
         try:
             _prepare(store, plan, projected_bytes, overwrite=overwrite)
-            yield progress / "receipts"
+            yield _receipts(store)
         finally:
             os.close(lock)
     except OSError as error:
@@ -85,10 +85,15 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
         ) from error
 
 
+def _receipts(store: Path) -> Path:
+    return store / PROGRESS / "receipts"
+
+
 def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwrite: bool) -> None:
     """Refuse or clear what is there and cannot be continued, and record the plan; nothing is lost if room is short."""
     finished = (store / MANIFEST).exists()
     if finished and not overwrite:  # by another process, meanwhile; or one that died just before it had tidied up
+        flush(store)  # it may have died before it did
         release_target(store)
         raise _refuse_finished(store)
     check_target(store, overwrite=overwrite)
@@ -103,18 +108,26 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
         _check_space(store, projected_bytes)
         if overwrite:  # without it, nothing that another program may have put here is removed
             _clear(store)
+        _receipts(store).mkdir(exist_ok=True)
         write_durably(str(path), [json.dumps(plan, indent=1).encode()])
+        folders = [store]
+    else:  # a killed process may have made folders that are not on disk yet, and nobody makes them again
+        folders = [Path(folder) for folder, _, _ in os.walk(store)]
+    for folder in folders:
+        flush(folder)
+    with suppress(PermissionError):  # where nothing may be listed, the store's folder was there before
+        flush(store.parent)
 
 
 def release_target(store: Path) -> None:
-    """Remove what only an unfinished store needs, once it is certain that the manifest stays."""
-    flush(store)
+    """Remove what only an unfinished store needs, once the manifest is on disk."""
     shutil.rmtree(store / PROGRESS)
 
 
-def place_file(store: Path, name: str, content: bytes) -> None:
-    """Put a file into the folder of an unfinished store whole, flushed to disk."""
-    write_durably(str(store / name), [content], temporary_in=store / PROGRESS)
+def place_file(store: Path, name: str, content: bytes, *, flushed: bool = False) -> None:
+    """Put a file into the folder of an unfinished store whole; if it is not flushed, `flush_files` is to do so."""
+    with replace_file(store / name, temporary_in=store / PROGRESS, flushed=flushed) as temporary:
+        temporary.write_bytes(content)
 
 
 def flush_files(store: Path, names: Iterable[str]) -> None:
@@ -133,6 +146,7 @@ def flush_files(store: Path, names: Iterable[str]) -> None:
 def _take_lock(progress: Path, store: Path) -> int:
     """Take the lock, which the system releases when its holder dies; NFS passes it on to the server."""
     while True:
+        make_folder(store.parent)
         progress.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(progress / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -171,9 +185,11 @@ def _is_same(descriptor: int, path: Path) -> bool:
 
 def _clear(store: Path) -> None:
     """Remove a store, its manifest first, so that a half-removed one is never taken for finished."""
-    for name in (MANIFEST, TABLE, REJECTS, CROISSANT, f"{PROGRESS}/plan.json"):
+    (store / MANIFEST).unlink(missing_ok=True)
+    flush(store)
+    for name in (TABLE, REJECTS, CROISSANT, f"{PROGRESS}/plan.json"):
         (store / name).unlink(missing_ok=True)
-    for path in (store / IMAGES, store / PROGRESS / "receipts"):
+    for path in (store / IMAGES, _receipts(store)):
         if path.exists():
             shutil.rmtree(path)
 

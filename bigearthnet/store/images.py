@@ -19,6 +19,7 @@ from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
 from bigearthnet.bands import PUBLISHED_BANDS, QUANTIFICATION_VALUE, BandGroup, choose_groups
 from bigearthnet.errors import OptionError, StoreError
+from bigearthnet.files import flush
 from bigearthnet.names import TITLES
 from bigearthnet.store.layout import IMAGES, Layout
 from bigearthnet.store.shard import CLEVEL
@@ -132,10 +133,13 @@ def _write_coordinate(
 
 
 def remove_other_shards(store: Path, keep: Collection[str]) -> None:
-    """Remove what lies in the images' folder and is not one of these objects, given relative to the store."""
-    for path in (store / IMAGES).rglob("*"):
-        if path.is_file() and path.relative_to(store).as_posix() not in keep:
-            path.unlink()
+    """Remove what lies in the images' folder and is not one of these objects, given relative to the store, for good."""
+    others = [path for path in (store / IMAGES).rglob("*") if path.is_file()]
+    others = [path for path in others if path.relative_to(store).as_posix() not in keep]
+    for path in others:
+        path.unlink()
+    for folder in {path.parent for path in others}:
+        flush(folder)
 
 
 def read_layout(store: Path, attributes: Mapping[str, Any]) -> Layout:
