@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def replace_file(path: Path, *, temporary_in: Path | None = None, flushed: bool 
     Raises:
         OSError: It cannot be written.
     """
-    make_folder(path.parent)
+    _make_missing(path.parent)
     # Hidden, with the suffix by which writers go; no process id, since two hosts may share a folder and a number.
     temporary = (temporary_in or path.parent) / f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
     try:
@@ -46,6 +47,11 @@ def replace_file(path: Path, *, temporary_in: Path | None = None, flushed: bool 
             temporary.unlink(missing_ok=True)
     if flushed:
         flush(path.parent)
+
+
+def find_leftovers(path: Path) -> list[Path]:
+    """Find what killed processes that were writing a file have left beside it."""
+    return list(path.parent.glob(f".{glob.escape(path.stem)}.{'[0-9a-f]' * 8}{glob.escape(path.suffix)}"))
 
 
 def check_new(paths: Iterable[Path]) -> None:
@@ -107,11 +113,21 @@ def write_durably(path: str, parts: Sequence[bytes], *, temporary_in: Path | Non
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, as far as they are not there, each so that it survives a power cut.
+    """Make a folder and those above it, as far as they are not there, so that they survive a power cut.
+
+    If the folder is there, its name is flushed all the same: whoever made it may have been killed before that.
 
     Raises:
         OSError: It cannot be made.
     """
+    if not path.exists():
+        _make_missing(path)
+    else:
+        with suppress(PermissionError):  # where nothing may be listed, nothing was made
+            flush(path.parent)
+
+
+def _make_missing(path: Path) -> None:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     if missing:
         path.mkdir(parents=True, exist_ok=True)

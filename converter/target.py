@@ -8,7 +8,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -93,7 +93,6 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
     """Refuse or clear what is there and cannot be continued, and record the plan; nothing is lost if room is short."""
     finished = (store / MANIFEST).exists()
     if finished and not overwrite:  # by another process, meanwhile; or one that died just before it had tidied up
-        flush(store)  # it may have died before it did
         release_target(store)
         raise _refuse_finished(store)
     check_target(store, overwrite=overwrite)
@@ -110,17 +109,16 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
             _clear(store)
         _receipts(store).mkdir(exist_ok=True)
         write_durably(str(path), [json.dumps(plan, indent=1).encode()])
-        folders = [store]
     else:  # a killed process may have made folders that are not on disk yet, and nobody makes them again
-        folders = [Path(folder) for folder, _, _ in os.walk(store)]
-    for folder in folders:
-        flush(folder)
-    with suppress(PermissionError):  # where nothing may be listed, the store's folder was there before
-        flush(store.parent)
+        for folder, _, _ in os.walk(store / IMAGES):
+            flush(folder)
 
 
 def release_target(store: Path) -> None:
-    """Remove what only an unfinished store needs, once the manifest is on disk."""
+    """Remove what only an unfinished store needs, once its manifest is on disk.
+
+    If another process wrote that, it is: the name was flushed when the store was claimed.
+    """
     shutil.rmtree(store / PROGRESS)
 
 
@@ -146,8 +144,8 @@ def flush_files(store: Path, names: Iterable[str]) -> None:
 def _take_lock(progress: Path, store: Path) -> int:
     """Take the lock, which the system releases when its holder dies; NFS passes it on to the server."""
     while True:
-        make_folder(store.parent)
-        progress.mkdir(parents=True, exist_ok=True)
+        make_folder(store)
+        make_folder(progress)
         descriptor = os.open(progress / "lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(descriptor, store)

@@ -26,6 +26,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations, islice, product
+from pathlib import Path
 
 ROOT = 0
 """The folder that is recorded, which is there for certain."""
@@ -228,6 +229,17 @@ def tear_content(old: bytes, new: bytes) -> list[bytes]:
             ]
         )
     )
+
+
+def write_tree(folder: Path, tree: Mapping[str, bytes | None]) -> None:
+    """Put what is left into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in tree.items():
+        if content is None:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
 
 
 def _rename(names: dict[Place, int], one: Renamed) -> None:

@@ -6,10 +6,9 @@ import os
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from bigearthnet.errors import OutputError
 from bigearthnet.store.images import read_coordinates
 from converter.conversion import ConvertOptions, convert
 from tests.archives import Archive, read_files, write_lists
-from tests.crash.disk import Flushed, Record, Tree
+from tests.crash.disk import Tree, write_tree
 from tests.crash.recorder import KilledError, Recorder, record
+from tests.crash.trial import Trial, list_differences
 
 BANDS = {"B01": 20, "B05": 60}
 """One of each of two arrays, with their rows."""
@@ -95,32 +95,14 @@ class Scenario:
         return recorder
 
 
-def write_tree(folder: Path, tree: Mapping[str, bytes | None]) -> None:
-    for name, content in tree.items():
-        if content is None:
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        else:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+class ConversionTrial(Trial):
+    """Tries what power cuts leave of a scenario."""
 
+    def __init__(self, scenario: Scenario, folder: Path) -> None:
+        super().__init__(folder)
+        self.scenario = scenario
 
-@dataclass
-class Trial:
-    """Tries what power cuts leave of a scenario, each state once."""
-
-    scenario: Scenario
-    folder: Path
-    n_resumed: int = 0
-    known: dict[int, str | None] = field(default_factory=dict)
-
-    def find_fault(self, tree: Tree, promised: tuple[str, ...]) -> str | None:
-        """Say what is wrong with what is left, or comes of it when the same command goes on; None if nothing is."""
-        key = hash((frozenset(tree.items()), promised))
-        if key not in self.known:
-            self.known[key] = self._find_fault(tree, promised)
-        return self.known[key]
-
-    def _find_fault(self, tree: Tree, promised: tuple[str, ...]) -> str | None:
+    def examine(self, tree: Tree, promised: tuple[str, ...]) -> str | None:
         scenario = self.scenario
         finished = "store/manifest.json" in tree
         if finished:
@@ -133,7 +115,6 @@ class Trial:
                 return f"a finished store with other files: {list_differences(left, scenario.expected)}"
         elif "store" in promised:
             return "the finished store is not there any more"
-        self.n_resumed += 1
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         write_tree(self.folder, tree)
@@ -150,10 +131,6 @@ class Trial:
         if not finished and scenario.options.on_bad == "stop" and (again := begun.intersection(promised)):
             return f"what was done is done again: {sorted(again)}"
         return None
-
-
-def list_differences(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> list[str]:
-    return [name for name in sorted(found.keys() | expected.keys()) if found.get(name) != expected.get(name)]
 
 
 def vary(archive: Archive, folder: Path) -> Archive:
@@ -209,7 +186,7 @@ def test_whatever_a_power_cut_leaves_it_ends_in_the_same_bytes(
     name: str, stride: int, n_states: int, scenarios: dict[str, Scenario], tmp_path: Path
 ) -> None:
     record = scenarios[name].record(tmp_path / "recorded").finish()
-    trial = Trial(scenarios[name], tmp_path / "left")
+    trial = ConversionTrial(scenarios[name], tmp_path / "left")
     faults = Counter(trial.find_fault(*state) for state in record.sample_states(stride, n_states, limit=100))
     print(f"{name}: {len(trial.known):,} states after any of {len(record.operations)} operations tried")
     assert set(faults) == {None}, faults
@@ -217,33 +194,25 @@ def test_whatever_a_power_cut_leaves_it_ends_in_the_same_bytes(
 
 def test_every_flush_is_needed(scenarios: dict[str, Scenario], tmp_path: Path) -> None:
     """Without one flush of each line that flushes something, there is a power cut that does harm."""
-    needed: dict[str, int] = {}
-    n_tried = n_flushes = 0
-
-    def leave_out(record: Record, trial: Trial, *, again: bool, n_states: int) -> None:
-        nonlocal n_tried, n_flushes
-        for i in record.flushes:
-            flushed = record.operations[i]
-            assert isinstance(flushed, Flushed)
-            if again or not needed.get(flushed.caller):
-                states = islice(record.list_states_without(i), n_states)
-                harm = any(trial.find_fault(tree, promised) for tree, promised in states)
-                needed[flushed.caller] = needed.get(flushed.caller, 0) + harm
-                n_flushes += 1
-        n_tried += len(trial.known)
-
-    for name, scenario in scenarios.items():
-        recorder = scenario.record(tmp_path / name)
-        leave_out(recorder.finish(), Trial(scenario, tmp_path / "left"), again=name == "fresh", n_states=100)
-        if name == "fresh":
-            n_steps = recorder.n_steps
-            print(f"{sum(needed.values())} of the {n_flushes} flushes of a fresh conversion are needed")
-    scenario = scenarios["fresh"]
-    for step in range(n_steps - 9, n_steps - 6):  # between the manifest and what comes after it
-        record = scenario.record(tmp_path / f"killed {step}", kill_at=step).finish()
-        leave_out(record, Trial(scenario, tmp_path / "left"), again=False, n_states=30)
-    print(f"{n_flushes} flushes left out, one at a time: {n_tried:,} states tried, {len(needed)} callers")
-    assert [caller for caller, n in needed.items() if n == 0] == []
+    fresh = ConversionTrial(scenarios["fresh"], tmp_path / "left")
+    recorder = fresh.scenario.record(tmp_path / "fresh")
+    record = recorder.finish()
+    fresh.leave_out_flushes(record, again=True, n_states=100)
+    n_needless = fresh.n_flushes - fresh.needed.total()
+    print(f"{n_needless} of {fresh.n_flushes} flushes of a fresh conversion are not needed")
+    assert n_needless == 1  # of the folder of the arrays, which the second array flushes again
+    # The store's folder, those of a shard and the manifest are there, not flushed.
+    for step in (2, 24, recorder.n_steps - 8):
+        record = fresh.scenario.record(tmp_path / f"killed {step}", kill_at=step).finish()
+        fresh.leave_out_flushes(record, again=False, n_states=30)
+    n_states, n_flushes, needed = len(fresh.known), fresh.n_flushes, fresh.needed
+    for name in ("overwrite", "skip", "mended"):
+        trial = ConversionTrial(scenarios[name], tmp_path / "left")
+        trial.needed = needed
+        trial.leave_out_flushes(scenarios[name].record(tmp_path / name).finish(), again=False, n_states=100)
+        n_states, n_flushes = n_states + len(trial.known), n_flushes + trial.n_flushes
+    print(f"{n_flushes} flushes of {len(needed)} callers left out, one at a time: {n_states:,} states tried")
+    assert fresh.needless == []
 
 
 @pytest.mark.parametrize("stride", [23, pytest.param(1, marks=[pytest.mark.faults, pytest.mark.timeout(1200)])])
@@ -252,7 +221,7 @@ def test_killed_and_gone_on_with_a_power_cut_at_the_end_leaves_the_whole_store(
 ) -> None:
     """What a killed process has not flushed, nobody will but the next one."""
     n_steps = scenarios["fresh"].record(tmp_path / "whole").n_steps
-    trial = Trial(scenarios["fresh"], tmp_path / "left")
+    trial = ConversionTrial(scenarios["fresh"], tmp_path / "left")
     faults = Counter[str]()
     for step in sorted({*range(1, n_steps + 1, stride), *range(22, 30)}):  # where the folders of shards are made
         record = scenarios["fresh"].record(tmp_path / "killed", kill_at=step).finish()
