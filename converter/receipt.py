@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -54,13 +53,6 @@ def write_receipt(folder: Path, receipt: Receipt) -> None:
     write_durably(str(receipt_path(folder, receipt.shard)), [encoded])
 
 
-def withdraw_receipt(folder: Path, shard: int) -> None:
-    """Remove the receipt of a shard, if there is one, before its objects are replaced: it must not vouch for others."""
-    with suppress(FileNotFoundError):
-        receipt_path(folder, shard).unlink()
-        flush(folder)
-
-
 def read_receipt(folder: Path, store: Path, task: ShardTask) -> Receipt | None:
     """Read the receipt of a task.
 
@@ -78,6 +70,14 @@ def read_receipt(folder: Path, store: Path, task: ShardTask) -> Receipt | None:
         return None
     found = (receipt.shard, receipt.digest, len(receipt.facts))
     return receipt if found == (task.shard, task.digest, len(task.sources)) else None
+
+
+def withdraw_receipt(folder: Path, store: Path, task: ShardTask) -> None:
+    """Remove the receipt of an earlier task before the objects of its shard are replaced: it would vouch for others."""
+    path = receipt_path(folder, task.shard)
+    if path.exists() and read_receipt(folder, store, task) is None:
+        path.unlink()
+        flush(folder)
 
 
 def _encode(content: dict[str, Any]) -> bytes:

@@ -84,7 +84,7 @@ def _commit(
 ) -> None:
     """Put the shards on disk, then the receipt that vouches for them."""
     try:
-        withdraw_receipt(Path(job.receipts), task.shard)
+        withdraw_receipt(Path(job.receipts), Path(job.store), task)
         objects = {}
         for group in job.reader.groups:
             encoded = chunks[group.name]

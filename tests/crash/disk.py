@@ -139,7 +139,7 @@ class Disk:
         return effects
 
     def list_contents(self, file: int) -> list[bytes]:
-        """List what a file that was not flushed may hold: the newest content first, then the old one."""
+        """List some of what a file that was not flushed may hold: the newest content first, then the old one."""
         return tear_content(self.contents.get(file, b""), self.written[file])
 
     def build_tree(self, lost: Collection[int] = (), contents: Mapping[int, bytes] | None = None) -> Tree:
@@ -210,7 +210,7 @@ class Disk:
 
 
 def tear_content(old: bytes, new: bytes) -> list[bytes]:
-    """List what a file may hold that was not flushed: the new content, the old one, and some of either or of zeros."""
+    """List some of what a file may hold that was not flushed: the new content, the old one, parts of either, zeros."""
     size = len(new)
     first, middle, last = (min(n, size) // SECTOR * SECTOR for n in (SECTOR, size // 2, size - 1))
     zeros = bytes(size)

@@ -121,14 +121,9 @@ def trial(tmp_path: Path) -> RunTrial:
     return RunTrial(tmp_path / "left", read_files(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize(
-    ("n_states", "limit"), [(12, 100), pytest.param(200, 500, marks=[pytest.mark.faults, pytest.mark.timeout(1200)])]
-)
-def test_whatever_a_power_cut_leaves_a_training_goes_on_exactly(
-    n_states: int, limit: int, trial: RunTrial, tmp_path: Path
-) -> None:
+def test_whatever_a_power_cut_leaves_a_training_goes_on_exactly(trial: RunTrial, tmp_path: Path) -> None:
     taken = record_training(tmp_path / "recorded").finish()
-    faults = Counter(trial.find_fault(*state) for state in taken.sample_states(1, n_states, limit))
+    faults = Counter(trial.find_fault(*state) for state in taken.sample_states(1, 500, 500))
     print(f"{len(trial.known):,} states after any of {len(taken.operations)} operations tried")
     assert set(faults) == {None}, faults
 
