@@ -142,6 +142,10 @@ class Disk:
         """List some of what a file that was not flushed may hold: the newest content first, then the old one."""
         return tear_content(self.contents.get(file, b""), self.written[file])
 
+    def count_combinations(self) -> int:
+        """Count in how many ways something may be lost and torn, possible or not."""
+        return math.prod([2 ** len(self.renamed), *(len(self.list_contents(file)) for file in self.written)])
+
     def build_tree(self, lost: Collection[int] = (), contents: Mapping[int, bytes] | None = None) -> Tree:
         """Build what is left.
 
@@ -176,8 +180,7 @@ class Disk:
         `limit` random combinations.
         """
         torn = {file: self.list_contents(file) for file in self.written}
-        n_combinations = math.prod([2 ** len(self.renamed), *map(len, torn.values())])
-        if n_combinations <= limit:
+        if self.count_combinations() <= limit:
             yield from self._list_all(torn)
         else:
             yield from self._list_single(torn)
@@ -272,19 +275,20 @@ class Record:
                 disk.apply(operation)
             yield disk.copy()
 
-    def sample_states(self, stride: int, n_states: int, limit: int) -> Iterator[tuple[Tree, tuple[str, ...]]]:
+    def sample_states(self, stride: int, limit: int, n_states: int) -> Iterator[tuple[Tree, tuple[str, ...]]]:
         """Choose among what a power cut may leave, with what had been promised by then.
 
         Args:
             stride: Of every so many moments one is taken; 1 takes all.
-            n_states: States of each moment at most. One is that of a killed process, of which nothing is lost.
-            limit: Of how many states of a moment the others are chosen; see `Disk.list_survivors`.
+            limit: Of a moment with so many combinations of what is lost and torn, all states are taken.
+            n_states: States of each other moment. One is that of a killed process, of which nothing is lost.
         """
         chance = random.Random(0)
         for disk in islice(self.replay(), chance.randrange(stride), None, stride):
-            others = list(disk.list_survivors(limit, chance))
-            yield disk.build_tree(), disk.promised
-            for tree in chance.sample(others, min(n_states - 1, len(others))):
+            states = list(disk.list_survivors(limit, chance))
+            if disk.count_combinations() > limit:
+                states = [states[0], *chance.sample(states[1:], n_states - 1)]
+            for tree in states:
                 yield tree, disk.promised
 
     def list_states_without(self, flush: int) -> Iterator[tuple[Tree, tuple[str, ...]]]:

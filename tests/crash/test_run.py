@@ -123,7 +123,7 @@ def trial(tmp_path: Path) -> RunTrial:
 
 def test_whatever_a_power_cut_leaves_a_training_goes_on_exactly(trial: RunTrial, tmp_path: Path) -> None:
     taken = record_training(tmp_path / "recorded").finish()
-    faults = Counter(trial.find_fault(*state) for state in taken.sample_states(1, 500, 500))
+    faults = Counter(trial.find_fault(*state) for state in taken.sample_states(1, 1000, 100))
     print(f"{len(trial.known):,} states after any of {len(taken.operations)} operations tried")
     assert set(faults) == {None}, faults
 

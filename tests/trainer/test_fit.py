@@ -143,7 +143,7 @@ def test_whatever_a_power_cut_leaves_of_a_training_it_goes_on_exactly(
     (tmp_path / "recorded").mkdir()
     with record(tmp_path / "recorded") as recorder:
         train(store, tmp_path / "recorded" / "run", checkpoint_steps=3)
-    states = list(recorder.finish().sample_states(1, 2, 20))
+    states = list(recorder.finish().sample_states(1, 1, 2))
     for number, (tree, _) in enumerate([*states[:-24:10], *states[-24:]]):  # at the end, little is left to train
         run = tmp_path / str(number) / "run"
         write_tree(run.parent, tree)
