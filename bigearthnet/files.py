@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bigearthnet.errors import OutputError
 
 
 @contextmanager
-def replace_file(path: Path, *, temporary_in: Path | None = None) -> Iterator[Path]:
+def replace_file(path: Path, *, temporary_in: Path | None = None, flushed: bool = True) -> Iterator[Path]:
     """Give a name beside `path` to write to; what stands there at the end becomes `path`, and nothing if that failed.
 
     A file is on disk before it gets its name, so that not even a power cut leaves part of one. It may be a folder too,
@@ -25,23 +26,32 @@ def replace_file(path: Path, *, temporary_in: Path | None = None) -> Iterator[Pa
         path: What to write; its folder is made if needed.
         temporary_in: Folder on the same file system for the temporary name, where what a killed process leaves does
             no harm; that of `path` if None.
+        flushed: Whether it is on disk at the end. Without it, a power cut may leave part of it, until the caller has
+            flushed the file and its folder.
 
     Raises:
         OSError: It cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_missing(path.parent)
     # Hidden, with the suffix by which writers go; no process id, since two hosts may share a folder and a number.
     temporary = (temporary_in or path.parent) / f".{path.stem}.{secrets.token_hex(4)}{path.suffix}"
     try:
         yield temporary
-        flush(temporary)
+        if flushed:
+            flush(temporary)
         os.replace(temporary, path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         else:
             temporary.unlink(missing_ok=True)
-    flush(path.parent)
+    if flushed:
+        flush(path.parent)
+
+
+def find_leftovers(path: Path) -> list[Path]:
+    """Find what killed processes that were writing a file have left beside it."""
+    return list(path.parent.glob(f".{glob.escape(path.stem)}.{'[0-9a-f]' * 8}{glob.escape(path.suffix)}"))
 
 
 def check_new(paths: Iterable[Path]) -> None:
@@ -100,6 +110,29 @@ def write_durably(path: str, parts: Sequence[bytes], *, temporary_in: Path | Non
     with replace_file(Path(path), temporary_in=temporary_in) as temporary, open(temporary, "wb") as file:
         file.writelines(parts)  # a shard of 28 MB need not be joined to be written
         return file.tell()
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, as far as they are not there, so that they survive a power cut.
+
+    If the folder is there, its name is flushed all the same: whoever made it may have been killed before that.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    if not path.exists():
+        _make_missing(path)
+    else:
+        with suppress(PermissionError):  # where nothing may be listed, nothing was made
+            flush(path.parent)
+
+
+def _make_missing(path: Path) -> None:
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    if missing:
+        path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        flush(folder.parent)
 
 
 def flush(path: str | os.PathLike[str]) -> None:

@@ -79,7 +79,7 @@ def finish_store(
     place_file(store, CROISSANT, describe_dataset(store, plan.layout, attributes).encode())
     manifest = build_manifest(store, fingerprint, attributes["counts"], shards)
     flush_files(store, manifest.files)
-    place_file(store, MANIFEST, encode_manifest(manifest))
+    place_file(store, MANIFEST, encode_manifest(manifest), flushed=True)
     release_target(store)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.archive.records import PatchFacts
-from bigearthnet.files import write_durably
+from bigearthnet.files import flush, write_durably
 from bigearthnet.store.manifest import Entry
 from bigearthnet.store.statistics import BandStatistics
 from converter.plan import ShardTask
@@ -70,6 +70,14 @@ def read_receipt(folder: Path, store: Path, task: ShardTask) -> Receipt | None:
         return None
     vouched = (receipt.shard, receipt.digest, len(receipt.facts))
     return receipt if vouched == (task.shard, task.digest, len(task.sources)) else None
+
+
+def withdraw_receipt(folder: Path, store: Path, task: ShardTask) -> None:
+    """Remove the receipt of an earlier task before the objects of its shard are replaced: it would vouch for others."""
+    path = receipt_path(folder, task.shard)
+    if path.exists() and read_receipt(folder, store, task) is None:
+        path.unlink()
+        flush(folder)
 
 
 def _encode(content: dict[str, Any]) -> bytes:

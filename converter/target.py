@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.errors import OutputError, StoreError
-from bigearthnet.files import flush, write_durably
+from bigearthnet.files import flush, make_folder, replace_file, write_durably
 from bigearthnet.store.layout import (
     CROISSANT,
     FORMAT_NAME,
@@ -154,20 +154,28 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
     if differences or finished or not path.exists():  # what has begun goes on: it needs less than all
         _check_space(store, projected_bytes)
         if overwrite:
-            _clear(store, path, plan)
-        else:
-            _write_plan(path, plan)
+            _clear(store)
+        (store / PROGRESS / _RECEIPTS).mkdir(exist_ok=True)
+        write_durably(str(path), [json.dumps(plan, indent=1).encode()])
+        if overwrite and (store / IMAGES).exists():  # not before the plan: they may be all that names the format
+            shutil.rmtree(store / IMAGES)
+    else:  # a killed process may have made folders that are not on disk yet, and nobody makes them again
+        for folder, _, _ in os.walk(store / IMAGES):
+            flush(folder)
 
 
 def release_target(store: Path) -> None:
-    """Remove what only an unfinished store needs, once it is certain that the manifest stays."""
-    flush(store)
+    """Remove what only an unfinished store needs, once its manifest is on disk.
+
+    If another process wrote that, it is: the name was flushed when the store was claimed.
+    """
     shutil.rmtree(store / PROGRESS)
 
 
-def place_file(store: Path, name: str, content: bytes) -> None:
-    """Put a file into the folder of an unfinished store whole, flushed to disk."""
-    write_durably(str(store / name), [content], temporary_in=store / PROGRESS)
+def place_file(store: Path, name: str, content: bytes, *, flushed: bool = False) -> None:
+    """Put a file into the folder of an unfinished store whole; if it is not flushed, `flush_files` is to do so."""
+    with replace_file(store / name, temporary_in=store / PROGRESS, flushed=flushed) as temporary:
+        temporary.write_bytes(content)
 
 
 def flush_files(store: Path, names: Iterable[str]) -> None:
@@ -186,7 +194,8 @@ def flush_files(store: Path, names: Iterable[str]) -> None:
 def _take_lock(progress: Path, store: Path) -> int:
     """Take the lock, which the system releases when its holder dies; NFS passes it on to the server."""
     while True:
-        progress.mkdir(parents=True, exist_ok=True)
+        make_folder(store)
+        make_folder(progress)
         descriptor = os.open(progress / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             _lock(descriptor, store)
@@ -222,22 +231,15 @@ def _is_same(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _clear(store: Path, path: Path, plan: dict[str, Any]) -> None:
-    """Remove a store and record the plan of the next, so that at every moment it is known for one, and for no finished.
-
-    The manifest goes first; the images, which may name the format alone, once the new plan does.
-    """
-    for name in (MANIFEST, TABLE, REJECTS, CROISSANT):
+def _clear(store: Path) -> None:
+    """Remove a store but for its images, its manifest first, so that a part of it is never taken for finished."""
+    (store / MANIFEST).unlink(missing_ok=True)
+    flush(store)
+    for name in (TABLE, REJECTS, CROISSANT):
         (store / name).unlink(missing_ok=True)
     if (receipts := store / PROGRESS / _RECEIPTS).exists():
         shutil.rmtree(receipts)
-    _write_plan(path, plan)
-    if (store / IMAGES).exists():
-        shutil.rmtree(store / IMAGES)
-
-
-def _write_plan(path: Path, plan: dict[str, Any]) -> None:
-    write_durably(str(path), [json.dumps(plan, indent=1).encode()])
+        flush(store / PROGRESS)  # none of them may meet the next plan
 
 
 def _find_differences(path: Path, plan: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from bigearthnet.store.manifest import Entry
 from bigearthnet.store.shard import encode_chunk, hash_chunks, write_shard
 from bigearthnet.store.statistics import BandStatistics, BandSums
 from converter.plan import ShardTask
-from converter.receipt import Receipt, write_receipt
+from converter.receipt import Receipt, withdraw_receipt, write_receipt
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,7 @@ def _commit(
 ) -> None:
     """Put the shards on disk, then the receipt that vouches for them."""
     try:
+        withdraw_receipt(Path(job.receipts), Path(job.store), task)
         objects = {}
         for group in job.reader.groups:
             encoded = chunks[group.name]

@@ -19,6 +19,7 @@ from zarr.errors import UnstableSpecificationWarning, ZarrUserWarning
 
 from bigearthnet.bands import PUBLISHED_BANDS, QUANTIFICATION_VALUE, BandGroup, choose_groups
 from bigearthnet.errors import OptionError, StoreError
+from bigearthnet.files import flush
 from bigearthnet.names import TITLES
 from bigearthnet.store.layout import IMAGES, Layout
 from bigearthnet.store.shard import CLEVEL
@@ -132,17 +133,25 @@ def _write_coordinate(
 
 
 def remove_other_shards(store: Path, keep: Collection[str]) -> None:
-    """Remove what lies in the images' folder and is not one of these objects, given relative to the store.
+    """Remove what lies in the images' folder and is not one of these objects, given relative to the store, for good.
 
     Links go, not what they lead to.
     """
     kept = {store / name for name in keep}
+    changed = set()
     for path in sorted((store / IMAGES).rglob("*"), reverse=True):  # what is in a folder before the folder
         if path.is_dir() and not path.is_symlink():
-            if not any(path.iterdir()):
-                path.rmdir()
+            if any(path.iterdir()):
+                continue
+            path.rmdir()
         elif path not in kept:
             path.unlink()
+        else:
+            continue
+        changed.add(path.parent)
+        changed.discard(path)
+    for folder in changed:
+        flush(folder)
 
 
 def read_layout(store: Path, attributes: Mapping[str, Any]) -> Layout:

@@ -125,7 +125,6 @@ def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
 
 def test_what_was_begun_is_kept_if_the_plan_is_the_same(tmp_path: Path) -> None:
     with claim(tmp_path) as receipts:
-        receipts.mkdir()
         (receipts / "000000.json").write_text("{}")
         (tmp_path / "images.zarr").mkdir()
     with claim(tmp_path) as receipts:
@@ -160,7 +159,6 @@ def test_overwriting_removes_everything_of_a_store_the_manifest_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with claim(tmp_path) as receipts:
-        receipts.mkdir()
         (receipts / "000000.json").write_text("{}")
     make_finished(tmp_path)
     (tmp_path / "rejected.parquet").touch()
@@ -173,7 +171,7 @@ def test_overwriting_removes_everything_of_a_store_the_manifest_first(
     monkeypatch.setattr(shutil, "rmtree", rmtree)
     with claim(tmp_path, {**PLAN, "codec": "zstd"}, overwrite=True) as receipts:
         assert sorted(path.name for path in tmp_path.iterdir()) == [".progress"]
-        assert not receipts.exists()
+        assert list(receipts.iterdir()) == []
         plan = json.loads((tmp_path / ".progress" / "plan.json").read_bytes())
         assert plan == {"format": "bigearthnet-store", "format_version": 2, **PLAN, "codec": "zstd"}
 
@@ -235,8 +233,7 @@ def test_a_store_that_another_process_is_writing_is_refused(tmp_path: Path) -> N
 
 
 def test_releasing_leaves_nothing_but_the_store(tmp_path: Path) -> None:
-    with claim(tmp_path) as receipts:
-        receipts.mkdir()
+    with claim(tmp_path):
         make_finished(tmp_path)
         release_target(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [*("images.zarr", "manifest.json", "patches.parquet")]

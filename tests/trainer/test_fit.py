@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.crash.disk import write_tree
+from tests.crash.recorder import record
 from tests.manifests import seal_again
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import OptionError, RunError, SelectionError, Store, open_store
@@ -130,6 +132,25 @@ def test_a_killed_process_goes_on_exactly(stores: dict[str, Path], trained: Path
     assert found.exit_code == 0, found.output
     assert "Goes on    in epoch" in found.stderr
     _assert_same(run, trained)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_whatever_a_power_cut_leaves_of_a_training_it_goes_on_exactly(
+    trained: Path, store: Store, tmp_path: Path
+) -> None:
+    """With a network; the folder's own part is tried in all states by tests/crash."""
+    (tmp_path / "recorded").mkdir()
+    with record(tmp_path / "recorded") as recorder:
+        train(store, tmp_path / "recorded" / "run", checkpoint_steps=3)
+    states = list(recorder.finish().sample_states(1, 1, 2))
+    for number, (tree, _) in enumerate([*states[:-24:10], *states[-24:]]):  # at the end, little is left to train
+        run = tmp_path / str(number) / "run"
+        write_tree(run.parent, tree)
+        if not (run / "result.json").exists():
+            train(store, run, checkpoint_steps=3)
+        _assert_same(run, trained)
+        assert sorted(path.name for path in run.iterdir() if path.name[0] == ".") == []
 
 
 def test_the_optimizer_and_the_random_draws_are_part_of_the_state(trained: Path, store: Store, tmp_path: Path) -> None:

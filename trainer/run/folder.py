@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import RunError
-from bigearthnet.files import write_json, write_new
+from bigearthnet.files import find_leftovers, flush, make_folder, write_json, write_new
 from trainer.run.recipe import Recipe
 
 _STATE_VERSION: Final = 1
@@ -121,6 +121,7 @@ class RunFolder:
         self._record_path = self.path / "run.json"
         self._state_path = self.path / "state.npz"
         self._result_path = self.path / "result.json"
+        self._files = (self._record_path, self._state_path, self.model_path, self.log_path, self._result_path)
 
     def begin(self, record: RunRecord) -> None:
         """Make the folder, or check that it holds this very training, unfinished.
@@ -128,13 +129,16 @@ class RunFolder:
         Raises:
             RunError: It holds something else.
         """
+        leftovers = [leftover for path in self._files for leftover in find_leftovers(path)]
         if self._record_path.is_file():
             self._check_same(record)
-            return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or {*self.path.iterdir()} - {*leftovers}):
             raise RunError(f"{self.path}: exists and holds no training; choose another folder")
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self._record_path, asdict(record))
+        else:
+            make_folder(self.path)
+            write_json(self._record_path, asdict(record))
+        for leftover in leftovers:
+            leftover.unlink(missing_ok=True)
 
     def read_record(self) -> RunRecord:
         """Read what the training is.
@@ -228,6 +232,7 @@ class RunFolder:
         begun = self.read_record()
         advice = "choose another folder"
         if self._result_path.is_file():
+            flush(self.path)  # whoever wrote that may have been killed before this
             raise RunError(f"{self.path}: this training is finished; {advice}")
         differences = record.recipe.list_differences(asdict(begun.recipe))
         if differences:

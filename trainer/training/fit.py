@@ -214,14 +214,14 @@ class _Training:
             "patches_per_s": at.step * self.stream.options.batch_size / at.busy_s,
             "data_wait_share": at.wait_s / at.busy_s,
         }
+        at.history.append(record)
+        self.folder.write_log(at.history)  # before the state, without which the epoch is trained again
         is_best = record["val_macro_ap"] > at.best_score
         if is_best:
             at.best_epoch, at.best_score = at.epoch, record["val_macro_ap"]
             save_model(self.model, self.folder.model_path)
-        at.history.append(record)
         at.epoch, at.step, at.loss_sum, at.busy_s, at.wait_s = at.epoch + 1, 0, 0.0, 0.0, 0.0
         self._save()
-        self.folder.write_log(at.history)
         self.on_event(EpochEnded(record, is_best))
         return record
 
