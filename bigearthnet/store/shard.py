@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import google_crc32c
@@ -88,11 +87,23 @@ def hash_chunks(chunks: Sequence[bytes]) -> str:
     return hashlib.blake2b(b"".join(chunk[-CHECKSUM_BYTES:] for chunk in chunks), digest_size=8).hexdigest()
 
 
-def read_shard(path: str, shard_size: int) -> list[bytes | None]:
-    """Read a shard whole.
+def hash_shard(shard: bytes, shard_size: int) -> str:
+    """Hash the checksums of a shard's chunks, after comparing each with its chunk.
+
+    Raises:
+        DamagedError: One is not that of its chunk, or the index is damaged.
+    """
+    chunks = [chunk for chunk in split_shard(shard, shard_size) if chunk is not None]
+    if not all(map(is_sound, chunks)):
+        raise DamagedError("the crc32c of a chunk does not match")
+    return hash_chunks(chunks)
+
+
+def split_shard(shard: bytes, shard_size: int) -> list[bytes | None]:
+    """Split a shard into its chunks.
 
     Args:
-        path: Where the shard lies.
+        shard: All its bytes.
         shard_size: Chunks in a full shard.
 
     Returns:
@@ -100,19 +111,17 @@ def read_shard(path: str, shard_size: int) -> list[bytes | None]:
 
     Raises:
         DamagedError: The index is damaged, or points outside of the shard.
-        OSError: The shard cannot be read.
     """
-    data = Path(path).read_bytes()
-    n_bytes = len(data) - measure_index(shard_size)
+    n_bytes = len(shard) - measure_index(shard_size)
     chunks: list[bytes | None] = []
     end = 0
-    for offset, size in parse_index(data[max(n_bytes, 0) :], shard_size, n_bytes).tolist():
+    for offset, size in parse_index(shard[max(n_bytes, 0) :], shard_size, n_bytes).tolist():
         if (offset, size) == (EMPTY, EMPTY):
             chunks.append(None)
             continue
         if offset != end:
             raise DamagedError(f"its index points to bytes {offset:,} to {offset + size:,}")
-        chunks.append(data[offset : offset + size])
+        chunks.append(shard[offset : offset + size])
         end = offset + size
     if end != n_bytes:
         raise DamagedError(f"the shard holds {n_bytes - end:,} bytes that nothing names")

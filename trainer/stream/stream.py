@@ -177,6 +177,8 @@ class Stream:
     def close(self) -> None:
         """Stop decoding and end the threads."""
         self._drop_ahead()
+        for reader in self._readers.values():
+            reader.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._end()
 
