@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.server
 import json
+import os
 import re
 import shutil
 import socket
@@ -55,8 +56,9 @@ class HttpServer(http.server.ThreadingHTTPServer):
         return [path for path in self.requests if "/c/" in path]
 
     def open(self, cache: Path, **options: Any) -> Store:
-        """Open the store that is served, impatiently."""
-        return open_store(self.url, cache_dir=cache, **({"stall_s": 0.3, "patience_s": 60} | options))
+        """Open the store that is served, impatient with stalls if there will be some."""
+        stalls = any(fault in self.faults for fault in (stall, stall_in_the_middle))
+        return open_store(self.url, cache_dir=cache, **({"stall_s": 0.3 if stalls else 20, "patience_s": 60} | options))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of connections that the client gave up."""
@@ -110,7 +112,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def reset(self) -> None:
         """Cut the line."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
+        os.close(self.connection.detach())  # closing it would leave it open to those who read from and write to it
+        self.close_connection = True
 
 
 Fault = Callable[[_Handler, bytes], None]

@@ -203,8 +203,8 @@ class RemoteObjects:
 
     def _refuse_cache(self, error: OSError) -> OutputError:
         return OutputError(
-            f"{self._cache.folder}: objects of {self.name} cannot be kept there ({error.strerror}); make room there, "
-            f"or choose another cache_dir or fewer cache_bytes than {self.max_bytes:,}"
+            f"{self._cache.folder}: objects of {self.name} cannot be kept there ({error.strerror or error}); "
+            f"make room there, or choose another cache_dir or fewer cache_bytes than {self.max_bytes:,}"
         )
 
 

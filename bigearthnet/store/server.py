@@ -66,11 +66,6 @@ class Server:
             import urllib3  # noqa: PLC0415
 
             self._errors = (requests.RequestException, urllib3.exceptions.HTTPError)
-            self._hopeless = (
-                requests.TooManyRedirects,
-                requests.exceptions.InvalidURL,
-                requests.exceptions.InvalidHeader,
-            )
             self._http_error, self._retry = requests.HTTPError, urllib3.Retry(None, **_BACKOFF)
             self._session = requests.Session()
             if url.startswith("s3://"):
@@ -114,7 +109,7 @@ class Server:
                 self._receive(key, file, n_bytes, end)
             except self._errors as error:
                 response = getattr(error, "response", None)
-                if isinstance(error, self._hopeless) or (response is not None and response.status_code not in _RETRIED):
+                if isinstance(error, ValueError) or (response is not None and response.status_code not in _RETRIED):
                     raise self._refuse(key, error) from error
                 retry = retry.increment("GET", key)
                 pause = retry.get_backoff_time()
