@@ -141,6 +141,12 @@ def break_off(handler: _Handler, content: bytes) -> None:
     handler.close_connection = True
 
 
+def babble(handler: _Handler, content: bytes) -> None:
+    """Answer with what is no HTTP, and would colour a terminal."""
+    handler.wfile.write(b"\x1b[31mred\r\n\r\n")
+    handler.close_connection = True
+
+
 def stall(handler: _Handler, content: bytes) -> None:
     handler.stall()
 

@@ -51,10 +51,10 @@ class RemoteObjects:
         for name, limit in {"cache_bytes": cache.max_bytes, "stall_s": stall_s, "patience_s": patience_s}.items():
             if limit <= 0:
                 raise OptionError(f"{name} must be positive, not {limit:,}")
-        self.name = url
+        self.name = url.rstrip("/")
         self.max_bytes = cache.max_bytes
         self._cache, self._patience_s = cache, patience_s
-        self._server = Server(url, storage_options, stall_s)
+        self._server = Server(self.name, storage_options, stall_s)
         self._guard = threading.Lock()
         self._asked: dict[str, Future[Any]] = {}
         self._urgent: deque[tuple[str, Callable[[], object]]] = deque()

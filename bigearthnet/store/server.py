@@ -60,7 +60,7 @@ class Server:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], stall_s: float) -> None:
-        self._url, self._stall_s = url.rstrip("/"), stall_s
+        self._url, self._stall_s = url, stall_s
         try:
             import requests  # noqa: PLC0415 - optional, as is botocore
             import urllib3  # noqa: PLC0415
@@ -160,7 +160,7 @@ def _sign_urls(url: str, options: Mapping[str, Any]) -> Callable[[str], str]:
     import botocore.session  # noqa: PLC0415
     from botocore.config import Config  # noqa: PLC0415
 
-    bucket, _, root = url.removeprefix("s3://").rstrip("/").partition("/")
+    bucket, _, root = url.removeprefix("s3://").partition("/")
     arguments = dict(options)
     session = botocore.session.Session(profile=arguments.pop("profile", None))
     version = botocore.UNSIGNED if arguments.pop("anonymous", False) else "s3v4"
@@ -195,4 +195,4 @@ def _describe(error: Exception) -> str:
     innermost: BaseException = error
     while innermost.__context__ is not None:
         innermost = innermost.__context__
-    return f"{type(innermost).__name__}: {innermost}"
+    return repr(innermost)[:200]  # what a server sent must not reach a terminal as it is

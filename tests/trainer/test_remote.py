@@ -21,12 +21,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from bigearthnet.errors import MissingPackageError
 from bigearthnet.store.cache import Cache
 from tests.manifests import seal_again
 from tests.servers import (
     Fault,
     HttpServer,
     S3Server,
+    babble,
     break_off,
     compress,
     empty,
@@ -176,11 +178,16 @@ def test_an_object_that_is_damaged_twice_is_refused_and_never_kept(
         np.testing.assert_array_equal(out, expected)
 
 
-def test_a_server_that_fails_for_good_is_given_up(stores: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fault", "message"), [(fail(503), "503 Service Unavailable"), (babble, r"BadStatusLine\('\\x1b\[31mred\\r\\n'\)")]
+)
+def test_a_server_that_fails_for_good_is_given_up(
+    stores: dict[str, Path], tmp_path: Path, fault: Fault, message: str
+) -> None:
     with serve(stores["lz4"]) as server:
         store = server.open(tmp_path, patience_s=1)
-        server.faults += [fail(503)] * 1000
-        with pytest.raises(RemoteError, match=r"gave up after \d+ attempts in 1 s \(503 Service Unavailable\); see"):
+        server.faults += [fault] * 1000
+        with pytest.raises(RemoteError, match=rf"gave up after \d+ attempts in 1 s \({message}\); see"):
             store.open_reader("s2_60m", ("B01",)).read(np.array([0]), np.zeros((1, 1, 20, 20), np.uint16), None)
         server.faults.clear()
 
@@ -457,6 +464,22 @@ def test_what_is_not_a_store_on_a_server_is_refused(tmp_path: Path) -> None:
         open_store("http://127.0.0.1:1/store", cache_dir=tmp_path, patience_s=0.1)
     with pytest.raises(StoreError, match="nothing-known://store: expected a folder, or a URL"):
         open_store("nothing-known://store", cache_dir=tmp_path)
+
+
+def test_what_is_kept_has_the_permissions_of_any_new_file(served: HttpServer, tmp_path: Path) -> None:
+    served.open(tmp_path / "cache")
+    (tmp_path / "new").touch()
+    assert {path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()} == {
+        (tmp_path / "new").stat().st_mode
+    }
+
+
+def test_a_server_needs_packages_that_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botocore", None)
+    with pytest.raises(
+        MissingPackageError, match=r"s3://bucket/store: .*botocore.*; install bigearthnet-store\[remote\]"
+    ):
+        open_store("s3://bucket/store", cache_dir=tmp_path)
 
 
 def test_a_local_store_may_be_given_as_a_url(stores: dict[str, Path]) -> None:
