@@ -49,6 +49,7 @@ class Cache:
         """Bytes that may be added before files are counted again."""
         self._guard = threading.Lock()
         self._unfinished: set[Path] = set()
+        """Files under temporary names; some may be gone."""
         self._end = weakref.finalize(self, _remove_all, self._unfinished, self._guard)
 
     def bind(self, fingerprint: str) -> None:

@@ -505,6 +505,23 @@ def test_ctrl_c_ends_a_program_that_waits_for_a_stalled_server(
         server.faults.clear()
 
 
+def test_ctrl_c_ends_a_script_that_does_not_close_its_stream(stores: dict[str, Path], tmp_path: Path) -> None:
+    code = (
+        "import sys, trainer\n"
+        "stream = trainer.Stream(trainer.open_store(sys.argv[1], cache_dir=sys.argv[2]).select(), batch_size=12)\n"
+        "list(stream)"
+    )
+    with serve(stores["lz4"], [stall] * 20) as server:
+        command = [sys.executable, "-c", code, server.url, str(tmp_path)]
+        script = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert server.stalling.wait(60)
+        script.send_signal(signal.SIGINT)
+        _, err = script.communicate(timeout=60)
+        assert script.returncode == -signal.SIGINT
+        assert err.endswith("KeyboardInterrupt\n")
+        server.faults.clear()
+
+
 @pytest.fixture
 def s3(tmp_path: Path) -> Iterator[S3Server]:
     """A running S3 server."""
