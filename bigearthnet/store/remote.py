@@ -29,6 +29,10 @@ _OPENINGS: Final = 10
 """Attempts to open what was just fetched, before other processes remove it again."""
 
 
+_Work = tuple[str, Callable[[], object]]
+"""What fetches an object, after its key."""
+
+
 class RemoteObjects:
     """A store behind a URL, whose objects are kept whole in a folder.
 
@@ -57,8 +61,8 @@ class RemoteObjects:
         self._server = Server(self.name, storage_options, stall_s)
         self._guard = threading.Lock()
         self._asked: dict[str, Future[Any]] = {}
-        self._urgent: deque[tuple[str, Callable[[], object]]] = deque()
-        self._ahead: deque[tuple[str, Callable[[], object]]] = deque()
+        self._urgent: deque[_Work] = deque()
+        self._ahead: deque[_Work] = deque()
         self._n_fetchers = 0
 
     def bind(self, fingerprint: str) -> None:
@@ -76,7 +80,10 @@ class RemoteObjects:
             self._server.fetch(key, file, None, min(_FIRST_PATIENCE_S, self._patience_s))
             return file.getvalue()
 
-        content: bytes = self._wait(key, receive)
+        try:
+            content: bytes = self._wait(key, receive)
+        except DamagedError as error:
+            raise StoreError(f"{self.name}/{key}: {error}; see whether the URL is right") from error
         return content
 
     def load(self, wanted: StoredObject) -> bytes:
@@ -146,7 +153,7 @@ class RemoteObjects:
                 raise RemoteError(f"{self.name}/{key}: no longer waited for, since its stream was closed")
         return asked.result()
 
-    def _ask(self, key: str, work: Callable[[], object], queue: deque[tuple[str, Callable[[], object]]]) -> Future[Any]:
+    def _ask(self, key: str, work: Callable[[], object], queue: deque[_Work]) -> Future[Any]:
         """Have something done by a thread, unless it is being done."""
         with self._guard:
             if key in self._asked and queue is self._ahead:

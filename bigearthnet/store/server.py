@@ -140,7 +140,7 @@ class Server:
             while piece := response.raw.read1(_PIECE_BYTES, decode_content=True):
                 file.write(piece)
                 if file.tell() > limit:
-                    raise DamagedError(f"expected {limit:,} bytes, found more")
+                    raise DamagedError(f"expected {'at most ' if n_bytes is None else ''}{limit:,} bytes, found more")
                 if time.monotonic() > end:
                     raise self._http_error("too slow")
 

@@ -113,6 +113,7 @@ def test_ctrl_c_ends_a_training_that_waits_for_a_stalled_server(reference: Path,
             env=os.environ | {"XDG_CACHE_HOME": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""},
         )
         assert server.stalling.wait(120)
+        time.sleep(1)  # until its main thread waits, too: Python may lose a thread whose start is interrupted
         program.send_signal(signal.SIGINT)
         _, err = program.communicate(timeout=60)
         assert program.returncode == 130

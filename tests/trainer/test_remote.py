@@ -160,6 +160,12 @@ def test_the_same_holds_for_the_manifest(stores: dict[str, Path], local: Store, 
         assert server.open(tmp_path).fingerprint == local.fingerprint
 
 
+def test_a_manifest_without_end_is_refused(served: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bigearthnet.store.server._MAX_BYTES", 1_000)
+    with pytest.raises(StoreError, match=r"manifest.json: expected at most 1,000 bytes, found more"):
+        served.open(tmp_path)
+
+
 @pytest.mark.parametrize("fault", [shorten, empty, show_page, flip, promise_less])
 def test_an_object_that_is_damaged_twice_is_refused_and_never_kept(
     stores: dict[str, Path], local: Store, tmp_path: Path, fault: Fault
@@ -499,6 +505,7 @@ def test_ctrl_c_ends_a_program_that_waits_for_a_stalled_server(
             env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
         )
         assert server.stalling.wait(60)
+        time.sleep(1)  # until its main thread waits, too: Python may lose a thread whose start is interrupted
         program.send_signal(signal.SIGINT)
         _, err = program.communicate(timeout=60)
         assert (program.returncode, err) == (130, "\n\nInterrupted.\n")
@@ -515,6 +522,7 @@ def test_ctrl_c_ends_a_script_that_does_not_close_its_stream(stores: dict[str, P
         command = [sys.executable, "-c", code, server.url, str(tmp_path)]
         script = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         assert server.stalling.wait(60)
+        time.sleep(1)  # until its main thread waits, too: Python may lose a thread whose start is interrupted
         script.send_signal(signal.SIGINT)
         _, err = script.communicate(timeout=60)
         assert script.returncode == -signal.SIGINT
