@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from mmap import mmap
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -88,7 +89,7 @@ def identify_file(content: bytes) -> Entry:
     return Entry(len(content), _hash_file(content))
 
 
-def _hash_file(content: bytes) -> str:
+def _hash_file(content: bytes | mmap) -> str:
     return hashlib.sha256(content).hexdigest()
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 
 from bigearthnet.store.shard import DamagedError
@@ -19,10 +20,10 @@ class StoredObject:
     """Its path relative to the store."""
     n_bytes: int
     checksum: str
-    hash_content: Callable[[bytes], str]
+    hash_content: Callable[[bytes | mmap], str]
     """Computes the checksum; raises DamagedError for bytes that cannot be hashed."""
 
-    def check(self, content: bytes) -> None:
+    def check(self, content: bytes | mmap) -> None:
         """Make sure that some bytes are this object.
 
         Raises:
@@ -30,7 +31,7 @@ class StoredObject:
         """
         expected = f"its bytes are not those that were written: expected {self.n_bytes:,}"
         if len(content) != self.n_bytes:
-            page = ", which look like a web page" if content.lstrip()[:1] == b"<" else ""
+            page = ", which look like a web page" if content[:100].lstrip()[:1] == b"<" else ""
             raise DamagedError(f"{expected}, found {len(content):,}{page}")
         try:
             found = self.hash_content(content)

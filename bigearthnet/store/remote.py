@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from functools import partial
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Final
 
@@ -194,8 +195,8 @@ class RemoteObjects:
             try:
                 with self._cache.add(wanted.key) as file:
                     self._server.fetch(wanted.key, file, wanted.n_bytes, self._patience_s)
-                    file.seek(0)
-                    wanted.check(file.read())
+                    file.flush()
+                    wanted.check(mmap(file.fileno(), 0, access=ACCESS_READ) if file.tell() else b"")
                 return
             except MissingError:
                 raise
