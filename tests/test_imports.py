@@ -48,7 +48,9 @@ LIBRARIES = {
     "zarr": "bigearthnet.store.images",
     "pyarrow": "bigearthnet.archive.metadata bigearthnet.store.table converter.export converter.sample trainer.score",
     "duckdb": "bigearthnet.store.query",
-    "fsspec": "bigearthnet.store.objects",
+    "botocore": "bigearthnet.store.server",
+    "requests": "bigearthnet.store.server",
+    "urllib3": "bigearthnet.store.server",
     "numcodecs": "bigearthnet.store.shard trainer.source.decode",
     "google_crc32c": "bigearthnet.store.shard",
     "PIL": "bigearthnet.look",
@@ -67,7 +69,7 @@ LIBRARIES = {
 }
 """Who may import a library; numpy is everybody's."""
 
-DEFERRED = {"rasterio", "fsspec", "pyogrio", "tensorstore", "onnx"}
+DEFERRED = {"rasterio", "botocore", "requests", "urllib3", "pyogrio", "tensorstore", "onnx"}
 """Imported inside functions only: they take long, or an extra installs them."""
 
 DISTRIBUTIONS = {"PIL": "pillow"}

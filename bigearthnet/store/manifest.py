@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from mmap import mmap
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +29,9 @@ from bigearthnet.store.layout import (
     TABLE,
     is_litter,
 )
-from bigearthnet.store.objects import LocalObjects, Objects
+from bigearthnet.store.objects import LocalObjects, StoredObject
+from bigearthnet.store.remote import Objects
+from bigearthnet.store.shard import DamagedError, hash_shard
 
 GROUP: Final = f"{IMAGES}/zarr.json"
 """The metadata of the images, those of all arrays among them."""
@@ -70,6 +74,14 @@ class Manifest:
         if missing := {GROUP, TABLE} - self.files.keys():
             raise ValueError(f"expected {', '.join(sorted(missing))} among the files")
 
+    def describe_file(self, path: str) -> StoredObject:
+        """Describe a file that is no shard; KeyError if there is none."""
+        return StoredObject(path, *self.files[path], _hash_file)
+
+    def describe_shard(self, path: str, shard_size: int) -> StoredObject:
+        """Describe a shard; KeyError if there is none."""
+        return StoredObject(path, *self.shards[path], partial(hash_shard, shard_size=shard_size))
+
 
 def _check_count(n: int) -> None:
     if type(n) is not int or n < 0:
@@ -83,7 +95,11 @@ def _check_hash(text: str, length: int) -> None:
 
 def identify_file(content: bytes) -> Entry:
     """Return how a file that is no shard is recognised."""
-    return Entry(len(content), hashlib.sha256(content).hexdigest())
+    return Entry(len(content), _hash_file(content))
+
+
+def _hash_file(content: bytes | mmap) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def build_manifest(store: Path, fingerprint: str, counts: Mapping[str, int], shards: Mapping[str, Entry]) -> Manifest:
@@ -112,7 +128,7 @@ def _encode(content: Mapping[str, Any]) -> bytes:
 
 
 def _hash(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_encode(content)).hexdigest()
+    return _hash_file(_encode(content))
 
 
 def decode_manifest(text: bytes) -> dict[str, Any] | None:
@@ -157,7 +173,7 @@ def _explain_absence(objects: Objects) -> StoreError:
     what = "none"
     if isinstance(objects, LocalObjects) and not Path(objects.name).exists():
         what = "no such folder"
-    elif isinstance(objects, LocalObjects) and Path(objects.path(IMAGES)).exists():
+    elif isinstance(objects, LocalObjects) and Path(objects.name, IMAGES).exists():
         what = "an unfinished one"
     return StoreError(
         f"{objects.name}: expected a finished store ({MANIFEST}), found {what}; "
@@ -180,19 +196,14 @@ def read_file(objects: Objects, manifest: Manifest, path: str) -> bytes:
         StoreError: It is not the one that was written, or is gone.
     """
     try:
-        for _ in range(2):  # what is kept may be of an earlier store, of the same content in other bytes
-            content = Path(objects.path(path)).read_bytes()
-            if identify_file(content) == manifest.files[path]:
-                return content
-            objects.forget(path)
+        return objects.load(manifest.describe_file(path))
     except OSError as error:
         raise StoreError(
             f"{objects.name}/{path}: expected a file of a finished store, cannot be read ({error.strerror or error}); "
             "copy the store again"
         ) from error
-    raise StoreError(
-        f"{objects.name}/{path}: its bytes are not those that were written; copy the store again, or convert again"
-    )
+    except DamagedError as error:
+        raise StoreError(f"{objects.name}/{path}: {error}; copy the store again, or convert again") from error
 
 
 def open_images(objects: Objects) -> tuple[Manifest, dict[str, Any], tuple[ArrayInfo, ...]]:

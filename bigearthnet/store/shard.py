@@ -13,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from mmap import mmap
+from typing import Final, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -39,6 +39,8 @@ _ENTRY_BYTES: Final = 16
 
 EMPTY: Final = 2**64 - 1
 """Offset and length of a chunk that was never written (the slots of a last, partial shard)."""
+
+Bytes = TypeVar("Bytes", bytes, NDArray[np.uint8])
 
 blosc.use_threads = False  # one task a core already; and only the thread-free calls may be made from several threads
 
@@ -83,16 +85,28 @@ def write_shard(path: str, chunks: list[bytes], shard_size: int) -> int:
     return write_durably(path, [*chunks, encoded_index, _crc32c(encoded_index)])
 
 
-def hash_chunks(chunks: Sequence[bytes]) -> str:
+def hash_chunks(chunks: Sequence[bytes] | Sequence[NDArray[np.uint8]]) -> str:
     """Hash the checksums of a shard's chunks: equal if and only if pixels and encoding are."""
-    return hashlib.blake2b(b"".join(chunk[-CHECKSUM_BYTES:] for chunk in chunks), digest_size=8).hexdigest()
+    return hashlib.blake2b(b"".join(bytes(chunk[-CHECKSUM_BYTES:]) for chunk in chunks), digest_size=8).hexdigest()
 
 
-def read_shard(path: str, shard_size: int) -> list[bytes | None]:
-    """Read a shard whole.
+def hash_shard(shard: bytes | mmap, shard_size: int) -> str:
+    """Hash the checksums of a shard's chunks, after comparing each with its chunk; nothing is copied.
+
+    Raises:
+        DamagedError: One is not that of its chunk, or the index is damaged.
+    """
+    chunks = [chunk for chunk in split_shard(np.frombuffer(shard, np.uint8), shard_size) if chunk is not None]
+    if not all(map(is_sound, chunks)):
+        raise DamagedError("the crc32c of a chunk does not match")
+    return hash_chunks(chunks)
+
+
+def split_shard(shard: Bytes, shard_size: int) -> list[Bytes | None]:
+    """Split a shard into its chunks.
 
     Args:
-        path: Where the shard lies.
+        shard: All its bytes.
         shard_size: Chunks in a full shard.
 
     Returns:
@@ -100,19 +114,17 @@ def read_shard(path: str, shard_size: int) -> list[bytes | None]:
 
     Raises:
         DamagedError: The index is damaged, or points outside of the shard.
-        OSError: The shard cannot be read.
     """
-    data = Path(path).read_bytes()
-    n_bytes = len(data) - measure_index(shard_size)
-    chunks: list[bytes | None] = []
+    n_bytes = len(shard) - measure_index(shard_size)
+    chunks: list[Bytes | None] = []
     end = 0
-    for offset, size in parse_index(data[max(n_bytes, 0) :], shard_size, n_bytes).tolist():
+    for offset, size in parse_index(bytes(shard[max(n_bytes, 0) :]), shard_size, n_bytes).tolist():
         if (offset, size) == (EMPTY, EMPTY):
             chunks.append(None)
             continue
         if offset != end:
             raise DamagedError(f"its index points to bytes {offset:,} to {offset + size:,}")
-        chunks.append(data[offset : offset + size])
+        chunks.append(shard[offset : offset + size])
         end = offset + size
     if end != n_bytes:
         raise DamagedError(f"the shard holds {n_bytes - end:,} bytes that nothing names")

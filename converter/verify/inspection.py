@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from bigearthnet.archive.records import Source
 from bigearthnet.bands import S2_10M, BandGroup
 from bigearthnet.errors import PatchError
 from bigearthnet.store.layout import Layout, name_shard
-from bigearthnet.store.shard import DamagedError, decode_chunk, hash_chunks, read_shard
+from bigearthnet.store.shard import DamagedError, decode_chunk, hash_chunks, split_shard
 from bigearthnet.store.statistics import BandStatistics, BandSums
 
 COMPARED: tuple[str, ...] = ("labels", "epsg", "x_ul", "y_ul", "s2_time", "s1_time", "tile", "zero_pixels", "has_s1")
@@ -119,7 +120,8 @@ def inspect_shard(inspector: Inspector, task: ShardInspection) -> ShardReport:
 
 
 def _read_chunks(inspector: Inspector, group: BandGroup, task: ShardInspection) -> list[bytes]:
-    slots = read_shard(f"{inspector.store}/{name_shard(group, task.shard)}", inspector.layout.shard_size)
+    shard = Path(inspector.store, name_shard(group, task.shard)).read_bytes()
+    slots = split_shard(shard, inspector.layout.shard_size)
     chunks = [chunk for chunk in slots if chunk is not None]
     n_patches = len(task.patch_ids)
     if len(chunks) != n_patches or None in slots[:n_patches]:

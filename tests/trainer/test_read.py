@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tempfile
 from collections.abc import Callable
@@ -17,12 +18,18 @@ from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, GzipCodec
 
+from bigearthnet.store.manifest import Entry
 from bigearthnet.store.shard import DamagedError
 from tests.manifests import seal_again
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
 from trainer.source.decode import BloscDecoder, Shard
 from trainer.source.read import CHECKS, ArrayReader, ShardReader, TensorStoreReader
+
+
+def _replace_by_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
 def _write_empty(path: Path) -> None:
@@ -100,6 +107,10 @@ def test_a_map_without_a_band_axis_is_read_as_one_band(copy_store: Callable[[str
         attributes={"bands": ["reference_map"]},
     )
     _reconsolidate(folder, "reference_map")
+    paths = {
+        path.relative_to(folder).as_posix(): path for path in folder.glob("images.zarr/*/c/**/0") if path.is_file()
+    }
+    seal_again(folder, shards={name: Entry(path.stat().st_size, "0" * 16) for name, path in paths.items()})
     store = open_store(folder)
     assert "reference_map" not in store.band_sets["all"]
     reader = store.open_reader("reference_map", ["reference_map"])
@@ -193,8 +204,10 @@ def test_unchecked_damage_never_reaches_past_the_batch(
     [
         (lambda path: path.unlink(), "the shard is missing"),
         (lambda path: path.write_bytes(b""), "found 0"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "checksum of its index"),
-        (lambda path: path.write_bytes(path.read_bytes()[5_000:]), "points beyond"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "expected a file of 19,635 bytes, found 19,634"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"x"), "expected a file of 19,635 bytes, found 19,636"),
+        (_replace_by_pipe, "expected a file of 19,635 bytes, found 0"),
+        (lambda path: _flip(path, -1), "checksum of its index"),
         (_wrap_around, "points beyond"),
         (_write_empty, "never written"),
     ],

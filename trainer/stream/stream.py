@@ -63,10 +63,7 @@ class Stream:
         self._weights = None if weights is None else np.asarray(weights, np.float32)
         if self._weights is not None and self._weights.shape != (len(selection),):
             raise OptionError(f"expected one weight for each of {len(selection):,} patches, not {self._weights.shape}")
-        self._readers = {
-            name: selection.store.open_reader(name, bands, check=self.options.check)
-            for name, bands in self.bands.items()
-        }
+        self._readers = self._open_readers()
         self._n_items = len(selection) * (N_TURNS if self.options.turns == "each-quarter" else 1)
         self._n_steps = (
             self._n_items // self.options.batch_size
@@ -177,6 +174,7 @@ class Stream:
     def close(self) -> None:
         """Stop decoding and end the threads."""
         self._drop_ahead()
+        self._close_readers()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._end()
 
@@ -193,16 +191,19 @@ class Stream:
 
     def _next(self) -> Batch:
         with self._lock:
-            while len(self._ahead) <= self._n_ahead:
-                position = self._after(self._ahead[-1][0]) if self._ahead else self._position
-                self._announce(position)
-                self._ahead.append((position, *self._start(position)))
-            position, batch, pieces = self._ahead.popleft()
             try:
+                while len(self._ahead) <= self._n_ahead:
+                    position = self._after(self._ahead[-1][0]) if self._ahead else self._position
+                    self._announce(position)
+                    self._ahead.append((position, *self._start(position)))
+                position, batch, pieces = self._ahead[0]
                 for piece in pieces:
                     piece.result()
+                self._ahead.popleft()
             except BaseException:
                 self._drop_ahead()
+                self._close_readers()  # or the end of the process would wait for those that wait for a server
+                self._readers = self._open_readers()
                 raise
             self._position = self._after(position)
             return batch
@@ -216,6 +217,14 @@ class Stream:
             for piece in pieces:
                 piece.cancel()
         self._ahead.clear()
+
+    def _open_readers(self) -> dict[str, ArrayReader]:
+        store = self.selection.store
+        return {name: store.open_reader(name, bands, check=self.options.check) for name, bands in self.bands.items()}
+
+    def _close_readers(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
 
     def _announce(self, position: tuple[int, int]) -> None:
         """Tell the readers of the rows up to a window further on, so that a remote store is always ahead."""
