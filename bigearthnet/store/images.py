@@ -138,18 +138,17 @@ def remove_other_shards(store: Path, keep: Collection[str]) -> None:
     Links go, not what they lead to.
     """
     kept = {store / name for name in keep}
-    changed = set()
+    changed: set[Path] = set()
     for path in sorted((store / IMAGES).rglob("*"), reverse=True):  # what is in a folder before the folder
         if path.is_dir() and not path.is_symlink():
             if any(path.iterdir()):
                 continue
             path.rmdir()
-        elif path not in kept:
-            path.unlink()
-        else:
+        elif path in kept:
             continue
-        changed.add(path.parent)
-        changed.discard(path)
+        else:
+            path.unlink()
+        changed = changed - {path} | {path.parent}
     for folder in changed:
         flush(folder)
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -113,6 +113,9 @@ class ConversionTrial(Trial):
             }
             if left not in (scenario.expected, scenario.old):
                 return f"a finished store with other files: {list_differences(left, scenario.expected)}"
+            above = {parent.as_posix() for name in tree for parent in PurePosixPath(name).parents}
+            if empty := [name for name in tree if tree[name] is None and "images.zarr/" in name and name not in above]:
+                return f"a finished store with the empty folders {empty}"
         elif "store" in promised:
             return "the finished store is not there any more"
         shutil.rmtree(self.folder, ignore_errors=True)

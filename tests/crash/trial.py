@@ -53,7 +53,10 @@ class Trial(ABC):
             assert isinstance(flushed, Flushed)
             if again or not self.needed[flushed.caller]:
                 states = islice(record.list_states_without(i), n_states)
-                self.needed[flushed.caller] += any(self.find_fault(*state) for state in states)
+                is_needed = any(self.find_fault(*state) for state in states)
+                self.needed[flushed.caller] += is_needed
+                if not is_needed:
+                    print(f"not needed: {flushed.caller} of {flushed.what}")
                 self.n_flushes += 1
 
     @property
