@@ -187,7 +187,7 @@ def flush_files(store: Path, names: Iterable[str]) -> None:
     for name in names:
         flush(store / name)
         folders.update(parent for parent in (store / name).parents if parent.is_relative_to(store))
-    for folder in folders:
+    for folder in sorted(folders, reverse=True):  # what is in a folder before the folder
         flush(folder)
 
 
