@@ -48,6 +48,7 @@ LIBRARIES = {
     "zarr": "bigearthnet.store.images",
     "pyarrow": "bigearthnet.archive.metadata bigearthnet.store.table converter.export converter.sample trainer.score",
     "duckdb": "bigearthnet.store.query",
+    "msgspec": "bigearthnet.files bigearthnet.store trainer.run trainer.score.evaluation",
     "fsspec": "bigearthnet.store.objects",
     "numcodecs": "bigearthnet.store.shard trainer.source.decode",
     "google_crc32c": "bigearthnet.store.shard",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.errors import MissingPackageError, OptionError, RemoteError, StoreError
-from bigearthnet.files import write_durably
+from bigearthnet.files import open_regular, read_regular, write_durably
 
 _N_FETCHERS: Final = 4
 """Objects fetched ahead at a time; shards are tens of megabytes, so more would only share the same line."""
@@ -29,6 +29,9 @@ _TAG: Final = "CACHEDIR.TAG"
 _TAG_TEXT: Final = b"""Signature: 8a477f597d28d172789f06887806bc55
 # Shards of a remote store, kept by bigearthnet-store. See https://bford.info/cachedir/
 """
+
+_MAX_READ_BYTES: Final = 512 * 2**20
+"""Of a small object; the manifest of a whole store takes 300 MB if each shard is one patch."""
 
 _OPENINGS: Final = 10
 """Attempts to open what was just fetched, before other processes remove it again."""
@@ -47,7 +50,7 @@ class LocalObjects:
 
     def read(self, key: str) -> bytes:
         """Read a whole small object; FileNotFoundError if there is none."""
-        return (self._folder / key).read_bytes()
+        return read_regular(self._folder / key, _MAX_READ_BYTES)
 
     def path(self, key: str) -> str:
         """Name the file of an object, which may not exist."""
@@ -55,7 +58,7 @@ class LocalObjects:
 
     def open(self, key: str) -> int:
         """Open an object for reading and return the descriptor; FileNotFoundError if there is none."""
-        return os.open(self.path(key), os.O_RDONLY)
+        return open_regular(self.path(key))
 
     def fetch_ahead(self, keys: Iterable[str]) -> None:
         """Do nothing: the objects are here."""
