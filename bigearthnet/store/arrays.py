@@ -5,6 +5,7 @@ Pure: JSON in, records out. A stranger may have written it, so all of it is of t
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from bigearthnet.files import convert_values, decode_json
+from bigearthnet.files import convert_values
 from bigearthnet.store.layout import IMAGES, name_object
 from bigearthnet.store.statistics import BandSummary
 
@@ -30,6 +31,9 @@ Classes = Annotated[tuple[str, ...], Meta(max_length=63)]
 
 _DATA_TYPES: Final = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 """Of pixels; NumPy and Zarr name them alike."""
+
+_MAX_BYTES: Final = 2**20
+"""Of the metadata; ours take 0.05 MB."""
 
 _MAX_PATCH_BYTES: Final = 16 * 2**20
 """Of one array, decoded; BigEarthNet's take 0.1 MB."""
@@ -184,7 +188,12 @@ def describe_images(content: bytes) -> tuple[dict[str, Any], tuple[ArrayInfo, ..
     Raises:
         ValueError: They are not what the format says.
     """
-    group = decode_json(content, _Group)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"expected at most {_MAX_BYTES:,} bytes, found {len(content):,}")
+    try:
+        group = convert_values(json.loads(content), _Group)  # Zarr writes NaN, which is none of JSON, but of Python
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     convert_values(group.attributes, Attributes)
     nodes = group.consolidated_metadata.metadata
     found = [_describe_array(name, node) for name, node in nodes.items() if node.attributes.bands]

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.manifests import drop_classes_43, drop_splits, seal_again
+from tests.manifests import drop_classes_43, drop_splits
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import OptionError, RunError, SelectionError, Store, open_store
 from trainer.commands.cli import cli
@@ -199,14 +199,6 @@ def test_tensorboard_gets_every_value(store: Store, tmp_path: Path) -> None:
     text = events.read_bytes()
     for name in _read_log(tmp_path / "run")[0]:
         assert name == "epoch" or name.encode() in text
-
-
-def _spoil_store(store: Path, changes: dict[str, Any]) -> None:
-    path = store / "images.zarr" / "zarr.json"
-    metadata = json.loads(path.read_text())
-    metadata["attributes"] |= changes
-    path.write_text(json.dumps(metadata))
-    seal_again(store)
 
 
 def test_a_run_that_is_there_is_refused(trained: Path, store: Store, tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ class RunFolder:
         Raises:
             RunError: The state is damaged, or that of another training or model.
         """
-        if not self._state_path.is_file():
+        if not self._state_path.exists():
             return None
         try:
             note, values = self._read_state(sum(variable.nbytes for variable in variables))
@@ -265,7 +265,7 @@ class RunFolder:
         Raises:
             RunError: The log is damaged.
         """
-        if not self.log_path.is_file():
+        if not self.log_path.exists():
             return []
         try:
             text = read_regular(self.log_path, _MAX_LOG_BYTES).decode()
@@ -294,7 +294,7 @@ class RunFolder:
         Raises:
             RunError: It is damaged.
         """
-        if not self._result_path.is_file():
+        if not self._result_path.exists():
             return None
         try:
             result = read_json(self._result_path, Result)
