@@ -335,6 +335,7 @@ def _check_condition(patches: duckdb.DuckDBPyRelation, where: str | None) -> str
     """Make sure that a condition is one whole expression, before it becomes part of a query; return it in brackets."""
     if where is None:
         return "true"
+    _check_text(where)
     try:
         patches.filter(where)
     except duckdb.Error as error:
@@ -360,12 +361,21 @@ def _wait(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], seconds:
 
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
     """Ask one SELECT. In brackets: DuckDB lets a WITH that stands outermost write files."""
+    _check_text(sql)
     kinds = [statement.type for statement in connection.extract_statements(sql)]
     if kinds != [duckdb.StatementType.SELECT]:
         found = ", ".join(kind.name for kind in kinds) or "none"
         raise SelectionError(f"expected one query such as SELECT count(*) FROM patches, found {found}: {sql!r}")
     statement = sql.rstrip("; \n\t")
     return connection.sql(f"FROM (\n{statement}\n)")  # the line break ends a comment
+
+
+def _check_text(sql: str) -> None:
+    """Refuse what a shell passes on of bytes that are no UTF-8, for which DuckDB has no error of its own."""
+    try:
+        sql.encode()
+    except UnicodeEncodeError as error:
+        raise SelectionError(f"expected SQL in UTF-8, found {sql!r}") from error
 
 
 def _quote(text: str) -> str:

@@ -56,6 +56,7 @@ def test_a_draw_is_the_same_again_and_another_one_with_another_seed(store: Path)
         ({"where": "continent = 'Europe'"}, "the columns of patches are index, patch_id"),
         ({"where": "true) OR (true"}, "syntax error"),
         ({"where": "true; DROP VIEW patches"}, "Parser Error"),
+        ({"where": "country = '\udcff'"}, "expected SQL in UTF-8"),
     ],
 )
 def test_a_choice_of_nothing_or_of_nonsense_is_a_clear_error(store: Path, choice: dict[str, Any], message: str) -> None:
@@ -154,6 +155,7 @@ WRITING = [
     "DROP VIEW patches",
     "SELECT 1; SELECT 2",
     "SELECT 1) UNION ALL (SELECT 2",
+    "SELECT '\udcff'",
     "",
 ]
 

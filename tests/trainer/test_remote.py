@@ -224,7 +224,7 @@ def test_a_fingerprint_that_is_none_never_becomes_a_path(
     del content["checksum"]
     content["fingerprint"] = fingerprint
     checksum = hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
-    path.write_text(json.dumps(content | {"checksum": checksum}))
+    path.write_text(json.dumps(content | {"checksum": checksum}, separators=(",", ":")))
     url, _ = serve(folder)
     with pytest.raises(StoreError, match="does not describe a store"):
         open_store(url, cache_dir=tmp_path / "cache" / "deep")
