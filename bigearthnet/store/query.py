@@ -95,7 +95,7 @@ def _connect(
                 connection.read_parquet(os.path.abspath(path), file_row_number=numbered).create_view(name)
             allowed = ", ".join(_quote(os.path.abspath(path)) for path in (*files.values(), out) if path)
             connection.execute(f"SET allowed_paths = [{allowed}]")
-        except (duckdb.Error, UnicodeEncodeError) as error:
+        except (duckdb.Error, UnicodeEncodeError, RuntimeError) as error:  # the last of names that are no UTF-8
             raise StoreError(
                 f"{views['patches']}: expected a table that DuckDB opens, found one that it does not "
                 f"({_shorten(error)}); copy the store again, to a path of UTF-8 characters"
@@ -137,7 +137,7 @@ def check_rows(table: Path, attributes: Mapping[str, Any], n_patches: int) -> No
     try:
         with _connect({"patches": table}, numbered=True) as connection:
             fault = _find_fault(connection, attributes, n_patches)
-    except SelectionError as error:
+    except (SelectionError, RuntimeError, ValueError) as error:  # the last two of text that is no UTF-8
         fault = str(error)
     if fault:
         raise StoreError(f"{table}: is not the table of these arrays: {fault}; copy the store again, or convert again")

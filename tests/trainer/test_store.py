@@ -15,13 +15,14 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 
 import trainer
-from tests.manifests import edit_metadata, edit_table, set_column
+from tests.manifests import edit_metadata, edit_table, seal_again, set_column
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE
-from trainer import OptionError, ReadError, SelectionError, Store, StoreError, open_store
+from trainer import BigEarthNetError, OptionError, ReadError, SelectionError, Store, StoreError, open_store
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -222,6 +223,17 @@ def test_a_table_of_other_rows_is_refused_though_its_manifest_is_true(
     edit_table(folder, edit)
     with pytest.raises(StoreError, match=rf"patches\.parquet: is not the table of these arrays: .*{fault}"):
         open_store(folder)
+
+
+@pytest.mark.parametrize("text", [b"has_s1", b"Pastures", b"train", b"Finland", b"patch_id"])
+def test_a_table_with_text_that_is_no_utf_8_is_refused(copy_store: Callable[[str], Path], text: bytes) -> None:
+    folder = copy_store("lz4")
+    path = folder / "patches.parquet"
+    pq.write_table(pq.read_table(path), path, compression="none", store_schema=False)
+    path.write_bytes(path.read_bytes().replace(text, b"\xff" + text[1:]))
+    seal_again(folder)
+    with pytest.raises(BigEarthNetError):
+        open_store(folder).select(where="country = 'Finland'")
 
 
 @pytest.mark.parametrize(
