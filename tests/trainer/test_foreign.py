@@ -51,7 +51,7 @@ _PAGE: Final = converter_report.ReportOptions(sample=2, overwrite=True)
 
 FEW_OR_MANY = [
     pytest.param(800, 6, id="few"),
-    pytest.param(10**6, 300, id="many", marks=[pytest.mark.faults, pytest.mark.timeout(3_000)]),
+    pytest.param(10**6, 60, id="many", marks=[pytest.mark.faults, pytest.mark.timeout(3_000)]),
 ]
 """Changes that are tried, and those among them that the reader takes and that are tried with every tool."""
 
