@@ -27,6 +27,7 @@ from bigearthnet.store.layout import MANIFEST, TABLE, name_shard
 from bigearthnet.store.manifest import build_manifest, encode_manifest, read_attributes, read_manifest
 from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.table import Table, read_table
+from converter.finish import count_splits
 from converter.report import write_report
 from converter.report.census import take_census
 from converter.report.footprints import count_footprints
@@ -35,9 +36,14 @@ from converter.report.pixels import draw_sample
 
 
 def enlarge_table(store: Path, folder: Path, n_patches: int) -> Table:
-    """Write the table of a store of so many patches: rows repeated under other names and at other places."""
+    """Write the table of a store of so many patches: rows repeated under other names and at other places.
+
+    Copies of a row follow it, so that splits are still ranges of rows.
+    """
     few = read_table(store)
     copies, places = np.divmod(np.arange(n_patches), few.num_rows)
+    order = np.argsort(places, kind="stable")
+    copies, places = copies[order], places[order]
     rows = few.take(pa.array(places))
     moved = np.random.default_rng(0).uniform(-1, 1, (2, n_patches))  # degrees to the east, and to the north
     sides = rows["bbox"].combine_chunks().flatten()  # west, south, east, north
@@ -69,7 +75,8 @@ def enlarge_images(store: Path, folder: Path, rows: Table) -> None:
         (folder / name).symlink_to((store / other).absolute())
         shards[name] = manifest.shards[other]
     coordinates = {name: rows[name].to_numpy() for name in ("patch_id", "epsg", "x_ul", "y_ul")}
-    write_metadata(folder, layout, coordinates, attributes)
+    splits = rows.filter(rows["recommended"])["split"].to_pylist()
+    write_metadata(folder, layout, coordinates, attributes | {"splits": count_splits(splits)})
     enlarged = build_manifest(folder, manifest.fingerprint, manifest.counts, shards)
     (folder / MANIFEST).write_bytes(encode_manifest(enlarged))
 

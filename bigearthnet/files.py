@@ -1,18 +1,27 @@
-"""Write a file or folder whole or not at all, and over what is there only if that is asked for."""
+"""Write a file or folder whole or not at all, and over what is there only if asked to; read what strangers wrote."""
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from bigearthnet.errors import OutputError
+
+T = TypeVar("T")
+
+_MAX_JSON_BYTES: Final = 16 * 2**20
+"""Of a file that describes a store, an array or a training: a hundred times what any of ours takes."""
 
 
 @contextmanager
@@ -142,3 +151,69 @@ def flush(path: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """Open a regular file for reading and return the descriptor: a pipe would keep a reader waiting for ever.
+
+    Raises:
+        OSError: It cannot be opened, or is another kind of file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "it is no regular file", os.fspath(path))
+
+
+def read_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> bytes:
+    """Read a regular file whole.
+
+    Raises:
+        OSError: It cannot be read, is another kind of file, or is larger than `max_bytes`.
+    """
+    with open(open_regular(path), "rb") as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and n_bytes > max_bytes:
+            raise OSError(errno.EFBIG, f"it has {n_bytes:,} bytes, at most {max_bytes:,} are read", os.fspath(path))
+        return file.read()
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """Read JSON values that must be of a kind; see `decode_json`.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: Its values are of another kind.
+    """
+    return decode_json(read_regular(path, _MAX_JSON_BYTES), kind)
+
+
+def decode_json(content: bytes, kind: type[T]) -> T:
+    """Decode JSON values that a stranger may have written; nothing of them is used before all are of the right kind.
+
+    Args:
+        content: The JSON.
+        kind: A class with annotations; fields that it does not have are passed over.
+
+    Raises:
+        ValueError: It is no JSON, or of another kind; says where.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+
+
+def convert_values(values: Any, kind: type[T]) -> T:
+    """Do what `decode_json` does with values that are decoded already.
+
+    Raises:
+        ValueError: They are of another kind; says where.
+    """
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error

@@ -51,6 +51,7 @@ LIBRARIES = {
     "botocore": "bigearthnet.store.server",
     "requests": "bigearthnet.store.server",
     "urllib3": "bigearthnet.store.server",
+    "msgspec": "bigearthnet.files bigearthnet.store trainer.run trainer.score.evaluation",
     "numcodecs": "bigearthnet.store.shard trainer.source.decode",
     "google_crc32c": "bigearthnet.store.shard",
     "PIL": "bigearthnet.look",

@@ -22,10 +22,11 @@ from bigearthnet.bands import PUBLISHED_BANDS, Sensor, choose_groups
 from bigearthnet.errors import OptionError, SelectionError, SourceError
 from bigearthnet.look.picture import name_planes
 from bigearthnet.names import band_file, parse_patch_name
-from bigearthnet.store.images import read_layout, read_pixels
+from bigearthnet.store.images import read_layout
 from bigearthnet.store.layout import IMAGES, PROGRESS, TABLE
 from bigearthnet.store.manifest import read_attributes
 from bigearthnet.store.query import select_patches
+from bigearthnet.store.shard import read_pixels
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _open_store(store: Path, choice: Choice) -> Album:
         planes: dict[str, NDArray[Any]] = {}
         for group in layout.groups:
             if not set(bands).isdisjoint(group.bands):
-                planes |= name_planes(group, read_pixels(store, group, row["index"]))
+                planes |= name_planes(group, read_pixels(store, layout, group, row["index"]))
         days = _find_days(row["s2_time"], row["s1_time"])
         return View(row["patch_id"], planes, tuple(row["labels"]), row["country"], row["split"], days)
 

@@ -1,6 +1,6 @@
 """Turn stored pixels into pictures: plain arithmetic, from planes of numbers to red, green and blue.
 
-pixels = read_pixels(store, group, index)
+pixels = read_pixels(store, layout, group, index)
 picture = render_picture("rgb", name_planes(group, pixels))
 """
 

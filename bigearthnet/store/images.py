@@ -168,29 +168,19 @@ def read_layout(store: Path, attributes: Mapping[str, Any]) -> Layout:
         raise StoreError(f"{store / IMAGES}: the root attributes do not describe a store ({error!r})") from error
 
 
-def read_pixels(store: Path, group: BandGroup, index: int) -> NDArray[Any]:
-    """Read a patch from one array of a finished store.
-
-    Args:
-        store: The store's folder.
-        group: The array.
-        index: Position of the patch.
-
-    Returns:
-        Stored pixels, shape (band, row, col).
+def read_coordinates(store: Path) -> dict[str, list[Any]]:
+    """Read the per-patch coordinates of a finished store.
 
     Raises:
-        StoreError: The chunk is damaged.
+        StoreError: They cannot be read.
     """
     try:
-        array = zarr.open_array(store / IMAGES / group.name, mode="r")
-        return np.asarray(array[index]).reshape(group.patch_shape)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise StoreError(f"{store / IMAGES / group.name}: cannot read patch {index} ({error}); see `verify`") from error
-
-
-def read_coordinates(store: Path) -> dict[str, list[Any]]:
-    """Read the per-patch coordinates of a finished store."""
-    with warnings.catch_warnings(action="ignore", category=UnstableSpecificationWarning):
-        group = zarr.open_group(store / IMAGES, mode="r")
-        return {name: np.asarray(array[:]).tolist() for name, array in group.arrays() if name in _COORDINATE_ATTRIBUTES}
+        with warnings.catch_warnings(action="ignore", category=UnstableSpecificationWarning):
+            group = zarr.open_group(store / IMAGES, mode="r")
+            return {
+                name: np.asarray(array[:]).tolist() for name, array in group.arrays() if name in _COORDINATE_ATTRIBUTES
+            }
+    except Exception as error:  # zarr promises nothing about what it raises
+        raise StoreError(
+            f"{store / IMAGES}: its coordinates cannot be read ({error!r}); copy the store again"
+        ) from error

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from mmap import mmap
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Meta
 
 from bigearthnet.errors import StoreError
-from bigearthnet.store.arrays import ArrayInfo, describe_arrays
+from bigearthnet.files import decode_json
+from bigearthnet.store.arrays import ArrayInfo, Count, describe_images
 from bigearthnet.store.layout import (
     CROISSANT,
     FORMAT_NAME,
@@ -36,41 +39,36 @@ from bigearthnet.store.shard import DamagedError, hash_shard
 GROUP: Final = f"{IMAGES}/zarr.json"
 """The metadata of the images, those of all arrays among them."""
 
-_PATH: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-"""A plain relative path: no part is empty, hidden, `.` or `..`."""
+_PART: Final = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+EntryPath = Annotated[str, Meta(pattern=rf"^{_PART}(/{_PART})*\Z")]
+"""A plain path relative to the store: no part is empty, hidden, `.` or `..`."""
 
 
 class Entry(NamedTuple):
     """What a file of a store must be; in the JSON a list of the same two."""
 
-    n_bytes: int
-    checksum: str
+    n_bytes: Annotated[int, Meta(ge=0, lt=2**62)]
+    checksum: Annotated[str, Meta(pattern=r"^[0-9a-f]+\Z")]
     """Of a shard, the hash of its chunks' checksums (`hash_chunks`); of any other file, the SHA-256 of its bytes."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a store consists of; building one raises ValueError if it is none that a store can have."""
+    """Everything that a store consists of."""
 
-    fingerprint: str
+    fingerprint: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
     """Identifies names, pixels and labels, in order."""
-    counts: Mapping[str, int]
+    counts: Mapping[str, Count]
     """Patches `expected`, `found`, `converted` and `rejected`."""
-    files: Mapping[str, Entry]
+    files: Mapping[EntryPath, Entry]
     """Every file but the shards and the manifest, by its path relative to the store."""
-    shards: Mapping[str, Entry]
+    shards: Mapping[EntryPath, Entry]
     """Likewise, shard by shard, inside each in the order of the arrays."""
 
     def __post_init__(self) -> None:
-        _check_hash(self.fingerprint, 32)
-        for n_patches in self.counts.values():
-            _check_count(n_patches)
         for entries, length in ((self.files, 64), (self.shards, 16)):
-            for path, entry in entries.items():
-                if not _PATH.fullmatch(path):
-                    raise ValueError(f"expected a relative path inside the store, found {path!r}")
-                _check_count(entry.n_bytes)
-                _check_hash(entry.checksum, length)
+            if any(len(entry.checksum) != length for entry in entries.values()):
+                raise ValueError(f"expected hashes of {length} hexadecimal digits")
         if missing := {GROUP, TABLE} - self.files.keys():
             raise ValueError(f"expected {', '.join(sorted(missing))} among the files")
 
@@ -83,14 +81,17 @@ class Manifest:
         return StoredObject(path, *self.shards[path], partial(hash_shard, shard_size=shard_size))
 
 
-def _check_count(n: int) -> None:
-    if type(n) is not int or n < 0:
-        raise ValueError(f"expected a number of bytes or patches, found {n!r}")
+class _Heading(msgspec.Struct):
+    """What every manifest begins with."""
+
+    format: str | int | None = None
+    format_version: str | int | None = None
 
 
-def _check_hash(text: str, length: int) -> None:
-    if not re.fullmatch(f"[0-9a-f]{{{length}}}", text):
-        raise ValueError(f"expected a hash of {length} hexadecimal digits, found {text!r}")
+class _Group(msgspec.Struct):
+    """What the images' metadata of every format have."""
+
+    attributes: _Heading
 
 
 def identify_file(content: bytes) -> Entry:
@@ -131,13 +132,10 @@ def _hash(content: Mapping[str, Any]) -> str:
     return _hash_file(_encode(content))
 
 
-def decode_manifest(text: bytes) -> dict[str, Any] | None:
-    """Return what a manifest says, unchecked; None if its bytes are not those that were written."""
-    try:
-        content: dict[str, Any] = json.loads(text)
-        return content if content.pop("checksum") == _hash(content) else None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+def is_as_written(text: bytes) -> bool:
+    """Tell whether the bytes of a manifest are those that its checksum was made of."""
+    content, _, checksum = text.rpartition(b',"checksum":')
+    return checksum == f'"{hashlib.sha256(content + b"}").hexdigest()}"}}'.encode()
 
 
 def read_manifest(objects: Objects) -> Manifest:
@@ -152,24 +150,23 @@ def read_manifest(objects: Objects) -> Manifest:
         raise _explain_absence(objects) from error
     except OSError as error:
         raise StoreError(f"{objects.name}/{MANIFEST}: cannot be read ({error.strerror})") from error
-    content = decode_manifest(text)
-    if content is None:
+    if not is_as_written(text):
         raise StoreError(f"{objects.name}/{MANIFEST}: its bytes are not those that were written; copy the store again")
-    if (content.get("format"), content.get("format_version")) != (FORMAT_NAME, FORMAT_VERSION):
-        raise _refuse_format(objects.name, content)
     try:
-        files, shards = ({path: Entry(*entry) for path, entry in content[kind].items()} for kind in ("files", "shards"))
-        return Manifest(content["fingerprint"], content["counts"], files, shards)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{objects.name}/{MANIFEST}: does not describe a store ({error!r})") from error
+        heading = decode_json(text, _Heading)
+        if (heading.format, heading.format_version) == (FORMAT_NAME, FORMAT_VERSION):
+            return decode_json(text, Manifest)
+    except ValueError as error:
+        raise StoreError(f"{objects.name}/{MANIFEST}: does not describe a store ({error})") from error
+    raise _refuse_format(objects.name, heading)
 
 
 def _explain_absence(objects: Objects) -> StoreError:
     """Say what is there instead of a finished store: one of format 1 has no manifest."""
-    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        attributes = json.loads(objects.read(GROUP))["attributes"]
-        if attributes["format"] == FORMAT_NAME and attributes["format_version"] != FORMAT_VERSION:
-            return _refuse_format(objects.name, attributes)
+    with suppress(OSError, ValueError):
+        heading = decode_json(objects.read(GROUP), _Group).attributes
+        if heading.format == FORMAT_NAME and heading.format_version != FORMAT_VERSION:
+            return _refuse_format(objects.name, heading)
     what = "none"
     if isinstance(objects, LocalObjects) and not Path(objects.name).exists():
         what = "no such folder"
@@ -181,11 +178,11 @@ def _explain_absence(objects: Objects) -> StoreError:
     )
 
 
-def _refuse_format(name: str, content: Mapping[str, Any]) -> StoreError:
-    version = content.get("format_version")
+def _refuse_format(name: str, heading: _Heading) -> StoreError:
+    version = heading.format_version
     advice = "convert the archive again" if version == 1 else "use a version of this package that reads it"
     return StoreError(
-        f"{name}: expected format {FORMAT_NAME} {FORMAT_VERSION}, found {content.get('format')} {version}; {advice}"
+        f"{name}: expected format {FORMAT_NAME} {FORMAT_VERSION}, found {heading.format} {version}; {advice}"
     )
 
 
@@ -219,10 +216,10 @@ def open_images(objects: Objects) -> tuple[Manifest, dict[str, Any], tuple[Array
     objects.bind(manifest.fingerprint)
     read_file(objects, manifest, TABLE)
     try:
-        metadata = json.loads(read_file(objects, manifest, GROUP))
-        return manifest, dict(metadata["attributes"]), describe_arrays(metadata)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreError(f"{objects.name}/{GROUP}: does not describe a store ({error!r}); copy it again") from error
+        attributes, arrays = describe_images(read_file(objects, manifest, GROUP))
+    except ValueError as error:
+        raise StoreError(f"{objects.name}/{GROUP}: does not describe a store ({error}); copy it again") from error
+    return manifest, attributes, arrays
 
 
 def read_attributes(store: Path) -> dict[str, Any]:

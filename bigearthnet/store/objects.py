@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
+from typing import Final
 
+from bigearthnet.files import open_regular, read_regular
 from bigearthnet.store.shard import DamagedError
+
+_MAX_READ_BYTES: Final = 512 * 2**20
+"""Of a small object; the manifest of a whole store takes 300 MB if each shard is one patch."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class LocalObjects:
 
     def read(self, key: str) -> bytes:
         """Read an object of which nothing is known; FileNotFoundError if there is none."""
-        return Path(self.name, key).read_bytes()
+        return read_regular(Path(self.name, key), _MAX_READ_BYTES)
 
     def load(self, wanted: StoredObject) -> bytes:
         """Read a small object; FileNotFoundError if there is none, DamagedError if it is another."""
@@ -67,7 +71,7 @@ class LocalObjects:
 
     def open(self, wanted: StoredObject, closed: Future[None] | None = None) -> int:  # noqa: ARG002 - nothing to wait for
         """Open an object for reading and return the descriptor; FileNotFoundError if there is none."""
-        return os.open(self.path(wanted), os.O_RDONLY | os.O_NONBLOCK)  # does not wait for the writer of a pipe
+        return open_regular(self.path(wanted))
 
     def fetch_ahead(self, wanted: Iterable[StoredObject]) -> None:
         """Do nothing: the objects are here."""

@@ -27,6 +27,10 @@ class BandSummary:
     count: int
     """Pixels."""
 
+    def __post_init__(self) -> None:
+        if self.count and None in (self.mean, self.std):
+            raise ValueError(f"expected mean and standard deviation of {self.count:,} pixels, found {self}")
+
 
 @dataclass(frozen=True)
 class BandStatistics:

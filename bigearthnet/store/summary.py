@@ -55,4 +55,9 @@ def describe_parts(store: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         }
         for info in sorted(infos, key=lambda info: info.name)
     ]
+    if empty := [str(array["name"]) for array in arrays if not array["stored_bytes"]]:
+        raise StoreError(
+            f"{store}: expected shards of {', '.join(empty)} in its manifest, found none; copy the store again, or "
+            "convert again with the option overwrite"
+        )
     return attributes, arrays

@@ -8,7 +8,7 @@ import click
 
 from bigearthnet.commandline import echo
 from bigearthnet.look.quantity import format_count
-from bigearthnet.store.query import show_answer, write_answer
+from bigearthnet.store.query import TIME_LIMIT_S, show_answer, write_answer
 from converter.commands.cli import PATH
 
 
@@ -22,11 +22,13 @@ from converter.commands.cli import PATH
     help="Write all rows to this new file, .csv, .json or .parquet, instead of showing some.",
 )
 @click.option("--rows", type=click.IntRange(min=1), default=40, help="Rows to show at most.")
-def command(store: Path, sql: str, *, out: Path | None, rows: int) -> None:
+@click.option("--timeout", type=click.IntRange(min=1), default=TIME_LIMIT_S, help="Seconds after which to give up.")
+def command(store: Path, sql: str, *, out: Path | None, rows: int, timeout: int) -> None:
     """Answer a question in SQL (DuckDB) about the patches in STORE.
 
     The view patches has the columns of patches.parquet, which DESCRIBE patches lists; unnest(labels_19) gives a row a
     class. If patches were left out, the view rejected has their names and reasons. docs/queries.md has more examples.
+    A question reads these views and nothing else, whoever wrote it, within 4 GB of memory.
 
     \b
     Examples:
@@ -36,6 +38,6 @@ def command(store: Path, sql: str, *, out: Path | None, rows: int) -> None:
       ben-convert query STORE "SELECT patch_id FROM patches WHERE contains_seasonal_snow" --out snow.csv
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if out is None:
-        echo(show_answer(store, sql, rows))
+        echo(show_answer(store, sql, rows, timeout))
         return
-    echo(f"Wrote {format_count(write_answer(store, sql, out), 'row')} to {out}", err=True)
+    echo(f"Wrote {format_count(write_answer(store, sql, out, timeout), 'row')} to {out}", err=True)

@@ -14,9 +14,10 @@ from bigearthnet.archive.tiff import Georeference
 from bigearthnet.bands import REFERENCE_MAP
 from bigearthnet.files import check_new, write_new
 from bigearthnet.names import band_file, declared_nodata
-from bigearthnet.store.images import read_layout, read_pixels
+from bigearthnet.store.images import read_layout
 from bigearthnet.store.layout import Layout
 from bigearthnet.store.manifest import read_attributes
+from bigearthnet.store.shard import read_pixels
 
 
 def export_rasters(
@@ -64,7 +65,7 @@ def _read_files(
         if group.sensor == "s1" and not row["has_s1"]:
             continue
         name = row["s1_name"] or row["patch_id"] if group.sensor == "s1" else row["patch_id"]
-        pixels = read_pixels(store, group, row["index"])
+        pixels = read_pixels(store, layout, group, row["index"])
         nodata = declared_nodata(layout.dataset, group.sensor)
         place = Georeference(row["epsg"], row["x_ul"], row["y_ul"], group.pixel_m, nodata)
         if stack and group.sensor != REFERENCE_MAP.sensor:

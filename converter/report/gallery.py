@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from bigearthnet.look.page import embed_picture
 from bigearthnet.look.picture import FALSE_COLOUR, MAP, RGB, S1, Picture, find_picture, name_planes, render_picture
 from bigearthnet.look.sheet import mark_synthetic
-from bigearthnet.store.images import read_pixels
 from bigearthnet.store.layout import Layout
 from bigearthnet.store.query import open_table
+from bigearthnet.store.shard import read_pixels
 
 N_PAIRS: Final = 4
 """Snowy, and cloudy, patches that are shown."""
@@ -151,7 +151,7 @@ class Studio:
         planes: dict[str, NDArray[Any]] = {}
         for group in self._layout.groups:
             if set(group.bands) & set(picture.bands):
-                planes |= name_planes(group, read_pixels(self._store, group, exhibit.index))
+                planes |= name_planes(group, read_pixels(self._store, self._layout, group, exhibit.index))
         rendered = render_picture(picture.name, planes)
         drawn = mark_synthetic(rendered) if self._synthetic else rendered
         return embed_picture(drawn, lossless=picture is MAP), len(drawn)

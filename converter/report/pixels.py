@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from bigearthnet.bands import BandGroup
 from bigearthnet.labels import CORINE_CODES
 from bigearthnet.look.preview import OnAdvance
-from bigearthnet.store.images import read_pixels
 from bigearthnet.store.layout import Layout
 from bigearthnet.store.query import open_table
+from bigearthnet.store.shard import read_pixels
 
 N_BINS: Final = 60
 """Bins of a histogram."""
@@ -120,7 +120,7 @@ def survey_pixels(
     for number, group in enumerate(layout.groups):
         pixels = np.empty((len(group.bands), n_patches, group.size, group.size), group.dtype)
         for position, index in enumerate(sample.indices):
-            pixels[:, position] = read_pixels(store, group, index)
+            pixels[:, position] = read_pixels(store, layout, group, index)
             advance(number * n_patches + position + 1, len(layout.groups) * n_patches)
         if group.sensor == "map":
             cover = tuple(_count_cover(pixels[0]))

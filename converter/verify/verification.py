@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from bigearthnet.archive.catalogue import Archive, read_archive
 from bigearthnet.archive.patch import PatchReader, ReaderName
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError
+from bigearthnet.files import read_regular
 from bigearthnet.labels import LABELS_19, LABELS_43, to_labels_19
 from bigearthnet.names import N_PATCHES, SYNTHETIC_FILE
 from bigearthnet.store.arrays import ArrayInfo
@@ -22,8 +24,8 @@ from bigearthnet.store.layout import IMAGES, MANIFEST, PROGRESS, TABLE, Layout, 
 from bigearthnet.store.manifest import (
     Entry,
     Manifest,
-    decode_manifest,
     identify_file,
+    is_as_written,
     open_images,
     read_manifest,
 )
@@ -122,7 +124,10 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     start = time.perf_counter()
     store = Path(store).absolute()
     objects = LocalObjects(store)
-    if (store / MANIFEST).is_file() and decode_manifest(objects.read(MANIFEST)) is None:
+    is_damaged = False
+    with suppress(OSError):  # which `read_manifest` tells
+        is_damaged = not is_as_written(objects.read(MANIFEST))
+    if is_damaged:
         damaged = [Fault(MANIFEST, None, None, "its bytes are not those that were written; nothing else was looked at")]
     else:
         listed = read_manifest(objects)
@@ -163,7 +168,7 @@ def _check_files(store: Path, manifest: Manifest) -> Iterator[Fault]:
     """Hold every file but the shards against the manifest."""
     for name, entry in manifest.files.items():
         try:
-            if identify_file((store / name).read_bytes()) != entry:
+            if identify_file(read_regular(store / name)) != entry:
                 yield Fault(name, None, None, "its bytes are not those that were written; no pixels were looked at")
         except OSError as error:
             yield Fault(name, None, None, f"cannot be read ({error.strerror}); no pixels were looked at")

@@ -10,10 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from bigearthnet.errors import StoreError
+from bigearthnet.store.manifest import Entry
 from bigearthnet.store.summary import describe_store
 from converter.conversion import convert
 from tests.archives import ARRAYS
 from tests.conftest import SmallArchive
+from tests.manifests import seal_again
 
 
 @pytest.fixture
@@ -62,4 +64,12 @@ def test_a_table_cut_short_is_refused_by_name(copy: Path) -> None:
 def test_an_array_that_is_gone_is_an_error(copy: Path) -> None:
     shutil.rmtree(copy / "images.zarr" / "s2_20m")
     with pytest.raises(StoreError, match="s2_20m"):
+        describe_store(copy)
+
+
+@pytest.mark.parametrize("kept", [{}, {"images.zarr/s2_10m/c/0/0/0/0": (0, "0" * 16)}])
+def test_arrays_without_shards_are_refused(kept: dict[str, tuple[int, str]], copy: Path) -> None:
+    """Their ratio of compression would be a division by zero."""
+    seal_again(copy, shards={path: Entry(*entry) for path, entry in kept.items()})
+    with pytest.raises(StoreError, match="expected shards of s2_10m, s2_20m, s2_60m in its manifest, found none"):
         describe_store(copy)

@@ -14,7 +14,9 @@ import pytest
 from bigearthnet.archive.records import Sources
 from bigearthnet.bands import S2_10M
 from bigearthnet.errors import SourceError, StoreError
-from bigearthnet.store.images import read_pixels
+from bigearthnet.store.images import read_layout
+from bigearthnet.store.manifest import read_attributes
+from bigearthnet.store.shard import read_pixels
 from bigearthnet.store.table import read_rows
 from converter import plan
 from converter.conversion import convert
@@ -92,7 +94,8 @@ def test_files_that_are_others_when_opened_again_give_a_store_of_what_was_read_f
     monkeypatch.undo()
     assert sorted(replaced) == [f"{name}_B02.tif", f"{name}_B03.tif", f"{name}_labels_metadata.json"]
     row = next(row for row in read_rows(tmp_path / "store") if row["patch_id"] == name)
-    stored = read_pixels(tmp_path / "store", S2_10M, row["index"])
+    layout = read_layout(tmp_path / "store", read_attributes(tmp_path / "store"))
+    stored = read_pixels(tmp_path / "store", layout, S2_10M, row["index"])
     np.testing.assert_array_equal(stored, small.archive.read_array(name, "s2_10m"))
     assert list(row["labels"]) == small.archive.read_note(name)["labels"]
     assert verify(tmp_path / "store", VerifyOptions(scheduler=scheduler)).faults == []

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.fuzz.targets import TARGETS, make_seeds
 
-ROUNDS_PER_CHECK = 200
+ROUNDS_PER_CHECK = 50
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def fuzz_guided(name: str, seconds: int, corpus: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(make_seeds(name)):
         (folder / f"seed-{number}").write_bytes(seed)
-    with atheris.instrument_imports(include=["converter"]):
+    with atheris.instrument_imports(include=["bigearthnet", "converter", "trainer"]):
         for module in TARGETS[name].modules:
             sys.modules.pop(module, None)
         for module in TARGETS[name].modules:

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 
 from tests.crash.disk import write_tree
 from tests.crash.recorder import record
-from tests.manifests import seal_again
+from tests.manifests import drop_classes_43, drop_splits
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import OptionError, RunError, SelectionError, Store, open_store
 from trainer.commands.cli import cli
@@ -222,14 +222,6 @@ def test_tensorboard_gets_every_value(store: Store, tmp_path: Path) -> None:
         assert name == "epoch" or name.encode() in text
 
 
-def _spoil_store(store: Path, changes: dict[str, Any]) -> None:
-    path = store / "images.zarr" / "zarr.json"
-    metadata = json.loads(path.read_text())
-    metadata["attributes"] |= changes
-    path.write_text(json.dumps(metadata))
-    seal_again(store)
-
-
 def test_a_run_that_is_there_is_refused(trained: Path, store: Store, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="this training is finished; choose another folder"):
         train(store, trained)
@@ -274,22 +266,15 @@ def test_what_the_store_lacks_is_named(store: Store, tmp_path: Path, copy_store:
     with pytest.raises(OptionError, match=r"no network 'resnet51'; choose from small, .*ResNet50"):
         train(store, run, replace(RECIPE, network="resnet51"))
     changed = copy_store("none")
-    _spoil_store(changed, {"labels_43": []})
+    drop_classes_43(changed)
     with pytest.raises(OptionError, match="has no list of 43 classes"):
         train(open_store(changed), run, replace(RECIPE, labels=43))
     assert not run.exists()
 
 
 def test_a_store_without_splits_is_refused(copy_store: Callable[[str], Path], tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     store = copy_store("none")
-    table = pq.read_table(store / "patches.parquet")
-    place = table.schema.get_field_index("split")
-    none = pa.nulls(len(table), pa.string())
-    pq.write_table(table.set_column(place, table.schema.field("split"), none), store / "patches.parquet")
-    seal_again(store)
+    drop_splits(store, ("train", "validation", "test"))
     with pytest.raises(SelectionError, match="no split 'train'; the store has none"):
         train(open_store(store), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from tests.manifests import seal_again
+from tests.manifests import drop_classes_43, drop_splits
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import open_store
 from trainer.__main__ import main
@@ -41,9 +38,9 @@ def places(stores: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copy(folder / "begun" / "state.npz", folder / "foreign")
     for name in ("no-43", "no-split", "no-test", "no-b09"):
         shutil.copytree(stores["lz4"], folder / name)
-    _change_attributes(folder / "no-43", lambda attributes: attributes | {"labels_43": []})
-    _drop_splits(folder / "no-split", ("train", "validation", "test"))
-    _drop_splits(folder / "no-test", ("test",))
+    drop_classes_43(folder / "no-43")
+    drop_splits(folder / "no-split", ("train", "validation", "test"))
+    drop_splits(folder / "no-test", ("test",))
     (folder / "text.keras").write_text("no model")
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(folder / "other.keras")
     (folder / "empty").mkdir()
@@ -56,23 +53,6 @@ _EACH_STEP = FitOptions(tensorboard=False, checkpoint_steps=1)
 def _stop(event: Any) -> None:
     if isinstance(event, StepTrained) and event.step == 2:
         raise StoppedError
-
-
-def _change_attributes(store: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    path = store / "images.zarr" / "zarr.json"
-    metadata = json.loads(path.read_text())
-    metadata["attributes"] = change(metadata["attributes"])
-    path.write_text(json.dumps(metadata))
-    seal_again(store)
-
-
-def _drop_splits(store: Path, dropped: tuple[str, ...]) -> None:
-    table = pq.read_table(store / "patches.parquet")
-    splits = [None if split in dropped else split for split in table["split"].to_pylist()]
-    place = table.schema.get_field_index("split")
-    changed = table.set_column(place, table.schema.field("split"), pa.array(splits, pa.string()))
-    pq.write_table(changed, store / "patches.parquet")
-    seal_again(store)
 
 
 CASES: dict[str, tuple[tuple[str, ...], str]] = {

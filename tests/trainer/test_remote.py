@@ -441,7 +441,7 @@ def test_a_fingerprint_that_is_none_never_becomes_a_path(
     del content["checksum"]
     content["fingerprint"] = fingerprint
     checksum = hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
-    path.write_text(json.dumps(content | {"checksum": checksum}))
+    path.write_text(json.dumps(content | {"checksum": checksum}, separators=(",", ":")))
     with serve(folder) as server, pytest.raises(StoreError, match="does not describe a store"):
         server.open(tmp_path / "cache" / "deep")
     assert not (tmp_path / "cache").exists()

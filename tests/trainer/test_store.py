@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,23 +14,17 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 
 import trainer
-from tests.manifests import seal_again
+from tests.manifests import edit_metadata, edit_table, seal_again, set_column
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE
-from trainer import OptionError, SelectionError, Store, StoreError, open_store
+from trainer import BigEarthNetError, OptionError, ReadError, SelectionError, Store, StoreError, open_store
 
 Edit = Callable[[dict[str, Any]], None]
-
-
-def _edit_metadata(folder: Path, edit: Edit) -> None:
-    path = folder / "images.zarr/zarr.json"
-    root = json.loads(path.read_text())
-    edit(root)
-    path.write_text(json.dumps(root))
-    seal_again(folder)
 
 
 def test_a_store_describes_itself(any_store: Store) -> None:
@@ -133,7 +127,7 @@ def _rename_array(root: dict[str, Any]) -> None:
 )
 def test_what_is_not_a_store_is_refused(copy_store: Callable[[str], Path], edit: Edit, message: str) -> None:
     folder = copy_store("lz4")
-    _edit_metadata(folder, edit)
+    edit_metadata(folder, edit)
     with pytest.raises(StoreError, match=message):
         open_store(folder)
 
@@ -178,16 +172,134 @@ def test_a_store_of_format_1_says_that_it_must_be_converted_again(tmp_path: Path
         open_store(tmp_path)
 
 
+def _double(table: pa.Table) -> pa.Table:
+    rows = pa.concat_tables([table, table])
+    return set_column(rows, "index", list(range(len(rows))))
+
+
+def _swap(table: pa.Table, name: str) -> pa.Table:
+    """Exchange two values of a column that differ, the last of the rows of `train` among them."""
+    values = table[name].to_pylist()
+    other = next(place for place, value in enumerate(values) if value != values[59])
+    values[59], values[other] = values[other], values[59]
+    return set_column(table, name, values)
+
+
+@pytest.mark.parametrize(
+    ("edit", "fault"),
+    [
+        (_double, "expected 120 rows, found 240"),
+        (lambda table: table[:5], "expected 120 rows, found 5"),
+        (lambda table: table[:0], "expected 120 rows, found 0"),
+        (lambda table: table.take(list(range(119, -1, -1))), "expected the number of each row as its index"),
+        (lambda table: _swap(table, "index"), "index, found others in 2 rows"),
+        (lambda table: set_column(table, "index", [0] * 120), "index, found others in 119 rows"),
+        (lambda table: set_column(table, "index", [None] * 120), "index, found others in 120 rows"),
+        (lambda table: set_column(table, "index", pa.array(range(2**32, 2**32 + 120))), "found BIGINT"),
+        (lambda table: set_column(table, "index", pa.array(np.arange(120.0))), "index of type INTEGER, found DOUBLE"),
+        (lambda table: set_column(table, "index", pa.array(map(str, range(120)))), "found VARCHAR"),
+        (lambda table: table.drop_columns("index"), "expected a column index of type INTEGER, found none"),
+        (lambda table: table.drop_columns("labels_19"), "expected a column labels_19"),
+        (lambda table: set_column(table, "labels_19", [None] * 120), "expected no nulls in index"),
+        (lambda table: set_column(table, "labels_19", [[None]] * 120), "expected classes that the store lists"),
+        (lambda table: set_column(table, "labels_19", pa.array([1] * 120)), "labels_19 of type .*, found BIGINT"),
+        (lambda table: set_column(table, "labels_19", table["labels"]), "expected classes that the store lists"),
+        (lambda table: set_column(table, "labels_19", [[]] * 120), "expected labels_19 to be what labels give"),
+        (lambda table: _swap(table, "labels_19"), "expected labels_19 to be what labels give"),
+        (lambda table: _swap(table, "labels"), "expected labels_19 to be what labels give"),
+        (lambda table: set_column(table, "labels", [["Unicorn meadows"]] * 120), "classes that the store lists"),
+        (lambda table: _swap(table, "split"), "expected splits of the rows"),
+        (lambda table: _swap(table, "recommended"), "expected splits of the rows"),
+        (lambda table: set_column(table, "recommended", [None] * 120), "expected no nulls"),
+        (lambda table: set_column(table, "recommended", pa.array([1] * 120)), "recommended of type BOOLEAN"),
+        (lambda table: set_column(table, "split", ["all"] * 120), "expected splits of the rows"),
+    ],
+)
+def test_a_table_of_other_rows_is_refused_though_its_manifest_is_true(
+    copy_store: Callable[[str], Path], edit: Callable[[pa.Table], pa.Table], fault: str
+) -> None:
+    """As a converter with a bug in it would write it: training on it would go on, with the labels of other patches."""
+    folder = copy_store("lz4")
+    edit_table(folder, edit)
+    with pytest.raises(StoreError, match=rf"patches\.parquet: is not the table of these arrays: .*{fault}"):
+        open_store(folder)
+
+
+@pytest.mark.parametrize("text", [b"has_s1", b"Pastures", b"train", b"Finland", b"patch_id"])
+def test_a_table_with_text_that_is_no_utf_8_is_refused(copy_store: Callable[[str], Path], text: bytes) -> None:
+    folder = copy_store("lz4")
+    path = folder / "patches.parquet"
+    pq.write_table(pq.read_table(path), path, compression="none", store_schema=False)
+    path.write_bytes(path.read_bytes().replace(text, b"\xff" + text[1:]))
+    seal_again(folder)
+    with pytest.raises(BigEarthNetError):
+        open_store(folder).select(where="country = 'Finland'")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "fault"),
+    [
+        ({"splits": {"train": [0, 59], "validation": [59, 85], "test": [85, 105]}}, "expected splits of the rows"),
+        ({"splits": {}}, "expected splits of the rows"),
+        ({"labels_19": ["Pastures"]}, "expected classes that the store lists"),
+        ({"labels_19": ["Pastures", "Pastures"]}, "expected each class once"),
+        ({"labels_19": [str(number) for number in range(64)]}, "labels_19"),
+        ({"splits": {"train": "all"}}, r"Expected `array`, got `str` - at `\$.splits"),
+    ],
+)
+def test_root_attributes_that_are_not_those_of_the_table_are_refused(
+    copy_store: Callable[[str], Path], attributes: dict[str, Any], fault: str
+) -> None:
+    folder = copy_store("lz4")
+    edit_metadata(folder, lambda root: root["attributes"].update(attributes))
+    with pytest.raises(StoreError, match=fault):
+        open_store(folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "patches.parquet", "images.zarr/zarr.json"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder"])
+def test_what_is_no_regular_file_is_refused_at_once(copy_store: Callable[[str], Path], name: str, kind: str) -> None:
+    path = copy_store("lz4") / name
+    _replace_by(kind, path)
+    with pytest.raises(StoreError, match=f"{path.name}"):
+        open_store(path.parents[len(Path(name).parts) - 1])
+
+
+def _replace_by(kind: str, path: Path) -> None:
+    path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "device":
+            path.symlink_to("/dev/zero")
+        case _:
+            here = Path.cwd()
+            os.chdir(path.parent)  # a socket's path may have 107 bytes
+            with socket.socket(socket.AF_UNIX) as listening:
+                listening.bind(path.name)
+            os.chdir(here)
+
+
+def test_a_shard_that_is_a_pipe_is_damaged(copy_store: Callable[[str], Path]) -> None:
+    folder = copy_store("lz4")
+    _replace_by("pipe", folder / "images.zarr/s2_60m/c/0/0/0/0")
+    store = open_store(folder)
+    with pytest.raises(ReadError, match=r"s2_60m, shard 0 .* it is no regular file"):
+        store.open_reader("s2_60m", ("B01", "B09")).read(np.array([0]), np.zeros((1, 2, 20, 20), np.uint16), None)
+
+
 def test_classes_that_the_store_does_not_list_are_refused(copy_store: Callable[[str], Path]) -> None:
     folder = copy_store("lz4")
-    _edit_metadata(folder, lambda root: root["attributes"]["labels_19"].__setitem__(8, "Broadleaf"))
-    with pytest.raises(StoreError, match="labels_19 has classes that the store does not list"):
-        open_store(folder).select()
+    edit_metadata(folder, lambda root: root["attributes"]["labels_19"].__setitem__(8, "Broadleaf"))
+    with pytest.raises(StoreError, match="expected classes that the store lists, found"):
+        open_store(folder)
 
 
 def test_bands_without_statistics_cannot_be_scaled(copy_store: Callable[[str], Path]) -> None:
     folder = copy_store("lz4")
-    _edit_metadata(folder, lambda root: root["attributes"]["statistics"]["B01"].update(count=0))
+    edit_metadata(folder, lambda root: root["attributes"]["statistics"]["B01"].update(count=0))
     with pytest.raises(OptionError, match="no statistics of B01"):
         open_store(folder).scale_of(["B02", "B01"])
 

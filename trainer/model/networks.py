@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, Final
 import keras
 
 from bigearthnet.errors import OptionError, RunError
-from bigearthnet.files import write_new
+from bigearthnet.files import open_regular, write_new
 from bigearthnet.store.arrays import ArrayInfo
 from trainer.model.layers import ClassLogits, DropFeatures, RandomSymmetry, StandardizeBands
 from trainer.run.recipe import SMALL, Recipe
@@ -121,6 +123,7 @@ def load_model(path: Path) -> Any:
     if not path.is_file():
         raise RunError(f"{path}: there is no model; give what `ben-train fit` wrote")
     try:
+        _check_inflation(path)
         model = keras.saving.load_model(path, compile=False)
         describe_model(model)
     except RunError as error:
@@ -129,6 +132,14 @@ def load_model(path: Path) -> Any:
         reason = str(error).strip().splitlines()
         raise RunError(f"{path}: cannot be loaded as a model ({reason[0] if reason else error!r})") from error
     return model
+
+
+def _check_inflation(path: Path) -> None:
+    """Refuse a file that holds more than it is large: Keras compresses nothing, and a bomb does."""
+    with open(open_regular(path), "rb") as file, zipfile.ZipFile(file) as archive:
+        n_bytes, limit = sum(member.file_size for member in archive.infolist()), os.fstat(file.fileno()).st_size
+    if n_bytes > limit:
+        raise RunError(f"it inflates from {limit:,} to {n_bytes:,} bytes, and a model that Keras wrote does not")
 
 
 def _apply_network(name: str, pixels: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Mapping
@@ -12,7 +11,9 @@ from typing import Any, Final
 import numpy as np
 
 from bigearthnet.errors import BigEarthNetError, RunError
+from bigearthnet.files import convert_values, read_json
 from trainer.run.folder import RunFolder, RunRecord, locate_evaluation
+from trainer.score.evaluation import Evaluation
 from trainer.score.metrics import macro_average_precision
 from trainer.score.predictions import PredictionTable, read_predictions
 from trainer.source.store import Store, open_store
@@ -88,16 +89,16 @@ def read_sources(folder: RunFolder, store: Store | None, split: str | None) -> R
 
 
 def _read_evaluations(folder: RunFolder, record: RunRecord) -> dict[str, Mapping[str, Any]]:
-    evaluations = {}
+    evaluations: dict[str, Mapping[str, Any]] = {}
     for split in SHOWN_SPLITS:
         path = locate_evaluation(folder.path, split).metrics
         if not path.is_file():
             continue
         advice = f"run: {_name_command(folder)} --split {split}"
         try:
-            evaluations[split] = json.loads(path.read_text())
-            owner = evaluations[split]["run"]
-        except (KeyError, TypeError, ValueError) as error:
+            evaluations[split] = read_json(path, dict[str, Any])
+            owner = convert_values(evaluations[split], Evaluation).run
+        except (OSError, ValueError) as error:
             raise RunError(f"{path}: damaged, or of another version ({error}); {advice}") from error
         if owner != record.digest:
             raise RunError(f"{path}: belongs to another training ({owner}) than this one ({record.digest}); {advice}")
@@ -108,6 +109,10 @@ def _read_predictions(folder: RunFolder, split: str, evaluation: Mapping[str, An
     """Read the predictions of a split, and check that its metrics were computed from them."""
     path = locate_evaluation(folder.path, split).predictions
     predictions = read_predictions(path)
+    if set(predictions.classes) != evaluation["classes"].keys():
+        raise RunError(
+            f"{path}: has other classes than the metrics beside it; run: {_name_command(folder)} --split {split}"
+        )
     expected = evaluation["ranking"]["macro"]["average_precision"]
     truth = predictions.truth
     score = math.nan if truth is None else macro_average_precision(truth, predictions.probabilities)

@@ -15,21 +15,60 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import RunError
-from bigearthnet.files import find_leftovers, flush, make_folder, write_json, write_new
+from bigearthnet.files import (
+    convert_values,
+    find_leftovers,
+    flush,
+    make_folder,
+    open_regular,
+    read_json,
+    read_regular,
+    write_json,
+    write_new,
+)
 from trainer.run.recipe import Recipe
 
 _STATE_VERSION: Final = 1
+
+_RECORDED: Final = (
+    *("epoch", "loss", "val_loss", "val_macro_ap", "val_micro_ap", "learning_rate", "patches_per_s"),
+    "data_wait_share",
+)
+"""What is recorded of each epoch."""
+
+_MAX_LOG_BYTES: Final = 16 * 2**20
+_MAX_NOTE_BYTES: Final = 16 * 2**20
+
+
+class Provenance(TypedDict, total=False):
+    """What a store says of its data."""
+
+    dataset: str | None
+    license: str | None
+    citation: str | None
+    counts: Mapping[str, int] | None
+    synthetic: bool
+
+
+class SplitSizes(TypedDict):
+    """Patches of either split."""
+
+    train: int
+    validation: int
 
 
 @dataclass(frozen=True)
@@ -44,8 +83,7 @@ class RunRecord:
     """Digest of the training patches."""
     validation: str
     """Digest of the validation patches."""
-    n_patches: Mapping[str, int]
-    """Patches of either split."""
+    n_patches: SplitSizes
     bands: Mapping[str, tuple[str, ...]]
     """For each array, the bands that the model takes."""
     classes: tuple[str, ...]
@@ -55,8 +93,7 @@ class RunRecord:
     """What began the training."""
     versions: Mapping[str, str]
     """Of the libraries."""
-    provenance: Mapping[str, Any]
-    """What the store says of its data."""
+    provenance: Provenance
 
     @property
     def digest(self) -> str:
@@ -82,13 +119,46 @@ class Position:
     """-1 until there is one."""
     best_score: float = float("-inf")
     """Validation macro average precision of the best epoch."""
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, int | float]] = field(default_factory=list)
     """A record for each epoch that is over."""
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.epoch == len(self.history) and self.step >= 0 and -1 <= self.best_epoch <= self.epoch):
+            raise ValueError(
+                f"epoch {self.epoch}, step {self.step} and best epoch {self.best_epoch} do not go together "
+                f"with {len(self.history)} epochs"
+            )
+        if not all(map(math.isfinite, (self.loss_sum, self.busy_s, self.wait_s))) or math.isnan(self.best_score):
+            raise ValueError("a number is infinite or none")
+        _check_records(self.history)
 
     def is_over(self, recipe: Recipe) -> bool:
         """Say whether the last epoch is over, or patience has run out."""
         waited = self.epoch - 1 - self.best_epoch
         return self.epoch >= recipe.epochs or (0 < recipe.patience <= waited and self.epoch > 0)
+
+
+def _check_records(records: Sequence[Mapping[str, float]]) -> None:
+    for record in records:
+        if tuple(record) != _RECORDED or any(map(math.isinf, record.values())):
+            raise ValueError(f"expected numbers {', '.join(_RECORDED)} of each epoch, found {record}")
+
+
+class _Note(msgspec.Struct):
+    """What is in a state beside variables."""
+
+    version: int
+    run: str
+    position: Position
+
+
+class Result(TypedDict):
+    """What came of a training."""
+
+    best_epoch: int
+    epochs: int
+    validation: dict[str, int | float]
+    baseline_macro_ap: float
 
 
 @dataclass(frozen=True)
@@ -147,14 +217,10 @@ class RunFolder:
             RunError: The folder holds no training.
         """
         try:
-            values = json.loads(self._record_path.read_text())
-            values["recipe"] = Recipe(**values["recipe"])
-            values["bands"] = {name: tuple(bands) for name, bands in values["bands"].items()}
-            values["classes"] = tuple(values["classes"])
-            return RunRecord(**values)
+            return read_json(self._record_path, RunRecord)
         except FileNotFoundError as error:
             raise RunError(f"{self.path}: there is no run.json; give a folder that `ben-train fit` made") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"{self._record_path}: damaged, or of another version ({error})") from error
 
     def save_state(self, digest: str, position: Position, variables: Sequence[NDArray[Any]]) -> None:
@@ -174,22 +240,31 @@ class RunFolder:
         Raises:
             RunError: The state is damaged, or that of another training or model.
         """
-        if not self._state_path.is_file():
+        if not self._state_path.exists():
             return None
         try:
-            with np.load(self._state_path) as saved:
-                note = json.loads(str(saved["note"]))
-                values = [saved[name] for name in sorted(set(saved.files) - {"note"})]
-            owner, position = note["run"], Position(**note["position"])
-        except (KeyError, TypeError, ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+            note, values = self._read_state(sum(variable.nbytes for variable in variables))
+        except Exception as error:  # NumPy and zipfile promise nothing about what they raise
             raise RunError(f"{self._state_path}: damaged ({error}); remove it to begin again") from error
-        shapes, expected = [value.shape for value in values], [value.shape for value in variables]
-        if owner != digest or shapes != expected:
+        shapes, expected = ([(one.shape, one.dtype) for one in arrays] for arrays in (values, variables))
+        if note.run != digest or shapes != expected:
             raise RunError(
-                f"{self._state_path}: belongs to another training or model ({owner}, {len(shapes)} variables) than "
+                f"{self._state_path}: belongs to another training or model ({note.run}, {len(shapes)} variables) than "
                 f"this one ({digest}, {len(expected)}); remove it to begin again"
             )
-        return position, values
+        return note.position, values
+
+    def _read_state(self, n_bytes: int) -> tuple[_Note, list[NDArray[Any]]]:
+        """Read the state, whose variables should take so many bytes."""
+        with open(open_regular(self._state_path), "rb") as file:
+            with zipfile.ZipFile(file) as archive:
+                n_inflated = sum(member.file_size for member in archive.infolist())
+            if n_inflated > n_bytes + _MAX_NOTE_BYTES:
+                raise ValueError(f"expected {n_bytes:,} bytes of variables, found {n_inflated:,} of all")
+            file.seek(0)
+            with np.load(file) as saved:
+                note = convert_values(json.loads(str(saved["note"])), _Note)  # -Infinity is none of JSON, but of Python
+                return note, [saved[name] for name in sorted(set(saved.files) - {"note"})]
 
     def write_log(self, history: Sequence[Mapping[str, float]]) -> None:
         """Write the log anew, so that a training that was killed and went on has each epoch once."""
@@ -204,12 +279,15 @@ class RunFolder:
         Raises:
             RunError: The log is damaged.
         """
-        if not self.log_path.is_file():
+        if not self.log_path.exists():
             return []
         try:
-            with open(self.log_path, newline="") as file:
-                return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        except (TypeError, ValueError) as error:
+            text = read_regular(self.log_path, _MAX_LOG_BYTES).decode()
+            rows = csv.DictReader(io.StringIO(text, newline=""))
+            records = [{name: float(value) for name, value in row.items()} for row in rows]
+            _check_records(records)
+            return records
+        except (OSError, TypeError, ValueError, csv.Error) as error:
             raise RunError(f"{self.log_path}: damaged, or of another version ({error})") from error
 
     def hash_model(self) -> str | None:
@@ -224,9 +302,20 @@ class RunFolder:
         write_json(self._result_path, result)
         self._state_path.unlink(missing_ok=True)
 
-    def read_result(self) -> dict[str, Any] | None:
-        """Read the result; None while the training is not finished."""
-        return json.loads(self._result_path.read_text()) if self._result_path.is_file() else None
+    def read_result(self) -> Result | None:
+        """Read the result; None while the training is not finished.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        if not self._result_path.exists():
+            return None
+        try:
+            result = read_json(self._result_path, Result)
+            _check_records([result["validation"]])
+            return result
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self._result_path}: damaged, or of another version ({error})") from error
 
     def _check_same(self, record: RunRecord) -> None:
         begun = self.read_record()

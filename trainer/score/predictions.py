@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 
 from bigearthnet.archive.folders import RawPatch
 from bigearthnet.errors import OutputError, RunError
-from bigearthnet.files import check_new, write_new
+from bigearthnet.files import check_new, decode_json, read_regular, write_new
 from trainer.source.store import Selection
 
 _DESCRIBING: Final = ("patch_id", "country", "season")
+
+_KINDS: Final = {
+    "index": pa.int32(),
+    **dict.fromkeys(_DESCRIBING, pa.string()),
+    "labels": pa.list_(pa.string()),
+    "predicted": pa.list_(pa.string()),
+}
+"""Types of the columns, but for the probabilities, whose length is the number of classes."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -122,9 +130,17 @@ def read_predictions(path: Path) -> PredictionTable:
         RunError: There is no such file, or it is damaged.
     """
     try:
-        table = pq.read_table(path)
-        note = {name: json.loads(table.schema.metadata[name.encode()]) for name in ("classes", "thresholds")}
-        classes = tuple(note["classes"])
+        table = pq.read_table(pa.BufferReader(read_regular(path)))
+        note = {name.decode(): value for name, value in (table.schema.metadata or {}).items()}
+        classes = decode_json(note["classes"], tuple[str, ...])
+        thresholds = np.array(decode_json(note["thresholds"], list[float]), np.float64)
+        kinds = {name: kind for name, kind in _KINDS.items() if name != "labels" or name in table.column_names}
+        kinds["probabilities"] = pa.list_(pa.float32(), len(classes))
+        actual = {name: table[name].type for name in kinds}
+        if actual != kinds or len(thresholds) != len(classes):
+            raise ValueError(f"expected columns {kinds} and as many thresholds, found {actual}")
+        if any(table[name].null_count for name in kinds if name not in ("country", "season")):
+            raise ValueError("expected no nulls")
         patch_ids, countries, seasons = (tuple(table[name].to_pylist()) for name in _DESCRIBING)
         return PredictionTable(
             indices=table["index"].to_numpy(),
@@ -132,11 +148,11 @@ def read_predictions(path: Path) -> PredictionTable:
             countries=countries,
             seasons=seasons,
             classes=classes,
-            thresholds=np.array(note["thresholds"], np.float64),
+            thresholds=thresholds,
             probabilities=table["probabilities"].combine_chunks().flatten().to_numpy().reshape(-1, len(classes)),
             truth=_read_names(table["labels"], classes) if "labels" in table.column_names else None,
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise RunError(f"{path}: cannot be read as a table of predictions ({error}); write it again") from error
 
 
@@ -150,6 +166,8 @@ def _read_names(column: Any, classes: tuple[str, ...]) -> NDArray[np.bool_]:
     """Turn lists of class names into zeros and ones, shape (patch, class)."""
     lists = column.combine_chunks()
     places = pc.index_in(lists.flatten(), pa.array(classes, pa.string()))
+    if places.null_count:
+        raise ValueError("expected labels of its classes")
     truth = np.zeros((len(lists), len(classes)), bool)
     truth[pc.list_parent_indices(lists).to_numpy(), places.to_numpy()] = True
     return truth

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.bands import find_sets, resolve_bands
-from bigearthnet.errors import OptionError, SelectionError, StoreError
+from bigearthnet.errors import OptionError, SelectionError
+from bigearthnet.files import convert_values
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.cache import Cache
 from bigearthnet.store.layout import TABLE
-from bigearthnet.store.manifest import GROUP, Manifest, open_images
+from bigearthnet.store.manifest import Manifest, open_images
 from bigearthnet.store.objects import LocalObjects
-from bigearthnet.store.query import select_labels
+from bigearthnet.store.query import check_rows, select_labels
 from bigearthnet.store.remote import Objects, RemoteObjects
 from bigearthnet.store.statistics import BandSummary
 from trainer.source.read import ArrayReader, Check, MappedShards, ShardReader, TensorStoreReader
@@ -98,8 +99,6 @@ class Store:
             raise SelectionError(f"labels must be one of {', '.join(map(str, columns))} classes, not {labels!r}")
         column, classes = columns[labels]
         indices, bits = select_labels(self.table, column, classes, split=split, where=where, recommended=recommended)
-        if int(indices[-1]) >= self.n_patches:
-            raise StoreError(f"{self.table}: expected rows below {self.n_patches:,}, found {int(indices[-1]):,}")
         return Selection(self, indices, bits, classes, split)
 
     def resolve_bands(self, bands: str | Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -236,24 +235,19 @@ def open_store(
     if "://" in text:
         objects = RemoteObjects(text, Cache(Path(cache_dir), cache_bytes), storage_options or {}, stall_s, patience_s)
     manifest, attributes, arrays = open_images(objects)
-    try:
-        counts = {info.n_patches for info in arrays}
-        if len(counts) != 1:
-            raise ValueError(f"expected arrays of the same number of patches, found {sorted(counts)}")
-        return Store(
-            name=objects.name,
-            n_patches=counts.pop(),
-            fingerprint=manifest.fingerprint,
-            arrays=arrays,
-            labels_43=tuple(attributes["labels_43"]),
-            labels_19=tuple(attributes["labels_19"]),
-            statistics={
-                band: BandSummary(**summary) for band, summary in attributes["statistics"].items() if summary["count"]
-            },
-            splits={name: (first, last) for name, (first, last) in attributes["splits"].items()},
-            attributes=attributes,
-            manifest=manifest,
-            objects=objects,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StoreError(f"{objects.name}/{GROUP}: does not describe a store ({error!r}); copy it again") from error
+    n_patches = arrays[0].n_patches
+    check_rows(Path(objects.path(manifest.describe_file(TABLE))), attributes, n_patches)
+    statistics = convert_values(attributes["statistics"], dict[str, BandSummary])
+    return Store(
+        name=objects.name,
+        n_patches=n_patches,
+        fingerprint=manifest.fingerprint,
+        arrays=arrays,
+        labels_43=tuple(attributes["labels_43"]),
+        labels_19=tuple(attributes["labels_19"]),
+        statistics={band: summary for band, summary in statistics.items() if summary.count},
+        splits={name: (first, last) for name, (first, last) in attributes["splits"].items()},
+        attributes=attributes,
+        manifest=manifest,
+        objects=objects,
+    )

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, RunError
+from bigearthnet.files import convert_values
 from trainer.model.devices import Wanted, find_devices
 from trainer.model.layers import WeightedCrossEntropy
 from trainer.model.networks import ModelCard, build_model, describe_model, save_model
-from trainer.run.folder import Position, RunFolder, RunRecord
+from trainer.run.folder import Position, Provenance, RunFolder, RunRecord
 from trainer.run.recipe import FINAL_RATE, Recipe
 from trainer.score.match import select_with_sensors
 from trainer.score.metrics import baseline_average_precision, cross_entropy, measure_ranking
@@ -102,8 +103,11 @@ class _Training:
             store=store.name,
             command=options.command,
             versions=_list_versions(),
-            provenance={name: store.attributes.get(name) for name in ("dataset", "license", "citation", "counts")}
-            | ({"synthetic": True} if store.attributes.get("synthetic") else {}),
+            provenance=convert_values(
+                {name: store.attributes[name] for name in ("dataset", "license", "citation", "counts")}
+                | ({"synthetic": True} if store.attributes.get("synthetic") else {}),
+                Provenance,
+            ),
         )
         if self.recipe.deterministic and keras.config.backend() == "tensorflow":  # others have no such switch
             import tensorflow as tf  # noqa: PLC0415 - other backends do without
@@ -167,6 +171,11 @@ class _Training:
         if saved is None:
             return Position()
         position, values = saved
+        if position.step >= len(self.stream) or position.epoch > self.recipe.epochs:
+            raise RunError(
+                f"{self.folder.path}: its state is at step {position.step:,} of epoch {position.epoch + 1:,}, beyond "
+                f"the {len(self.stream):,} of {self.recipe.epochs:,}; remove state.npz to begin again"
+            )
         for variable, value in zip(self.variables, values, strict=True):
             variable.assign(value)
         self.stream.seek(position.epoch, position.step)
