@@ -10,7 +10,8 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,13 @@ from bigearthnet.archive.tiff import MAX_HEADER_BYTES, Georeference, NotPlainErr
 from bigearthnet.bands import BandGroup
 from bigearthnet.errors import PatchError
 
+Files = str | Mapping[str, bytes | OSError]
+"""The files of a patch: the folder that they lie in, or each by its name, with an error for one that cannot be read."""
+
 
 def read_band(
     patch_id: str,
-    folder: str,
+    files: Files,
     file: str,
     group: BandGroup,
     out: NDArray[np.generic],
@@ -35,8 +39,8 @@ def read_band(
 
     Args:
         patch_id: Name of the patch, for the error.
-        folder: The patch folder.
-        file: Name of the GeoTIFF in it.
+        files: The files of the patch.
+        file: Name of the GeoTIFF among them.
         group: The group the band belongs to, which says what size and dtype it must have.
         out: Contiguous (row, col) array of the group's size and dtype; filled.
         plain: Take the fast path where the file allows it; False sends every file through rasterio.
@@ -45,12 +49,11 @@ def read_band(
     Raises:
         PatchError: The file is missing, damaged, or not of the expected size, dtype and pixel size.
     """
-    path = f"{folder}/{file}"
     try:
-        data = read_head(path, group.plane_bytes + MAX_HEADER_BYTES)
+        data = read_head(files, file, group.plane_bytes + MAX_HEADER_BYTES)
         if plain and (plain_place := _take_plain(data, group, out)):
             return plain_place
-        return _read_with_rasterio(path, group, out, allow_no_place)
+        return _read_with_rasterio(files, file, group, out, allow_no_place)
     except FileNotFoundError as error:
         raise PatchError(patch_id, file, "the file is missing") from error
     except OSError as error:
@@ -63,13 +66,42 @@ class _UnexpectedRasterError(Exception):
     """The raster is not what the band must be."""
 
 
-def read_head(path: str, n_bytes: int) -> bytes:
-    """Read a file up to `n_bytes`, which is all of a plain one or of an annotation."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # non-blocking: a FIFO must not hang the run
+def read_head(files: Files, file: str, n_bytes: int) -> bytes:
+    """Read a file up to `n_bytes`, which is all of a plain one or of an annotation.
+
+    Raises:
+        OSError: It is not there, or cannot be read.
+    """
+    if not isinstance(files, str):
+        return _take_file(files, file)[:n_bytes]
+    descriptor = os.open(f"{files}/{file}", os.O_RDONLY | os.O_NONBLOCK)  # non-blocking: a FIFO must not hang the run
     try:
         return os.read(descriptor, n_bytes)
     finally:
         os.close(descriptor)
+
+
+def _take_file(files: Mapping[str, bytes | OSError], file: str) -> bytes:
+    content = files.get(file, FileNotFoundError(file))
+    if isinstance(content, OSError):
+        raise content
+    return content
+
+
+@contextmanager
+def _give_to_gdal(files: Files, file: str) -> Iterator[tuple[str, int]]:
+    """Yield a path that GDAL can open a file by, and its size."""
+    if isinstance(files, str):
+        status = os.stat(f"{files}/{file}")
+        if not stat.S_ISREG(status.st_mode):
+            raise _UnexpectedRasterError("expected a regular file")
+        yield f"{files}/{file}", status.st_size
+        return
+    from rasterio.io import MemoryFile  # noqa: PLC0415 - as below
+
+    content = _take_file(files, file)
+    with MemoryFile(content) as memory:
+        yield memory.name, len(content)
 
 
 def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Georeference | None:
@@ -94,20 +126,21 @@ def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Geor
     return place
 
 
-def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], allow_no_place: bool) -> Georeference:
+def _read_with_rasterio(
+    files: Files, file: str, group: BandGroup, out: NDArray[np.generic], allow_no_place: bool
+) -> Georeference:
     import rasterio  # noqa: PLC0415 - takes 0.3 s a worker, and plain archives never need it
     from rasterio.errors import NotGeoreferencedWarning, RasterioError  # noqa: PLC0415
 
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise _UnexpectedRasterError("expected a regular file")
     # From now on: `warnings.catch_warnings` is not for threads, which share their filters.
     if ("ignore", None, NotGeoreferencedWarning, None, 0) not in warnings.filters:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
     expected = f"a GeoTIFF of {group.size} x {group.size} {group.dtype} pixels of {group.pixel_m} m"
+    path, n_bytes = file, 0
     try:
         with (
             rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"),
+            _give_to_gdal(files, file) as (path, n_bytes),
             rasterio.open(path, driver="GTiff") as source,
         ):
             shape = (source.count, source.height, source.width, *source.dtypes)
@@ -132,8 +165,8 @@ def _read_with_rasterio(path: str, group: BandGroup, out: NDArray[np.generic], a
             return Georeference(epsg, transform.c, transform.f, transform.a, source.nodata)
     except (RasterioError, ValueError, ArithmeticError, MemoryError) as error:  # rasterio lets others through
         raise _UnexpectedRasterError(
-            f"expected {expected}, found {status.st_size:,} bytes that cannot be read as one ({error}); "
-            "the file may be truncated, extract it again"
+            f"expected {expected}, found {n_bytes:,} bytes that cannot be read as one "
+            f"({str(error).replace(path, file)}); the file may be truncated, extract it again"
         ) from error
 
 

@@ -168,9 +168,9 @@ def test_plain_files_take_the_fast_path_and_only_maps_go_to_rasterio(
     slow = []
     read = raster._read_with_rasterio
 
-    def note(path: str, *args: Any) -> Any:
-        slow.append(path)
-        return read(path, *args)
+    def note(folder: str, file: str, *args: Any) -> Any:
+        slow.append(f"{folder}/{file}")
+        return read(folder, file, *args)
 
     monkeypatch.setattr(raster, "_read_with_rasterio", note)
     convert_here(archive.sources, tmp_path / "fast", options())
