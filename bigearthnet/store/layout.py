@@ -28,6 +28,11 @@ MANIFEST: Final = "manifest.json"
 PROGRESS: Final = ".progress"
 """Folder inside an unfinished store that holds lock, plan and receipts; removed at the end."""
 
+INGESTED: Final = "ingested.json"
+"""File in it that says that all archive files have been read."""
+SPILL: Final = "spill"
+"""Folder in it where patches out of archive files wait for their shards."""
+
 CODECS: Final[tuple[Codec, ...]] = get_args(Codec)
 
 

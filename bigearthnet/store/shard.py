@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -178,6 +178,14 @@ def decode_chunk(chunk: bytes, group: BandGroup, codec: Codec, out: NDArray[np.g
 
 class DamagedError(Exception):
     """A shard or chunk is not what was written; says how, and leaves where to whoever asked."""
+
+
+def checksum_parts(parts: Iterable[bytes]) -> int:
+    """Return the crc32c of some bytes that follow one another."""
+    checksum = 0
+    for part in parts:
+        checksum = google_crc32c.extend(checksum, part)
+    return checksum
 
 
 def _crc32c(data: bytes) -> bytes:
