@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -54,13 +54,13 @@ class Cluster:
     """URL of dask's own page of progress and load."""
 
     def run(
-        self, work: Callable[[Task], Outcome], tasks: Sequence[Task], on_outcome: Callable[[Outcome], None]
+        self, work: Callable[[Task], Outcome], tasks: Iterable[Task], on_outcome: Callable[[Outcome], None]
     ) -> None:
         """Run tasks, reporting each as it ends, in no particular order.
 
         Args:
             work: What to do with a task; it and its arguments and results must pickle.
-            tasks: The tasks, all different.
+            tasks: The tasks, all different; taken a few at a time, as workers become free.
             on_outcome: Called in this process with what `work` returned.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from bigearthnet.errors import OutputError, StoreError
 from bigearthnet.files import flush, write_durably
-from bigearthnet.store.layout import CROISSANT, IMAGES, MANIFEST, PROGRESS, REJECTS, TABLE
+from bigearthnet.store.layout import CROISSANT, IMAGES, INGESTED, MANIFEST, PROGRESS, REJECTS, SPILL, TABLE
 
 _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT, MANIFEST})
 """Everything that a conversion may put into the store's folder, and so may delete."""
@@ -95,10 +95,7 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
     path = store / PROGRESS / "plan.json"
     differences = _find_differences(path, plan)
     if differences and not overwrite:
-        raise StoreError(
-            f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
-            "finish it as it was begun, begin anew with the option overwrite, or give another folder"
-        )
+        raise _refuse_other(store, differences)
     if differences or finished or not path.exists():  # what has begun goes on: it needs less than all
         _check_space(store, projected_bytes)
         if overwrite:  # without it, nothing that another program may have put here is removed
@@ -171,22 +168,47 @@ def _is_same(descriptor: int, path: Path) -> bool:
 
 def _clear(store: Path) -> None:
     """Remove a store, its manifest first, so that a half-removed one is never taken for finished."""
-    for name in (MANIFEST, TABLE, REJECTS, CROISSANT, f"{PROGRESS}/plan.json"):
+    for name in (MANIFEST, TABLE, REJECTS, CROISSANT, f"{PROGRESS}/plan.json", f"{PROGRESS}/{INGESTED}"):
         (store / name).unlink(missing_ok=True)
-    for path in (store / IMAGES, store / PROGRESS / "receipts"):
+    for path in (store / IMAGES, store / PROGRESS / "receipts", store / PROGRESS / SPILL):
         if path.exists():
             shutil.rmtree(path)
+
+
+def extend_plan(store: Path, plan: dict[str, Any], *, overwrite: bool) -> None:
+    """Record the whole plan of a claimed store, of which more is known after its archives have been read.
+
+    Raises:
+        StoreError: What is there belongs to another plan.
+    """
+    path = store / PROGRESS / "plan.json"
+    before = json.loads(path.read_bytes())
+    differences = _list_differences(before, {key: value for key, value in plan.items() if key in before})
+    if differences and not overwrite:
+        raise _refuse_other(store, differences)
+    write_durably(str(path), [json.dumps(plan, indent=1).encode()])
 
 
 def _find_differences(path: Path, plan: dict[str, Any]) -> list[str]:
     """Say how the plan of an unfinished store differs from this one; it may be continued if it does not."""
     try:
         before = json.loads(path.read_bytes())
-        return [f"{key} was {before.get(key)}, is {value}" for key, value in plan.items() if before.get(key) != value]
+        return _list_differences(before, plan)
     except FileNotFoundError:
         return []
     except (ValueError, AttributeError):
         return [f"{path.name} cannot be read"]
+
+
+def _list_differences(before: dict[str, Any], plan: dict[str, Any]) -> list[str]:
+    return [f"{key} was {before.get(key)}, is {value}" for key, value in plan.items() if before.get(key) != value]
+
+
+def _refuse_other(store: Path, differences: list[str]) -> StoreError:
+    return StoreError(
+        f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
+        "finish it as it was begun, begin anew with the option overwrite, or give another folder"
+    )
 
 
 def _check_space(store: Path, projected_bytes: int) -> None:

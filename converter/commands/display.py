@@ -11,10 +11,12 @@ import click
 from tqdm import tqdm
 
 from bigearthnet.archive.metadata import FILES
-from bigearthnet.bands import BandGroup
+from bigearthnet.bands import BandGroup, Sensor
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import N_PATCHES, SPLITS, TITLES
-from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
+from converter.events import Advanced, Event, Finishing, Ingesting, Planned, Scanned, Started
+
+NAMES: Final[dict[Sensor, str]] = {"s2": "Sentinel-2", "s1": "Sentinel-1", "map": "reference maps"}
 
 _LINE_EVERY_S: Final = 10
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
@@ -37,6 +39,8 @@ class ProgressDisplay:
                 click.echo(f"Scanning: {format_count(n_found, 'patch folder')}", err=True)
             case Planned():
                 click.echo(describe_plan(event), err=True)
+            case Ingesting():
+                self._ingest(event)
             case Started():
                 self._start(event)
             case Advanced():
@@ -57,8 +61,8 @@ class ProgressDisplay:
         if event.n_done:
             click.echo(f"Going on after {event.n_done:,} patches that an earlier run finished", err=True)
         self._n_before, self._started_at = event.n_done, time.monotonic()
-        if self._on_terminal:
-            self.close()
+        self.close()
+        if self._on_terminal and event.n_total:
             self._bar = tqdm(
                 total=event.n_total,
                 initial=event.n_done,
@@ -68,6 +72,32 @@ class ProgressDisplay:
                 smoothing=0.05,
                 postfix=f"0 {self._bad}",
             )
+
+    def _ingest(self, event: Ingesting) -> None:
+        """Show how far an archive is read: in bytes, since nobody knows how many patches will come."""
+        if self._on_terminal:
+            if self._bar is None or self._bar.desc != f"Reading {NAMES[event.sensor]}":
+                self.close()
+                self._bar = tqdm(
+                    total=event.n_bytes_total,
+                    unit="B",
+                    unit_scale=True,
+                    desc=f"Reading {NAMES[event.sensor]}",
+                    dynamic_ncols=True,
+                )
+            self._bar.set_postfix_str(f"{event.n_patches:,} patches, {event.n_bad:,} {self._bad}", refresh=False)
+            self._bar.update(event.n_bytes - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._printed_at < _LINE_EVERY_S:
+            return
+        self._printed_at = now
+        of = f" of {format_bytes(event.n_bytes_total)}" if event.n_bytes_total else ""
+        click.echo(
+            f"Reading {NAMES[event.sensor]}: {event.n_patches:,} patches, {event.n_bad:,} {self._bad}, "
+            f"{format_bytes(event.n_bytes)}{of} read",
+            err=True,
+        )
 
     def _advance(self, event: Advanced) -> None:
         if self._bar is not None:
