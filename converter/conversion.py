@@ -243,7 +243,7 @@ class _Conversion:
 
     def run(self, plan: Plan) -> tuple[Plan, list[Receipt]]:
         """Return the plan as it came to be, and the receipt of each of its tasks."""
-        self._n_planned = plan.n_patches
+        self._n_planned = plan.n_patches + len(self.rejects)
         while True:
             n_bad = len(self.rejects)
             receipts = {task.shard: self._find(task) for task in plan.tasks}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -25,12 +26,12 @@ from bigearthnet.archive.raster import Files
 from bigearthnet.archive.records import Annotation
 from bigearthnet.bands import Sensor
 from bigearthnet.errors import StoreError
+from bigearthnet.store.layout import INGESTED
 from bigearthnet.store.shard import checksum_parts
 
 _HEAD: Final = struct.Struct("<4sIQI")
 """Mark, bytes of the description, bytes of what follows it, checksum of the description."""
 _MARK: Final = b"BENp"
-BEGIN_ANEW: Final = "does something else write here? Begin anew with the option overwrite"
 _PARTS: Final = ".parts"
 """Suffix of files that hold files of patches as they came, until the last of each has come."""
 
@@ -131,7 +132,17 @@ def find_patch(spill: Spill, region: str, sensor: Sensor, name: str, source_chec
     for patch in _index_region(spill, region, sensor).get(name, ()):
         if patch.source_checksum == source_checksum:
             return patch
-    raise StoreError(f"{spill.folder}/{region}: {name} was encoded, and is gone; {BEGIN_ANEW}")
+    raise discard_region(spill, region, f"{name} was encoded, and is gone")
+
+
+def discard_region(spill: Spill, region: str, reason: str) -> StoreError:
+    """Forget what waits in a region, and that its archives have been read; returns the error to be raised."""
+    shutil.rmtree(f"{spill.folder}/{region}", ignore_errors=True)
+    Path(spill.folder).with_name(INGESTED).unlink(missing_ok=True)
+    return StoreError(
+        f"{spill.folder}/{region}: {reason}; does something else write here? It was removed: run the same command "
+        "again, it takes from the archive what is missing"
+    )
 
 
 def collect_files(spill: Spill, region: str, sensor: Sensor) -> Iterator[tuple[str, dict[str, bytes | OSError]]]:

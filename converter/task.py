@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bigearthnet.archive.patch import PatchReader, join_readings, locate_sensors, read_patch
 from bigearthnet.archive.records import PatchFacts, Reject
 from bigearthnet.bands import BandGroup, Sensor
-from bigearthnet.errors import PatchError, StoreError
+from bigearthnet.errors import PatchError
 from bigearthnet.store.layout import Codec, name_shard
 from bigearthnet.store.manifest import Entry
 from bigearthnet.store.shard import decode_chunk, encode_chunk, hash_chunks, is_sound, write_shard
@@ -24,7 +24,7 @@ from bigearthnet.store.statistics import BandStatistics, BandSums
 from converter.batch import explain_unwritable
 from converter.plan import ShardTask
 from converter.receipt import Receipt, write_receipt
-from converter.spill import BEGIN_ANEW, Spill, find_patch
+from converter.spill import Spill, discard_region, find_patch
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class _SpilledPatches:
             groups = [group for group in reader.groups if group.sensor == sensor]
             for group, chunk in zip(groups, patch.read_chunks(), strict=False):  # a bad patch has none
                 if not is_sound(chunk):
-                    raise StoreError(f"{patch.path}: {source.patch_id} was encoded, and is damaged; {BEGIN_ANEW}")
+                    raise discard_region(spilled.spill, region, f"{source.patch_id} was encoded, and is damaged")
                 self._chunks[group.name] = chunk
         facts = join_readings(reader, source, readings)
         for group in reader.groups:

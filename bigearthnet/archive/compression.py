@@ -18,6 +18,8 @@ from bigearthnet.errors import SourceError
 
 _HEAD_BYTES: Final = 512
 _READ_BYTES: Final = 2**20
+_BUFFER_BYTES: Final = 2**17
+"""Decompressed bytes at a time; so many are lost at most where a file is cut short."""
 _MAX_WINDOW: Final = 2**31
 """The largest window that zstd knows, `--long=31`: the most memory that a file can ask for."""
 
@@ -72,7 +74,11 @@ class Stream:
         except OSError as error:
             raise SourceError(f"{self.label}: cannot be read: {error.strerror or error}") from error
         self.format = name_format(head)
-        self._file = self._decompress()
+        try:
+            self._file = self._decompress()
+        except SourceError:
+            self._raw.close()
+            raise
 
     @property
     def n_raw(self) -> int:
@@ -104,11 +110,13 @@ class Stream:
         raw = cast("Any", self._raw)
         match self.format:
             case "gzip":
-                return io.BufferedReader(cast("Any", cast("Any", igzip.IGzipFile)(fileobj=raw, mode="rb")), _READ_BYTES)
+                return io.BufferedReader(
+                    cast("Any", cast("Any", igzip.IGzipFile)(fileobj=raw, mode="rb")), _BUFFER_BYTES
+                )
             case "zstd":
                 decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
                 reader = decompressor.stream_reader(raw, read_size=_READ_BYTES, read_across_frames=True, closefd=False)
-                return io.BufferedReader(cast("Any", reader), _READ_BYTES)
+                return io.BufferedReader(cast("Any", reader), _BUFFER_BYTES)
             case "bzip2":
                 return cast("IO[bytes]", bz2.BZ2File(raw))
             case None:

@@ -176,7 +176,7 @@ class ArchiveReader:
                 before, _, file = member.name.rpartition("/")
                 if before != last or file in ("", ".."):  # else it lies where the one before it does
                     located = self._locate(member)
-                    last = None if member.kind == "folder" else before
+                    last = before if located and member.kind != "folder" else None
                 if located:
                     name, folder, is_direct = located
                     yield name, file if is_direct else "", member, folder
@@ -235,7 +235,7 @@ class ArchiveReader:
     def _blame(self, error: TarError | StreamError) -> SourceError:
         """Say what is wrong with the archive, and how much of it came before."""
         stream, walk = self.stream, self._walk
-        if not self._folder_of and walk.position <= BLOCK:
+        if isinstance(error, TarError) and not self._folder_of and walk.position <= BLOCK:
             found = name_format(walk.head) or repr(walk.head[:16]) if walk.head else "nothing"
             return SourceError(f"{stream.label}: expected a tar archive, found {found} ({error})")
         n_whole = self.n_whole or max(0, len(self._folder_of) - 1)

@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from bigearthnet.archive.metadata import FILES
+from bigearthnet.archive.records import is_archive_file
 from bigearthnet.bands import BandGroup, Sensor
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import N_PATCHES, SPLITS, TITLES
@@ -122,6 +123,7 @@ def describe_plan(planned: Planned) -> str:
     plan, archive = planned.plan, planned.archive
     others = "snow, cloud or shadow" + (", no 19-class label, in no list" if archive.dataset == "v1" else "")
     n_found, n_published = plan.n_patches + len(archive.left_out), N_PATCHES[archive.dataset]
+    is_spilled = any(map(is_archive_file, archive.roots.values()))
     lines = [
         f"Found     {n_found:,} of the {n_published:,} patches of {TITLES[archive.dataset]}",
         f"Order     {describe_splits(plan.split_counts)} ({others})",
@@ -131,6 +133,11 @@ def describe_plan(planned: Planned) -> str:
         f"Bytes     {format_bytes(plan.pixel_bytes)} of pixels, about {format_bytes(plan.projected_bytes)} stored",
         f"Memory    about {format_bytes(plan.worker_bytes)} a worker",
     ]
+    if is_spilled:
+        lines.append(
+            f"Spill     about {format_bytes(plan.projected_bytes)} of encoded patches in STORE/.progress, freed as "
+            "shards are written"
+        )
     if archive.n_missing:
         lines.append(
             f"Note      {format_count(archive.n_missing, 'listed patch')} not there: right for a subset; if this "
