@@ -225,13 +225,13 @@ def _parse_decimal(text: str) -> int:
 def _parse_pax(content: bytes) -> dict[str, str]:
     """Parse records of the form "<length> <keyword>=<value>", each ended by a line feed."""
     records: dict[str, str] = {}
-    while content:
-        digits, _, _ = content[:20].partition(b" ")
-        length = int(digits) if digits.isdigit() else 0
-        record = content[len(digits) + 1 : length]
-        if not len(digits) + 1 < length <= len(content) or record[-1:] != b"\n" or b"=" not in record:
+    start = 0
+    while start < len(content):
+        digits, _, _ = content[start : start + 20].partition(b" ")
+        end = start + (int(digits) if digits.isdigit() else 0)
+        key, separator, value = content[start + len(digits) + 1 : end].partition(b"=")
+        if not start < end <= len(content) or not separator or value[-1:] != b"\n":
             raise TarError("a pax header is damaged")
-        key, _, value = record[:-1].partition(b"=")
-        records[_decode(key)] = _decode(value)
-        content = content[length:]
+        records[_decode(key)] = _decode(value[:-1])
+        start = end
     return records
