@@ -13,7 +13,7 @@ from bigearthnet.archive.tar import BLOCK, CutShortError, Member, TarError, TarW
 from tests.tarballs import make_tar
 
 FORMS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
-NAMES = st.text(st.characters(exclude_characters="\0/", exclude_categories=("Cs",)), min_size=1, max_size=60)
+NAMES = st.text(st.characters(exclude_characters="\0/", exclude_categories=["Cs"]), min_size=1, max_size=60)
 PATHS = st.lists(NAMES, min_size=1, max_size=5).map("/".join)
 
 
