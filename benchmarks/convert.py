@@ -314,9 +314,9 @@ def run(folder: Path, n_patches: int, n_workers: int, n_rounds: int) -> None:
         gain = rate * (seconds / n_patches + 1 / ours)
         goal = _GOAL_ARCHIVE.get(suffix, 0)
         print(
-            f"{suffix}: {rate / ours:.2f}x the rate from the folder [goal {goal}x: {_verdict(rate / ours >= goal)}]; the "
-            f"decompressor alone {n_patches / statistics.median(alone_s[suffix]):,.0f} patches/s; {gain:.1f}x as fast as "
-            f"tar xf ({n_patches / seconds:,.0f} patches/s) and then the folder "
+            f"{suffix}: {rate / ours:.2f}x the rate from the folder [goal {goal}x: {_verdict(rate / ours >= goal)}]; "
+            f"decompressor alone {n_patches / statistics.median(alone_s[suffix]):,.0f} patches/s; {gain:.1f}x as fast "
+            f"as tar xf ({n_patches / seconds:,.0f} patches/s) and then the folder "
             f"[goal {_GOAL_UNPACKING}x: {_verdict(gain >= _GOAL_UNPACKING)}]"
         )
     alone = median(rows["converter, lz4"], "megabytes")
