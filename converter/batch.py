@@ -31,14 +31,14 @@ class BatchJob:
     spill: Spill
 
 
-class PackedFile(NamedTuple):
-    """A file of a patch, in the memory of the main process."""
+class PackedFiles(NamedTuple):
+    """The files of a patch in the memory of the main process, one after another."""
 
-    file: str
     offset: int
-    size: int
-    fault: str | None
-    """Why the archive does not have it as a file, if that is so."""
+    sizes: dict[str, int]
+    """Bytes of each file."""
+    faults: dict[str, str]
+    """Why the archive does not have others as files."""
 
 
 class PackedPatch(NamedTuple):
@@ -46,7 +46,7 @@ class PackedPatch(NamedTuple):
 
     name: str
     region: str
-    files: tuple[PackedFile, ...] | str
+    files: PackedFiles | str
     """Its files, or the folder where they are."""
     is_whole: bool
     """There are no others."""
@@ -204,9 +204,12 @@ def _open_memory(job: BatchJob, path: str) -> int:
     )
 
 
-def _read_files(memory: int | None, files: tuple[PackedFile, ...]) -> dict[str, bytes | OSError]:
+def _read_files(memory: int | None, packed: PackedFiles) -> dict[str, bytes | OSError]:
     assert memory is not None
-    return {
-        packed.file: OSError(packed.fault) if packed.fault else os.pread(memory, packed.size, packed.offset)
-        for packed in files
-    }
+    files: dict[str, bytes | OSError] = {file: OSError(reason) for file, reason in packed.faults.items()}
+    content = os.pread(memory, sum(packed.sizes.values()), packed.offset)
+    start = 0
+    for file, size in packed.sizes.items():
+        files[file] = content[start : start + size]
+        start += size
+    return files

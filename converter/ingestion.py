@@ -31,7 +31,7 @@ from converter.batch import (
     Batch,
     BatchJob,
     BatchOutcome,
-    PackedFile,
+    PackedFiles,
     PackedPatch,
     RegionCheck,
     RegionParts,
@@ -246,8 +246,7 @@ class Ingestion:
                 yield Batch(sensor, slots.path, slots.slot, tuple(packed))
                 slots.take()
                 packed = []
-            files = tuple(slots.put(file, content) for file, content in patch.files.items())
-            packed.append(PackedPatch(patch.name, region, files, patch.is_whole))
+            packed.append(PackedPatch(patch.name, region, slots.put(patch.files), patch.is_whole))
         yield Batch(sensor, slots.path, slots.slot, tuple(packed))
 
     @staticmethod
@@ -312,14 +311,16 @@ class _Slots:
     def has_room(self, n_bytes: int) -> bool:
         return self._n_bytes + n_bytes <= _SLOT_BYTES
 
-    def put(self, file: str, content: bytes | OSError) -> PackedFile:
-        """Put a file into the slot."""
-        if isinstance(content, OSError):
-            return PackedFile(file, 0, 0, str(content))
+    def put(self, files: Mapping[str, bytes | OSError]) -> PackedFiles:
+        """Put the files of a patch into the slot, one after another."""
+        contents = {file: content for file, content in files.items() if isinstance(content, bytes)}
         offset = self.slot * _SLOT_BYTES + self._n_bytes
-        os.pwrite(self._descriptor, content, offset)
-        self._n_bytes += len(content)
-        return PackedFile(file, offset, len(content), None)
+        self._n_bytes += os.pwritev(self._descriptor, list(contents.values()), offset)
+        return PackedFiles(
+            offset,
+            {file: len(content) for file, content in contents.items()},
+            {file: str(content) for file, content in files.items() if isinstance(content, OSError)},
+        )
 
 
 class Assembly:

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,7 @@ from bigearthnet.store.shard import checksum_parts
 _HEAD: Final = struct.Struct("<4sIQI")
 """Mark, bytes of the description, bytes of what follows it, checksum of the description."""
 _MARK: Final = b"BENp"
+_NOTE: Final = tuple(field.name for field in fields(Annotation))
 _PARTS: Final = ".parts"
 """Suffix of files that hold files of patches as they came, until the last of each has come."""
 
@@ -89,7 +90,7 @@ def spill_patch(
         "name": reading.name,
         "checksum": source_checksum,
         "sizes": [len(chunk) for chunk in chunks],
-        "note": reading.note and astuple(reading.note),
+        "note": reading.note and [getattr(reading.note, name) for name in _NOTE],
         "places": reading.places,
         "fault": reading.fault,
         "zero_pixels": reading.zero_pixels,
@@ -211,9 +212,13 @@ class _Writer:
             path = f"{self.spill.folder}/{file}-{self._name}"
             os.makedirs(os.path.dirname(path), exist_ok=True)
             self._descriptors[file] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-        record = memoryview(b"".join(parts))
-        while record:
-            record = record[os.write(self._descriptors[file], record) :]
+        descriptor = self._descriptors[file]
+        n_bytes = sum(map(len, parts))
+        n_written = os.writev(descriptor, parts)
+        if n_written < n_bytes:  # the disk is all but full, and says so at the next byte
+            rest = memoryview(b"".join(parts))[n_written:]
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
 
     def close(self) -> None:
         for descriptor in self._descriptors.values():
