@@ -45,7 +45,8 @@ class PackedPatch(NamedTuple):
     """One sensor of a patch on its way to a worker."""
 
     name: str
-    region: str
+    place: str
+    """Where it belongs: its region of the spill, or its row of a store."""
     files: PackedFiles | str
     """Its files, or the folder where they are."""
     is_whole: bool
@@ -109,9 +110,9 @@ def encode_batch(job: BatchJob, batch: Batch) -> BatchOutcome:
         for patch in batch.patches:
             files: Files = patch.files if isinstance(patch.files, str) else _read_files(memory, patch.files)
             if patch.is_whole:
-                encoder.encode(patch.region, patch.name, files)
+                encoder.encode(patch.place, patch.name, files)
             elif not isinstance(files, str):
-                encoder.keep(patch.region, patch.name, files)
+                encoder.keep(patch.place, patch.name, files)
     finally:
         if memory is not None:
             os.close(memory)

@@ -1,8 +1,4 @@
-"""Read archives from end to end, once, and leave every patch encoded in the spill; then say which of them are bad.
-
-The files of a patch go to the workers through memory that this process shares with them: a file without a name, which
-is gone when this process is, however it ends.
-"""
+"""Read archives from end to end, once, and leave every patch encoded in the spill; then say which of them are bad."""
 
 from __future__ import annotations
 
@@ -10,29 +6,25 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import Any, Final
+from typing import Any
 
 from bigearthnet.archive.catalogue import read_catalogue
-from bigearthnet.archive.members import ArchiveReader, GatheredPatch
+from bigearthnet.archive.members import ArchiveReader
+from bigearthnet.archive.raster import Files
 from bigearthnet.archive.records import Patch, Reject, Source, is_archive_file
 from bigearthnet.archive.scan import Scan, scan_folder
 from bigearthnet.bands import GROUPS, Sensor
 from bigearthnet.errors import SourceError
 from bigearthnet.files import flush, write_durably
-from bigearthnet.names import annotation_file, band_file
 from bigearthnet.store.layout import Layout
 from converter.batch import (
-    Batch,
     BatchJob,
     BatchOutcome,
-    PackedFiles,
-    PackedPatch,
     RegionCheck,
     RegionParts,
     check_region,
@@ -41,15 +33,11 @@ from converter.batch import (
 )
 from converter.cluster import Cluster
 from converter.events import Ingesting, OnEvent
+from converter.feed import Slots, pack_archive, pack_folder
 from converter.options import ConvertOptions
 from converter.plan import COMPRESSION_RATIO, Plan, ShardTask, name_region
 from converter.spill import Spill, hash_files, list_files, list_regions, read_region, remove_parts
 from converter.task import SpilledTask
-
-_SLOT_BYTES: Final = 16 * 2**20
-"""Files of one batch: some 100 patches, which keep a worker busy for a tenth of a second."""
-_FOLDER_PATCHES: Final = 100
-"""Patches of one batch that workers read from a folder."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +132,7 @@ class Ingestion:
             OutputError: The spill cannot be written.
         """
         with ExitStack() as stack:
-            slots = _Slots(stack, job.spill.token)
+            slots = Slots(stack, job.spill.token)
             for sensor in self._scans:
                 self._ingest(sensor, job, cluster, slots)
         for path in list_files(job.spill):
@@ -178,7 +166,7 @@ class Ingestion:
                     rejects.setdefault(source.patch_id, reject)
         return rejects
 
-    def _ingest(self, sensor: Sensor, job: BatchJob, cluster: Cluster, slots: _Slots) -> None:
+    def _ingest(self, sensor: Sensor, job: BatchJob, cluster: Cluster, slots: Slots) -> None:
         """Encode the patches of one sensor."""
         remove_parts(job.spill, sensor)
         known = {
@@ -205,10 +193,13 @@ class Ingestion:
             self._tell(sensor)
 
         self._tell(sensor)
+        find = partial(self._find_region, sensor)
+        is_encoded = partial(self._note_encoded, sensor, known)
         if reader is None:
-            cluster.run(partial(encode_batch, job), self._list_folder(sensor, known), note)
+            cluster.run(partial(encode_batch, job), pack_folder(sensor, self._scans[sensor], find, is_encoded), note)
             return
-        cluster.run(partial(encode_batch, job), self._pack(sensor, job, reader, slots, known), note)
+        batches = pack_archive(sensor, job.reader, reader, slots, find, is_encoded)
+        cluster.run(partial(encode_batch, job), batches, note)
         self._scans[sensor] = reader.make_scan()
         self._repeated[sensor] = reader.repeated
         apart: dict[str, dict[str, int]] = defaultdict(dict)
@@ -224,53 +215,15 @@ class Ingestion:
         n_bytes, n_total = (reader.stream.n_raw, reader.stream.n_raw_total) if reader else (0, None)
         self._on_event(Ingesting(sensor, len(self._checksums[sensor]), self._n_before, self._n_bad, n_bytes, n_total))
 
-    def _pack(
-        self, sensor: Sensor, job: BatchJob, reader: ArchiveReader, slots: _Slots, known: dict[str, tuple[str, int]]
-    ) -> Iterator[Batch]:
-        """Yield the patches of an archive in batches, less those that are encoded already."""
-        packed: list[PackedPatch] = []
-        slots.take()
-        suffixes = [
-            band_file("", band) for group in job.reader.groups if group.sensor == sensor for band in group.bands
-        ]
-        if job.reader.dataset == "v1" and sensor != "map":
-            suffixes.append(annotation_file(""))
-        for patch in reader.gather(frozenset(suffixes), lambda name: self._find_region(sensor, name) is not None):
-            region = self._find_region(sensor, patch.name)
-            assert region is not None
-            if patch.is_whole and (checksum := self._find_encoded(patch, region, known)) is not None:
-                self._checksums[sensor][patch.name] = checksum
-                self._n_before += 1
-                continue
-            if not slots.has_room(patch.n_bytes):
-                yield Batch(sensor, slots.path, slots.slot, tuple(packed))
-                slots.take()
-                packed = []
-            packed.append(PackedPatch(patch.name, region, slots.put(patch.files), patch.is_whole))
-        yield Batch(sensor, slots.path, slots.slot, tuple(packed))
-
-    @staticmethod
-    def _find_encoded(patch: GatheredPatch, region: str, known: dict[str, tuple[str, int]]) -> int | None:
-        if known.get(patch.name, ("",))[0] != region:
-            return None
-        checksum = hash_files(patch.files)
-        return checksum if known[patch.name][1] == checksum else None
-
-    def _list_folder(self, sensor: Sensor, known: dict[str, tuple[str, int]]) -> Iterator[Batch]:
-        """Yield the patches of a folder in batches, less those that are encoded already."""
-        scan = self._scans[sensor]
-        packed = []
-        for name, folder in scan.folder_of.items():
-            region = self._find_region(sensor, name)
-            if region is None:
-                continue
-            if known.get(name) == (region, 0):
-                self._checksums[sensor][name] = 0
-                self._n_before += 1
-                continue
-            packed.append(PackedPatch(name, region, f"{scan.root}/{folder}", is_whole=True))
-        for first in range(0, len(packed), _FOLDER_PATCHES):
-            yield Batch(sensor, "", None, tuple(packed[first : first + _FOLDER_PATCHES]))
+    def _note_encoded(
+        self, sensor: Sensor, known: dict[str, tuple[str, int]], name: str, region: str, files: Files
+    ) -> bool:
+        """Tell whether a patch is encoded already, and from the same files."""
+        if known.get(name, ("",))[0] != region or known[name][1] != hash_files(files):
+            return False
+        self._checksums[sensor][name] = known[name][1]
+        self._n_before += 1
+        return True
 
     def _find_region(self, sensor: Sensor, name: str) -> str | None:
         """Find the region of a patch; None if the store will not have it."""
@@ -281,46 +234,6 @@ class Ingestion:
             is_planned = patch is not None and (sensor == "s2" or s2 is None or patch_id in s2.folder_of)
             self._regions[name] = name_region(patch) if patch is not None and is_planned else None
         return self._regions[name]
-
-
-class _Slots:
-    """Memory that workers read batches from, one slot each."""
-
-    def __init__(self, stack: ExitStack, token: str) -> None:
-        name = f"bigearthnet-{token}"
-        if hasattr(os, "memfd_create"):
-            self._descriptor = os.memfd_create(name)
-            stack.callback(os.close, self._descriptor)
-            self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
-        else:
-            file = stack.enter_context(NamedTemporaryFile(prefix=name))  # noqa: SIM115 - closed by the stack
-            self._descriptor, self.path = file.fileno(), file.name
-        self._free: list[int] = []
-        self._n_slots = self.slot = self._n_bytes = 0
-
-    def take(self) -> None:
-        """Begin to fill a slot that no worker reads."""
-        if not self._free:
-            self._free.append(self._n_slots)
-            self._n_slots += 1
-        self.slot, self._n_bytes = self._free.pop(), 0
-
-    def release(self, slot: int) -> None:
-        self._free.append(slot)
-
-    def has_room(self, n_bytes: int) -> bool:
-        return self._n_bytes + n_bytes <= _SLOT_BYTES
-
-    def put(self, files: Mapping[str, bytes | OSError]) -> PackedFiles:
-        """Put the files of a patch into the slot, one after another."""
-        contents = {file: content for file, content in files.items() if isinstance(content, bytes)}
-        offset = self.slot * _SLOT_BYTES + self._n_bytes
-        self._n_bytes += os.pwritev(self._descriptor, list(contents.values()), offset)
-        return PackedFiles(
-            offset,
-            {file: len(content) for file, content in contents.items()},
-            {file: str(content) for file, content in files.items() if isinstance(content, OSError)},
-        )
 
 
 class Assembly:

@@ -13,7 +13,7 @@ import pytest
 from bigearthnet.archive import members
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError, SourceError
-from converter import ingestion
+from converter import feed
 from converter.conversion import convert, plan_conversion
 from converter.events import Advanced, Event, Finishing, Ingesting, Planned
 from tests.archives import Archive, read_files
@@ -50,7 +50,7 @@ def test_an_archive_file_becomes_the_very_store_that_its_folder_becomes(
 def test_workers_in_processes_of_their_own_make_it_too(
     small: SmallArchive, store: Path, scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingestion, "_SLOT_BYTES", 2**18)  # one patch
+    monkeypatch.setattr(feed, "_SLOT_BYTES", 2**18)  # one patch
     raw = write_tarball(tmp_path / "raw.tar.zst", list_files(small.archive.root))
     convert(raw, tmp_path / "store", small.options(scheduler=scheduler))
     check_same(tmp_path / "store", store)

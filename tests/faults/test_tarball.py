@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 SMALL_BATCHES = """
 import sys
-from converter import ingestion
-ingestion._SLOT_BYTES = 2**18  # one patch
+from converter import feed
+feed._SLOT_BYTES = 2**18  # one patch
 from converter.__main__ import main
 sys.argv[0] = "converter"
 main()
