@@ -6,7 +6,8 @@ This is what workers do before any shard is written. Knows no dask.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -104,18 +105,14 @@ def encode_batch(job: BatchJob, batch: Batch) -> BatchOutcome:
         OutputError: They cannot be written.
         ClusterError: This worker cannot reach the memory of the main process.
     """
-    memory = None if all(isinstance(patch.files, str) for patch in batch.patches) else _open_memory(job, batch.memory)
     encoder = _Encoder(job, batch.sensor)
-    try:
+    with open_files(batch, job.spill.token) as files_of:
         for patch in batch.patches:
-            files: Files = patch.files if isinstance(patch.files, str) else _read_files(memory, patch.files)
+            files = files_of(patch)
             if patch.is_whole:
                 encoder.encode(patch.place, patch.name, files)
             elif not isinstance(files, str):
                 encoder.keep(patch.place, patch.name, files)
-    finally:
-        if memory is not None:
-            os.close(memory)
     return encoder.end(batch.slot)
 
 
@@ -192,21 +189,37 @@ def explain_unwritable(error: OSError, where: str) -> OutputError:
     )
 
 
-def _open_memory(job: BatchJob, path: str) -> int:
+@contextmanager
+def open_files(batch: Batch, token: str) -> Iterator[Callable[[PackedPatch], Files]]:
+    """Open the memory of the main process; yields what takes the files of a patch from there.
+
+    Args:
+        batch: The patches.
+        token: By which the memory is known: elsewhere, the same path may be anything.
+
+    Raises:
+        ClusterError: This worker cannot reach the memory.
+    """
+    if all(isinstance(patch.files, str) for patch in batch.patches):
+        yield lambda patch: str(patch.files)
+        return
     try:
-        if job.spill.token in os.path.realpath(path):  # elsewhere, the same path may be anything
-            return os.open(path, os.O_RDONLY)
-        reason = "it is not there"
+        reason = "" if token in os.path.realpath(batch.memory) else "it is not there"
+        memory = os.open(batch.memory, os.O_RDONLY)
     except OSError as error:
         reason = str(error.strerror)
-    raise ClusterError(
-        f"a worker cannot reach the memory of the process that reads the archive ({path}: {reason}); both must be "
-        "on one machine: leave out the option scheduler, or unpack the archive and give its folder"
-    )
+    if reason:
+        raise ClusterError(
+            f"a worker cannot reach the memory of the process that reads the archive ({batch.memory}: {reason}); both "
+            "must be on one machine: leave out the option scheduler, or unpack the archive and give its folder"
+        )
+    try:
+        yield lambda patch: patch.files if isinstance(patch.files, str) else _read_files(memory, patch.files)
+    finally:
+        os.close(memory)
 
 
-def _read_files(memory: int | None, packed: PackedFiles) -> dict[str, bytes | OSError]:
-    assert memory is not None
+def _read_files(memory: int, packed: PackedFiles) -> dict[str, bytes | OSError]:
     files: dict[str, bytes | OSError] = {file: OSError(reason) for file, reason in packed.faults.items()}
     content = os.pread(memory, sum(packed.sizes.values()), packed.offset)
     start = 0

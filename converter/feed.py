@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Final
 
 from bigearthnet.archive.members import ArchiveReader
 from bigearthnet.archive.patch import PatchReader
 from bigearthnet.archive.raster import Files
-from bigearthnet.archive.scan import Scan
+from bigearthnet.archive.records import is_archive_file
+from bigearthnet.archive.scan import Scan, scan_folder
 from bigearthnet.bands import Sensor
 from bigearthnet.names import annotation_file, band_file
 from converter.batch import Batch, PackedFiles, PackedPatch
@@ -71,6 +73,35 @@ class Slots:
             {file: len(content) for file, content in contents.items()},
             {file: str(content) for file, content in files.items() if isinstance(content, OSError)},
         )
+
+
+def open_archives(
+    roots: Mapping[Sensor, Path], stack: ExitStack, known: Mapping[Sensor, Scan]
+) -> tuple[dict[Sensor, ArchiveReader], dict[Sensor, Scan]]:
+    """Open archive files, and scan folders that are given with them.
+
+    Args:
+        roots: File or folder of each sensor.
+        stack: Closes the files.
+        known: What is known already to be in some; they are not opened.
+
+    Returns:
+        The readers of the files, and what was found: all of a folder, the first patch of a file.
+
+    Raises:
+        SourceError: One cannot be opened, or is none.
+    """
+    readers: dict[Sensor, ArchiveReader] = {}
+    scans = dict(known)
+    for sensor, root in roots.items():
+        if sensor in scans:
+            continue
+        if is_archive_file(root):
+            readers[sensor] = stack.enter_context(closing(ArchiveReader(root)))
+            scans[sensor] = Scan(root, {readers[sensor].peek(): ""}, 0, is_synthetic=False)
+        else:
+            scans[sensor] = scan_folder(root)
+    return readers, scans
 
 
 def pack_archive(

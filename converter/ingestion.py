@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bigearthnet.archive.catalogue import read_catalogue
-from bigearthnet.archive.members import ArchiveReader
 from bigearthnet.archive.raster import Files
-from bigearthnet.archive.records import Patch, Reject, Source, is_archive_file
-from bigearthnet.archive.scan import Scan, scan_folder
+from bigearthnet.archive.records import Patch, Reject, Source
+from bigearthnet.archive.scan import Scan
 from bigearthnet.bands import GROUPS, Sensor
 from bigearthnet.errors import SourceError
 from bigearthnet.files import flush, write_durably
@@ -33,7 +32,7 @@ from converter.batch import (
 )
 from converter.cluster import Cluster
 from converter.events import Ingesting, OnEvent
-from converter.feed import Slots, pack_archive, pack_folder
+from converter.feed import Slots, open_archives, pack_archive, pack_folder
 from converter.options import ConvertOptions
 from converter.plan import COMPRESSION_RATIO, Plan, ShardTask, name_region
 from converter.spill import Spill, hash_files, list_files, list_regions, read_region, remove_parts
@@ -97,23 +96,13 @@ class Ingestion:
         self, roots: Mapping[Sensor, Path], scans: Mapping[Sensor, Scan], options: ConvertOptions, on_event: OnEvent
     ) -> None:
         self._options, self._on_event = options, on_event
-        self._readers: dict[Sensor, ArchiveReader] = {}
-        self._scans = dict(scans)
-        try:
-            for sensor, root in roots.items():
-                if sensor in self._scans:
-                    continue
-                if is_archive_file(root):
-                    reader = self._readers[sensor] = ArchiveReader(root)
-                    self._scans[sensor] = Scan(root, {reader.peek(): ""}, 0, is_synthetic=False)
-                else:
-                    self._scans[sensor] = scan_folder(root)
+        self._stack = ExitStack()
+        with ExitStack() as stack:
+            self._readers, self._scans = open_archives(roots, stack, scans)
             self.catalogue = read_catalogue(
                 self._scans, dataset=options.dataset, lists=options.lists, metadata=options.metadata
             )
-        except BaseException:
-            self.close()
-            raise
+            self._stack = stack.pop_all()
         self._checksums: dict[Sensor, dict[str, int]] = {sensor: {} for sensor in roots}
         self._regions: dict[str, str | None] = {}
         self._repeated: dict[Sensor, dict[str, str]] = {}
@@ -121,8 +110,7 @@ class Ingestion:
 
     def close(self) -> None:
         """Close the archives."""
-        for reader in self._readers.values():
-            reader.close()
+        self._stack.close()
 
     def run(self, job: BatchJob, cluster: Cluster) -> Ingested:
         """Encode every patch that is not encoded yet, then hold the sensors of each against one another.

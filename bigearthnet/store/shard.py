@@ -11,6 +11,7 @@ Source: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/i
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -117,6 +118,29 @@ def read_shard(path: str, shard_size: int) -> list[bytes | None]:
     if end != n_bytes:
         raise DamagedError(f"the shard holds {n_bytes - end:,} bytes that nothing names")
     return chunks
+
+
+def read_chunk(path: str, shard_size: int, slot: int) -> bytes:
+    """Read one chunk of a shard.
+
+    Args:
+        path: Where the shard lies.
+        shard_size: Chunks in a full shard.
+        slot: Which chunk.
+
+    Raises:
+        DamagedError: The index is damaged, or has no such chunk.
+        OSError: The shard cannot be read.
+    """
+    n_index = measure_index(shard_size)
+    with open(path, "rb") as file:
+        n_bytes = file.seek(0, os.SEEK_END) - n_index
+        file.seek(max(n_bytes, 0))
+        offset, size = parse_index(file.read(), shard_size, n_bytes)[slot].tolist()
+        if offset == EMPTY:
+            raise DamagedError(f"there is no chunk {slot}")
+        file.seek(offset)
+        return file.read(size)
 
 
 def measure_index(shard_size: int) -> int:

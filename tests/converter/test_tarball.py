@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from bigearthnet.archive import members
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError, SourceError
 from converter import feed
-from converter.conversion import convert, plan_conversion
+from converter.conversion import ConvertOptions, convert, plan_conversion
 from converter.events import Advanced, Event, Finishing, Ingesting, Planned
+from converter.verify.verification import Verification, VerifyOptions, verify
 from tests.archives import Archive, read_files
 from tests.conftest import RunCli, SmallArchive
-from tests.forms import Pairs, V2Archive, convert_here, extract_pairs, write_v2, write_v2_lists
+from tests.forms import Pairs, V2Archive, convert_here, extract_pairs, open_here, write_v2, write_v2_lists
 from tests.tarballs import COMPRESSORS, list_files, write_tarball
 
 
@@ -420,3 +422,61 @@ def test_another_archive_does_not_go_on_what_was_begun_with_one(
     small.archive.copy(raw.root, [name for name in small.archive.names if name != small.train[0]])
     convert_here(Sources(raw.root), tmp_path / "expected", small.options())
     check_same(tmp_path / "store", tmp_path / "expected")
+
+
+@pytest.fixture
+def verify_here(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Verification]:
+    monkeypatch.setattr("converter.verify.verification.open_cluster", open_here)
+
+    def run(store: Path, raw: Sources, lists: Path, **options: Any) -> Verification:
+        return verify(store, VerifyOptions(against=raw, lists=lists, **options))
+
+    return run
+
+
+def test_a_store_is_verified_against_archive_files_in_one_pass(
+    damaged: Pairs, pairs: Pairs, tmp_path: Path, verify_here: Callable[..., Verification]
+) -> None:
+    """Faults are those that the folders give, whichever sensor they are in."""
+    convert_here(pairs.sources, tmp_path / "store", pairs.options())
+    good = verify_here(tmp_path / "store", pack_pairs(pairs, tmp_path), pairs.lists)
+    assert (good.faults, good.n_compared) == ([], 6)
+    pixels = damaged.s2.tif(damaged.s2.names[4], "B11")
+    pixels.write_bytes(pixels.read_bytes()[:-1] + b"\x7f")
+    raw = pack_pairs(damaged, tmp_path)
+    found = [verify_here(tmp_path / "store", sources, pairs.lists) for sources in (raw, damaged.sources)]
+    faults = [{(fault.where, fault.patch_id) for fault in verification.faults} for verification in found]
+    one, two, three, four, five, _ = pairs.s2.names
+    assert faults[1] == {("archive", name) for name in (one, two, three, four)} | {("s2_20m", five)}
+    assert faults[0] == faults[1]
+
+
+def test_all_of_v2_is_verified_against_archive_files_and_folders(
+    v2: V2Archive, tmp_path: Path, verify_here: Callable[..., Verification]
+) -> None:
+    lists = write_v2_lists(tmp_path / "lists", v2)
+    convert_here(v2.sources, tmp_path / "store", ConvertOptions(lists=lists, shard_size=4))
+    maps = write_tarball(tmp_path / "maps.tar.zst", list_files(v2.maps))
+    found = verify_here(tmp_path / "store", Sources(v2.s2, v2.s1, maps), lists)
+    assert (found.faults, found.n_compared) == ([], 9)
+    row = v2.rows[3]["patch_id"]
+    copy = v2.copy(tmp_path / "copy")
+    copy.rewrite(row, "reference_map", copy.read_array(row, "reference_map") + 1)
+    maps = write_tarball(tmp_path / "maps.tar.zst", list_files(copy.maps))
+    found = verify_here(tmp_path / "store", Sources(v2.s2, v2.s1, maps), lists)
+    assert [(fault.where, fault.patch_id) for fault in found.faults] == [("reference_map", row)]
+
+
+def test_only_a_sample_is_compared_if_asked_and_what_is_missing_is_named(
+    small: SmallArchive, store: Path, tmp_path: Path, verify_here: Callable[..., Verification]
+) -> None:
+    gone = small.test[1]
+    files = [file for file in list_files(small.archive.root) if gone not in file[0]]
+    raw = Sources(write_tarball(tmp_path / "raw.tar", [*files, files[3]]))
+    found = verify_here(store, raw, small.lists)
+    assert found.n_compared == 21
+    assert {(fault.patch_id, fault.what.partition(" ")[2]) for fault in found.faults} == {
+        (gone, "patch is in the store and not in the archive"),
+        (files[3][0].split("/")[1], "is in it twice"),
+    }
+    assert verify_here(store, raw, small.lists, sample=5).n_compared == 5
