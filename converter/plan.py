@@ -156,9 +156,9 @@ def leave_out(plan: Plan, patch_ids: Collection[str]) -> Plan:
 
 
 def name_region(patch: Patch) -> str:
-    """Name the stretch of the store's order that a patch belongs to: one of 16 of its part."""
+    """Name the stretch of the store's order that a patch belongs to: one of 32 of its part."""
     part, place, _ = _store_order(patch)
-    return f"{part}-{place[0] >> 4:02}"
+    return f"{part}-{place[0] >> 3:02}"
 
 
 def _store_order(patch: Patch) -> tuple[int, bytes, str]:

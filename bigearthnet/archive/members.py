@@ -68,7 +68,7 @@ class ArchiveReader:
         self._walk = TarWalk(self.stream)
         self._members = iter(self._walk)
         self._folder_of: dict[str, str] = {}
-        self._seen: dict[str, set[str]] = {}
+        self._seen: dict[str, int] = {}
         self._kind: PatchName | None = None
         self._others: dict[tuple[str, ...], str] = {}
         self._n_notes = 0
@@ -110,27 +110,28 @@ class ArchiveReader:
         self.peek()
         opened: dict[str, _Open] = {}
         n_open = 0
+        bits = {suffix: 1 << number for number, suffix in enumerate(suffixes)}  # small, as there are many patches
         for name, file, member, folder in self._find_members():
             if not is_wanted(name):
                 continue
             if name not in self._seen:
-                self._seen[name] = set()
+                self._seen[name] = 0
                 opened[name] = _Open(folder)
             seen, patch = self._seen[name], opened.get(name)
-            suffix = file[len(name) :]
-            if suffix not in suffixes or not file.startswith(name):
+            bit = bits.get(file[len(name) :])
+            if bit is None or not file.startswith(name):
                 continue
-            if suffix in seen and (patch is None or file not in patch.files):
+            if seen & bit and (patch is None or file not in patch.files):
                 self.repeated[name] = file
                 continue
             if patch is None:  # a further part of a patch that was given out
                 patch = opened[name] = _Open(folder)
-            content: bytes | OSError = OSError("it is in the archive twice") if suffix in seen else self._take(member)
-            seen.add(suffix)
+            content: bytes | OSError = OSError("it is in the archive twice") if seen & bit else self._take(member)
+            self._seen[name] = seen = seen | bit
             patch.files[file] = content
             size = len(content) if isinstance(content, bytes) else 0
             patch.n_bytes, n_open = patch.n_bytes + size, n_open + size
-            if len(seen) == len(suffixes):
+            if seen == (1 << len(bits)) - 1:
                 self.n_whole += 1
                 n_open -= patch.n_bytes
                 yield self._give(name, opened.pop(name))
