@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 
 from bigearthnet.archive import members
+from bigearthnet.archive.patch import PatchReader
 from bigearthnet.archive.records import Sources
-from bigearthnet.errors import OptionError, SourceError
+from bigearthnet.bands import S2_GROUPS
+from bigearthnet.errors import ClusterError, OptionError, SourceError
 from converter import feed
+from converter.batch import Batch, BatchJob, PackedFiles, PackedPatch, encode_batch
 from converter.conversion import ConvertOptions, convert, plan_conversion
 from converter.events import Advanced, Event, Finishing, Ingesting, Planned
+from converter.spill import Spill
 from converter.verify.verification import Verification, VerifyOptions, verify
 from tests.archives import Archive, read_files
 from tests.conftest import RunCli, SmallArchive
@@ -480,3 +484,13 @@ def test_only_a_sample_is_compared_if_asked_and_what_is_missing_is_named(
         (files[3][0].split("/")[1], "is in it twice"),
     }
     assert verify_here(store, raw, small.lists, sample=5).n_compared == 5
+
+
+@pytest.mark.parametrize("memory", ["/proc/self/fd/0", "/proc/999999999/fd/3"])
+def test_a_worker_on_another_machine_says_so(memory: str, tmp_path: Path) -> None:
+    """There, the path leads nowhere, or to something else."""
+    reader = PatchReader({}, "v1", S2_GROUPS)
+    patch = PackedPatch("S2A_MSIL2A_20170613T101031_87_48", "0-00", PackedFiles(0, {"one.tif": 9}, {}), is_whole=True)
+    job = BatchJob(reader, "lz4", Spill(str(tmp_path), "0123456789abcdef"))
+    with pytest.raises(ClusterError, match="both must be on one machine: leave out the option scheduler, or unpack"):
+        encode_batch(job, Batch("s2", memory, 0, (patch,)))

@@ -19,6 +19,7 @@ from converter.spill import Spill, list_regions, read_region
 from tests.archives import read_files
 from tests.conftest import SmallArchive
 from tests.faults.conftest import N_PATCHES, Running, Start, find_finished_shards, find_receipts
+from tests.faults.test_disk import fill, mount_tmpfs
 from tests.faults.test_kill import DIE
 from tests.tarballs import list_files, make_tar, write_tarball
 
@@ -268,3 +269,26 @@ def test_spilled_patches_that_are_not_true_are_noticed(
     ended = start(store, raw=raw).end()
     assert ended.code == 0, ended.err
     assert read_files(store) == expected
+
+
+def test_a_disk_that_fills_up_while_an_archive_is_read_keeps_what_is_encoded(
+    start: Start, raw: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    with mount_tmpfs(tmp_path / "disk", 16_000_000) as disk:
+        store = disk / "store"
+        running = start(store, raw=raw, python=("-c", SMALL_BATCHES))
+        assert running.wait_for_file(".progress/plan.json")
+        fill(disk / "big", 1_000_000)
+        error = running.end().error
+        assert "cannot be written: No space left on device. What is finished is kept: make room" in error
+        before = list_spilled(store)
+        assert 0 < len(before) < N_PATCHES
+        (disk / "big").unlink()
+        running = start(store, raw=raw)
+        running.wait_for_file(".progress/ingested.json")
+        running.signal(signal.SIGSTOP)
+        kept = list_spilled(store)
+        running.signal(signal.SIGCONT)
+        assert running.end().code == 0
+        assert {name: place for name, place in before.items() if name in kept}.items() <= kept.items()
+        assert read_files(store) == expected
