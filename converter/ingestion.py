@@ -19,7 +19,7 @@ from bigearthnet.archive.records import Patch, Reject, Source
 from bigearthnet.archive.scan import Scan
 from bigearthnet.bands import GROUPS, Sensor
 from bigearthnet.errors import SourceError
-from bigearthnet.files import flush, write_durably
+from bigearthnet.files import write_durably
 from bigearthnet.store.layout import Layout
 from converter.batch import (
     BatchJob,
@@ -35,7 +35,7 @@ from converter.events import Ingesting, OnEvent
 from converter.feed import Slots, open_archives, pack_archive, pack_folder
 from converter.options import ConvertOptions
 from converter.plan import COMPRESSION_RATIO, Plan, ShardTask, name_region
-from converter.spill import Spill, hash_files, list_files, list_regions, read_region, remove_parts
+from converter.spill import Spill, hash_files, list_regions, read_region, remove_parts
 from converter.task import SpilledTask
 
 
@@ -123,8 +123,6 @@ class Ingestion:
             slots = Slots(stack, job.spill.token)
             for sensor in self._scans:
                 self._ingest(sensor, job, cluster, slots)
-        for path in list_files(job.spill):
-            flush(path)
         archive = self.catalogue.describe(self._scans)
         ingested = Ingested(self._scans, self._checksums)
         rejects = self._check(ingested, archive.patches, job, cluster)

@@ -5,7 +5,7 @@ Until then each patch waits as the very bytes that its shard will hold, in the f
 store's order. Once all shards of a region are written, its folder is removed whole.
 
 Every record vouches for itself. What a killed process left at the end of its file counts for nothing, and no process
-ever writes to the file of another.
+ever writes to the file of another. Nothing is flushed: what a power cut takes is noticed, and made again.
 """
 
 from __future__ import annotations
@@ -175,15 +175,6 @@ def list_regions(spill: Spill) -> list[str]:
         return sorted(os.listdir(spill.folder))
     except FileNotFoundError:
         return []
-
-
-def list_files(spill: Spill) -> Iterator[str]:
-    """List all files and folders of a spill, files before the folder that they are in."""
-    for region in list_regions(spill):
-        folder = f"{spill.folder}/{region}"
-        yield from (f"{folder}/{name}" for name in os.listdir(folder))
-        yield folder
-    yield spill.folder
 
 
 def _list_files(spill: Spill, region: str, sensor: Sensor, *, parts: bool) -> list[str]:
