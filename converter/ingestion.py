@@ -65,18 +65,18 @@ class Ingested:
 
 
 def read_ingested(path: Path, roots: Mapping[Sensor, Path]) -> Ingested | None:
-    """Read what `Ingested.write` wrote; None if archives of these sensors have not been read through."""
+    """Read what `Ingested.write` wrote; None unless it is whole, and of archives of these sensors."""
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        if content["scans"].keys() != roots.keys():
+            return None
+        return Ingested(
+            {sensor: Scan(roots[sensor], *rest) for sensor, (_, *rest) in content["scans"].items()},
+            content["checksums"],
+            tuple(Reject(*reject) for reject in content["rejects"]),
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    if content["scans"].keys() != roots.keys():
-        return None
-    return Ingested(
-        {sensor: Scan(roots[sensor], *rest) for sensor, (_, *rest) in content["scans"].items()},
-        content["checksums"],
-        tuple(Reject(*reject) for reject in content["rejects"]),
-    )
 
 
 class Ingestion:

@@ -242,6 +242,20 @@ def test_a_pipe_that_breaks_off_is_one_clear_error(
     assert "Before that came 10 whole patches" in error or "Before that came 11 whole patches" in error
 
 
+def test_a_record_of_what_was_read_that_is_not_whole_counts_for_nothing(
+    start: Start, raw: Path, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    running = start(store, raw=raw)
+    assert running.wait_for_receipts(3)
+    running.signal()
+    running.end()
+    record = store / ".progress" / "ingested.json"
+    record.write_bytes(record.read_bytes()[:-20])
+    assert start(store, raw=raw).end().code == 0
+    assert read_files(store) == expected
+
+
 @pytest.mark.parametrize("lie", ["cut", "bit in the pixels", "bit in the description", "gone"])
 def test_spilled_patches_that_are_not_true_are_noticed(
     lie: str, start: Start, raw: Path, expected: dict[str, bytes], tmp_path: Path
