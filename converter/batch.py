@@ -89,11 +89,12 @@ class RegionParts:
 
 
 @dataclass(frozen=True)
-class RegionCheck:
-    """One unit of work: the patches of a region, all sensors of which have been read."""
+class Check:
+    """One unit of work: patches all sensors of which have been read, region by region."""
 
-    region: str
     sources: tuple[Source, ...]
+    regions: tuple[str, ...]
+    """Where each waits."""
     checksums: tuple[dict[Sensor, int], ...]
     """Of the files of each."""
 
@@ -128,17 +129,17 @@ def encode_parts(job: BatchJob, parts: RegionParts) -> BatchOutcome:
     return encoder.end(None)
 
 
-def check_region(job: BatchJob, check: RegionCheck) -> tuple[Reject, ...]:
-    """Find the bad patches of a region: a file of any sensor is bad, or sensors disagree.
+def check_patches(job: BatchJob, check: Check) -> tuple[Reject, ...]:
+    """Find the bad ones of some patches: a file of any sensor is bad, or sensors disagree.
 
     Raises:
         StoreError: What was encoded is gone.
     """
     rejects = []
-    for source, checksums in zip(check.sources, check.checksums, strict=True):
+    for source, region, checksums in zip(check.sources, check.regions, check.checksums, strict=True):
         try:
             readings = {
-                sensor: find_patch(job.spill, check.region, sensor, source.name_of(sensor), checksums[sensor]).reading
+                sensor: find_patch(job.spill, region, sensor, source.name_of(sensor), checksums[sensor]).reading
                 for sensor in locate_sensors(job.reader, source)
             }
             join_readings(job.reader, source, readings)
