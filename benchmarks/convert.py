@@ -5,6 +5,9 @@ All on copies of the six real v1.0 pairs, in one run, warm cache, rounds interle
   converter   patches/s of the shard tasks; the start of the workers and the finish are reported apart
   rasterio    the same converter with every GeoTIFF through rasterio (--reader rasterio)
   v2.0        the synthetic sample in the form of v2.0, under many names; its maps are deflated
+  tar.gz      from an archive file, gzip -6 or zstd -3; beside it the decompressor alone, in one thread, and unpacking
+  tar.zst     (tar xf) with the conversion of the folder after it. The copies repeat every six patches, which a window
+              of 512 KiB does not reach, so that they are compressed as real patches are
   floor       as many processes that read every byte of the archive and write as many bytes as the store holds
 
 Only ratios within one run mean anything on a shared machine.
@@ -35,8 +38,10 @@ from pathlib import Path, PurePosixPath
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+import zstandard
 from tqdm import tqdm
 
+from bigearthnet.archive.compression import Stream
 from bigearthnet.archive.lists import packaged_example, read_lists
 from bigearthnet.archive.metadata import FILES
 from bigearthnet.archive.records import Source, Sources
@@ -48,6 +53,9 @@ from converter.sample import SampleForm, write_sample
 
 _GOAL_RASTERIO = 12
 _GOAL_FLOOR = 0.2
+_GOAL_ARCHIVE = {".tar.zst": 0.9, ".tar.gz": 0.6}
+"""Of the rate from the folder."""
+_GOAL_UNPACKING = 3
 
 
 def clone_real_patches(raw: Path, raw_s1: Path, n_patches: int) -> None:
@@ -110,6 +118,36 @@ def clone_v2(folder: Path, n_patches: int) -> Sources:
 def _retime(name: str, copy: int) -> str:
     """Replace minute and second of every time in a name."""
     return re.sub(r"(?<=\d{8}T\d{2})\d{4}", f"{copy // 60:02}{copy % 60:02}", name)
+
+
+def pack_archives(raw: Path, folder: Path) -> dict[str, Path]:
+    """Pack a folder into an archive file of each kind."""
+    tar = folder / "s2.tar"
+    subprocess.run(["tar", "-C", raw.parent, "-cf", tar, raw.name], check=True)
+    subprocess.run(["gzip", "-6", "-k", tar], check=True)
+    window = zstandard.ZstdCompressionParameters.from_level(3, window_log=19, write_checksum=True)
+    with tar.open("rb") as plain, (folder / "s2.tar.zst").open("wb") as packed:
+        zstandard.ZstdCompressor(compression_params=window).copy_stream(plain, packed)
+    return {".tar": tar, ".tar.gz": folder / "s2.tar.gz", ".tar.zst": folder / "s2.tar.zst"}
+
+
+def time_decompression(archive: Path) -> float:
+    """Decompress an archive in this thread and return the seconds it takes."""
+    start = time.perf_counter()
+    stream = Stream(archive)
+    while stream.read(2**20):
+        pass
+    stream.close()
+    return time.perf_counter() - start
+
+
+def time_unpacking(archive: Path, folder: Path) -> float:
+    """Unpack an archive with tar, which leaves compression to gzip and zstd, and return the seconds it takes."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    start = time.perf_counter()
+    subprocess.run(["tar", "-C", folder, "-xf", archive], check=True)
+    return time.perf_counter() - start
 
 
 @contextmanager
@@ -233,6 +271,9 @@ def run(folder: Path, n_patches: int, n_workers: int, n_rounds: int) -> None:
         "converter, lz4, v2.0 with Sentinel-1": Sources(v2.s2, v2.s1),
         "converter, lz4, v2.0 with all and maps": v2,
     }
+    archives = pack_archives(raw, folder)
+    alone_s: dict[str, list[float]] = {suffix: [] for suffix in archives}
+    unpacking_s: dict[str, list[float]] = {suffix: [] for suffix in archives}
     rows: dict[str, list[Round]] = {}
     floors: list[float] = []
     for _ in range(n_rounds):
@@ -241,6 +282,11 @@ def run(folder: Path, n_patches: int, n_workers: int, n_rounds: int) -> None:
             rows.setdefault(f"converter, {codec}", []).append(measured)
             if codec == "lz4":
                 floors.append(run_floor(raw, folder / "floor", summary.stored_bytes, n_workers))
+        for suffix, archive in archives.items():
+            measured, _ = measure(Sources(archive), store, ConvertOptions(workers=n_workers))
+            rows.setdefault(f"converter, lz4, from {suffix}", []).append(measured)
+            alone_s[suffix].append(time_decompression(archive))
+            unpacking_s[suffix].append(time_unpacking(archive, folder / "unpacked"))
         for name, sources in forms.items():
             measured, _ = measure(sources, store, ConvertOptions(workers=n_workers))
             rows.setdefault(name, []).append(measured)
@@ -262,6 +308,17 @@ def run(folder: Path, n_patches: int, n_workers: int, n_rounds: int) -> None:
         f"\nlz4 over rasterio {ours / slow:.1f}x [goal {_GOAL_RASTERIO}x: {_verdict(ours / slow >= _GOAL_RASTERIO)}]; "
         f"lz4 over the floor {ours / floor:.2f}x [goal {_GOAL_FLOOR}x: {_verdict(ours / floor >= _GOAL_FLOOR)}]"
     )
+    for suffix in archives:
+        rate = median(rows[f"converter, lz4, from {suffix}"], "rate")
+        seconds = statistics.median(unpacking_s[suffix])
+        gain = rate * (seconds / n_patches + 1 / ours)
+        goal = _GOAL_ARCHIVE.get(suffix, 0)
+        print(
+            f"{suffix}: {rate / ours:.2f}x the rate from the folder [goal {goal}x: {_verdict(rate / ours >= goal)}]; "
+            f"decompressor alone {n_patches / statistics.median(alone_s[suffix]):,.0f} patches/s; {gain:.1f}x as fast "
+            f"as tar xf ({n_patches / seconds:,.0f} patches/s) and then the folder "
+            f"[goal {_GOAL_UNPACKING}x: {_verdict(gain >= _GOAL_UNPACKING)}]"
+        )
     alone = median(rows["converter, lz4"], "megabytes")
     for name in forms:
         print(f"{name}: per byte of pixels {median(rows[name], 'megabytes') / alone:.2f}x the rate of v1.0 Sentinel-2")

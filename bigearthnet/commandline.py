@@ -44,12 +44,12 @@ def show_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
     """Show on a terminal how many patches are done, at what rate, and how long the rest takes; elsewhere nothing.
 
     Yields:
-        To be called with how many are done, and how many there are.
+        To be called with how many are done, and how many there are; 0 if nobody knows.
     """
     with tqdm(unit=" patches", desc=doing, disable=None, leave=False, dynamic_ncols=True) as bar:
 
         def show(n_done: int, n_total: int) -> None:
-            bar.total = n_total
+            bar.total = n_total or None
             bar.update(n_done - bar.n)
 
         yield show

@@ -62,7 +62,7 @@ class Cluster:
 
         Args:
             work: What to do with a task; it and its arguments and results must pickle.
-            tasks: The tasks, all different.
+            tasks: The tasks, all different; taken a few at a time, as workers become free.
             on_outcome: Called in this process with what `work` returned.
 
         Raises:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,81 +13,27 @@ from typing import Any
 
 from bigearthnet import __version__
 from bigearthnet.archive.catalogue import read_archive
-from bigearthnet.archive.patch import PatchReader, ReaderName
-from bigearthnet.archive.records import OnBad, Reject, Sources
-from bigearthnet.bands import PUBLISHED_BANDS, REFERENCE_MAP, Sensor, choose_groups, resolve_bands
-from bigearthnet.errors import OptionError, SourceError, StoreError
+from bigearthnet.archive.patch import PatchReader
+from bigearthnet.archive.records import Reject, Sources, is_archive_file
+from bigearthnet.errors import SourceError, StoreError
 from bigearthnet.look.quantity import format_count
-from bigearthnet.names import Dataset
-from bigearthnet.store.layout import REJECTS, Codec, Layout
-from converter.cluster import open_cluster
+from bigearthnet.store.layout import INGESTED, PROGRESS, REJECTS, SPILL, Layout
+from converter.batch import BatchJob
+from converter.cluster import Cluster, open_cluster
 from converter.events import Advanced, Finishing, OnEvent, Planned, Scanned, Started, ignore
 from converter.finish import finish_store, write_rejects
+from converter.ingestion import Assembly, Ingested, Ingestion, estimate_bytes, read_ingested
+from converter.options import ConvertOptions
 from converter.plan import Plan, ShardTask, leave_out, plan_store
 from converter.receipt import Receipt, read_receipt
-from converter.target import check_target, claim_target
+from converter.spill import Spill
+from converter.target import check_target, claim_target, extend_plan
 from converter.task import Job, ShardOutcome, convert_shard
+
+__all__ = ["ConvertOptions", "Summary", "convert", "plan_conversion"]
 
 _N_LISTED = 10
 """Bad patches that an error message spells out."""
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """How to convert. Every default is what most users want."""
-
-    codec: Codec = "lz4"
-    """`lz4` is the fastest to read, `zstd` is a little smaller, `none` is raw."""
-    shard_size: int = 256
-    """Patches in one file of an array, and in one unit of work."""
-    workers: int | None = None
-    """Worker processes on this machine; one a core if None."""
-    scheduler: str | None = None
-    """Address of a running dask scheduler to use instead."""
-    lists: Path | None = None
-    """Folder of the official lists; those of `bigearthnet-common` if None."""
-    bands: tuple[str, ...] = ("all",)
-    """Names of bands and of sets of bands to store, as `bigearthnet.bands.resolve_bands` takes them; files that are not
-    needed are never opened. The sensors that are not given count for nothing, so `all` is every band of those that
-    are."""
-    dataset: Dataset | None = None
-    """Version of BigEarthNet; recognised from the folders if None."""
-    metadata: tuple[Path, ...] = ()
-    """Official v2.0 metadata; the files that lie in or beside the folders if empty."""
-    allow_missing_s1: bool = False
-    """Fill a missing Sentinel-1 partner with NaN instead of rejecting the patch."""
-    overwrite: bool = False
-    """Replace a store that is already there."""
-    on_bad: OnBad = "stop"
-    """`stop` converts everything else and then fails with the list of bad patches; `skip` leaves them out."""
-    max_bad: float = 0.01
-    """Fraction of bad patches at which a run is given up at once."""
-    reader: ReaderName = "auto"
-    """`auto` or `rasterio`, which is slow and gives the same pixels."""
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise OptionError(f"expected at least one worker, not {self.workers}")
-        if self.workers is not None and self.scheduler is not None:
-            raise OptionError(
-                "workers start a cluster on this machine, scheduler names a running one: give one of them"
-            )
-        if not 0 <= self.max_bad <= 1:
-            raise OptionError(f"max_bad is a fraction between 0 and 1, not {self.max_bad}")
-        self.choose_layout("v1", frozenset({"s1", "s2"}))  # validates codec, shard size and bands
-
-    def choose_layout(self, dataset: Dataset, sensors: AbstractSet[Sensor]) -> Layout:
-        """Choose the arrays that these options ask for, of the sensors that there are.
-
-        Raises:
-            OptionError: An option is not what it may be, or no band is left.
-        """
-        maps = REFERENCE_MAP.bands if "map" in sensors else ()
-        asked = choose_groups((*resolve_bands(self.bands), *maps), PUBLISHED_BANDS)
-        groups = tuple(group for group in asked if group.sensor in sensors)
-        if not groups:
-            raise OptionError(f"no archive was given that has the bands {', '.join(self.bands)}")
-        return Layout(dataset, groups, self.codec, self.shard_size)
 
 
 @dataclass(frozen=True)
@@ -123,7 +70,7 @@ class Summary:
 
 
 def plan_conversion(sources: Sources, options: ConvertOptions, on_event: OnEvent = ignore) -> Planned:
-    """Scan an archive and plan its store, writing nothing.
+    """Scan an archive and plan its store, writing nothing. An archive file is read from end to end for that.
 
     Raises:
         SourceError: There is no archive, or no lists to describe it.
@@ -150,10 +97,11 @@ def convert(
 ) -> Summary:
     """Convert an archive into a store.
 
-    An unfinished store of the same archive and options is continued: only shards without a receipt are converted.
+    An unfinished store of the same archive and options is continued: only shards without a receipt are converted and,
+    of an archive file, only patches that are not encoded yet.
 
     Args:
-        sources: The folders of the extracted archive; a single path is that of Sentinel-2.
+        sources: The folders of the extracted archive, or its files; a single path is that of Sentinel-2.
         store: The store's folder, on a disk of this machine or one that all workers share.
         options: How to convert.
         on_event: Called with what happens, as it happens.
@@ -169,28 +117,59 @@ def convert(
     sources = sources if isinstance(sources, Sources) else Sources(s2=Path(sources))
     store = Path(store).absolute()
     check_target(store, overwrite=options.overwrite)
+    if sources.archive_files:
+        return _convert_files(sources, store, options, on_event)
     planned = plan_conversion(sources, options, on_event)
-    plan, left_out = planned.plan, planned.archive.left_out
-    reader = PatchReader(
-        {sensor: str(root) for sensor, root in sources.roots.items()},
-        plan.layout.dataset,
-        plan.layout.groups,
-        options.reader,
-        options.allow_missing_s1,
-    )
-    identity = _identify(plan, reader) | {"synthetic": planned.archive.is_synthetic}
-    claim = claim_target(store, identity, overwrite=options.overwrite, projected_bytes=plan.projected_bytes)
-    with claim as receipts_folder:
-        job = Job(reader, str(store), str(receipts_folder), plan.layout.codec, plan.layout.shard_size)
+    job = _make_job(sources, store, planned.plan.layout, options)
+    identity = _identify(job, sources) | _identify_patches(planned)
+    n_bytes = planned.plan.projected_bytes
+    with claim_target(store, identity, overwrite=options.overwrite, projected_bytes=n_bytes):
+        return _pack(planned, planned.plan, _Conversion(job, options, on_event))
+
+
+def _convert_files(sources: Sources, store: Path, options: ConvertOptions, on_event: OnEvent) -> Summary:
+    """Convert archive files, and folders given with them: encode every patch first, then put the shards together."""
+    record = store / PROGRESS / INGESTED
+    with ExitStack() as stack:
+        ingested = None if options.overwrite else read_ingested(record, sources.roots)
+        scans = ingested.scans if ingested else {}
+        ingestion = stack.enter_context(closing(Ingestion(sources.roots, scans, options, on_event)))
+        layout = options.choose_layout(ingestion.catalogue.dataset, sources.roots.keys())
+        job = _make_job(sources, store, layout, options)
+        identity, n_bytes = _identify(job, sources), estimate_bytes(sources.roots, layout)
+        stack.enter_context(claim_target(store, identity, overwrite=options.overwrite, projected_bytes=n_bytes))
         conversion = _Conversion(job, options, on_event)
-        plan, receipts = conversion.run(plan)
-        on_event(Finishing())
-        clock = time.perf_counter()
-        finish_store(store, plan, receipts, [*left_out, *conversion.rejects], synthetic=planned.archive.is_synthetic)
+        spill = Spill(str(store / PROGRESS / SPILL), secrets.token_hex(8))
+        if ingested is None:
+            ingested = conversion.ingest(ingestion, BatchJob(job.reader, layout.codec, spill))
+        archive = ingestion.catalogue.describe(ingested.scans)
+        planned = Planned(archive, plan_store(archive.patches, layout))
+        on_event(planned)
+        plan = conversion.leave_out(planned.plan, ingested.rejects)
+        extend_plan(store, identity | _identify_patches(planned), overwrite=options.overwrite)
+        ingested.write(record)
+        conversion.assembly = Assembly(spill, plan, ingested)
+        return _pack(planned, plan, conversion)
+
+
+def _make_job(sources: Sources, store: Path, layout: Layout, options: ConvertOptions) -> Job:
+    roots = {sensor: str(root) for sensor, root in sources.roots.items()}
+    reader = PatchReader(roots, layout.dataset, layout.groups, options.reader, options.allow_missing_s1)
+    return Job(reader, str(store), str(store / PROGRESS / "receipts"), layout.codec, layout.shard_size)
+
+
+def _pack(planned: Planned, plan: Plan, conversion: _Conversion) -> Summary:
+    """Convert all shards of a plan that have no receipt, and finish the store."""
+    store, archive = conversion.store, planned.archive
+    plan, receipts = conversion.run(plan)
+    conversion.on_event(Finishing())
+    clock = time.perf_counter()
+    rejects = [*archive.left_out, *conversion.rejects]
+    finish_store(store, plan, receipts, rejects, synthetic=archive.is_synthetic)
     return Summary(
         store=store,
         n_patches=plan.n_patches,
-        n_rejected=len(left_out) + len(conversion.rejects),
+        n_rejected=len(rejects),
         n_converted_now=conversion.n_converted,
         arrays=tuple(group.name for group in plan.layout.groups),
         split_counts=dict(plan.split_counts),
@@ -210,18 +189,27 @@ def _list_labels(plan: Plan, receipts: Sequence[Receipt]) -> set[str]:
     }
 
 
-def _identify(plan: Plan, reader: PatchReader) -> dict[str, Any]:
+def _identify(job: Job, sources: Sources) -> dict[str, Any]:
     """Say what decides the bytes of a store, so that an unfinished one is only continued with the same."""
-    layout = plan.layout
+    reader = job.reader
     return {
         "converter version": __version__,
-        "dataset": layout.dataset,
-        "codec": layout.codec,
-        "shard size": layout.shard_size,
-        "bands": list(layout.bands),
+        "dataset": reader.dataset,
+        "codec": job.codec,
+        "shard size": job.shard_size,
+        "bands": [band for group in reader.groups for band in group.bands],
         "missing Sentinel-1 allowed": reader.allow_missing_s1,
+        "archive files": sources.archive_files,
+    }
+
+
+def _identify_patches(planned: Planned) -> dict[str, Any]:
+    """Say the rest of it, for which the whole archive must be known."""
+    plan = planned.plan
+    return {
         "patches": plan.n_patches,
         "digest of the patches": plan.digest,
+        "synthetic": planned.archive.is_synthetic,
     }
 
 
@@ -229,15 +217,33 @@ class _Conversion:
     """Runs tasks until every shard of a plan has its receipt, leaving bad patches out if the options say so."""
 
     def __init__(self, job: Job, options: ConvertOptions, on_event: OnEvent) -> None:
-        self._job, self._options, self._on_event = job, options, on_event
+        self._job, self._options, self.on_event = job, options, on_event
+        self.store = Path(job.store)
+        self.assembly: Assembly | None = None
+        """Where patches wait that are encoded already."""
         self._n_planned = 0
         self.rejects: list[Reject] = []
         self.n_converted = 0
         self.startup_s = self.convert_s = 0.0
 
+    def ingest(self, ingestion: Ingestion, job: BatchJob) -> Ingested:
+        """Encode every patch of the archive files, and find the bad ones."""
+        with self._open_cluster(0, 0) as cluster:
+            start = time.perf_counter()
+            ingested = ingestion.run(job, cluster)
+            self.convert_s += time.perf_counter() - start
+        return ingested
+
+    def leave_out(self, plan: Plan, rejects: Sequence[Reject]) -> Plan:
+        """Plan without patches that are known to be bad, if the options say so."""
+        self.rejects += rejects
+        if len(rejects) > self._options.max_bad * plan.n_patches or (rejects and self._options.on_bad == "stop"):
+            raise self._give_up()
+        return leave_out(plan, {reject.patch_id for reject in rejects}) if rejects else plan
+
     def run(self, plan: Plan) -> tuple[Plan, list[Receipt]]:
         """Return the plan as it came to be, and the receipt of each of its tasks."""
-        self._n_planned = plan.n_patches
+        self._n_planned = plan.n_patches + len(self.rejects)
         while True:
             n_bad = len(self.rejects)
             receipts = {task.shard: self._find(task) for task in plan.tasks}
@@ -251,7 +257,7 @@ class _Conversion:
             plan = leave_out(plan, {reject.patch_id for reject in self.rejects})
 
     def _find(self, task: ShardTask) -> Receipt | None:
-        return read_receipt(Path(self._job.receipts), Path(self._job.store), task)
+        return read_receipt(Path(self._job.receipts), self.store, task)
 
     def _require(self, task: ShardTask) -> Receipt:
         receipt = self._find(task)
@@ -263,7 +269,6 @@ class _Conversion:
         return receipt
 
     def _convert(self, plan: Plan, todo: Sequence[ShardTask]) -> None:
-        start = time.perf_counter()
         n_done = plan.n_patches - sum(len(task.sources) for task in todo)
 
         def advance(outcome: ShardOutcome) -> None:
@@ -272,28 +277,38 @@ class _Conversion:
             if not outcome.rejects:
                 n_done += outcome.n_patches
                 self.n_converted += outcome.n_patches
-            self._on_event(Advanced(n_done, len(self.rejects), plan.n_patches))
+                if self.assembly:
+                    self.assembly.release(outcome.shard)
+            self.on_event(Advanced(n_done, len(self.rejects), plan.n_patches))
             if len(self.rejects) > self._options.max_bad * self._n_planned:
                 raise self._give_up()
 
-        folders = [*self._job.reader.roots.values(), self._job.store]
-        with open_cluster(self._options.workers, self._options.scheduler, folders) as cluster:
-            ready = time.perf_counter()
-            self.startup_s += ready - start
-            self._on_event(Started(cluster.n_workers, cluster.dashboard, n_done, plan.n_patches, ready - start))
-            cluster.run(partial(convert_shard, self._job), todo, advance)
-            self.convert_s += time.perf_counter() - ready
+        with self._open_cluster(n_done, plan.n_patches) as cluster:
+            start = time.perf_counter()
+            tasks = map(self.assembly.take, todo) if self.assembly else todo
+            cluster.run(partial(convert_shard, self._job), tasks, advance)
+            self.convert_s += time.perf_counter() - start
+
+    @contextmanager
+    def _open_cluster(self, n_done: int, n_total: int) -> Iterator[Cluster]:
+        start = time.perf_counter()
+        roots = [root for root in self._job.reader.roots.values() if not is_archive_file(Path(root))]
+        folders = [] if self.assembly else roots
+        with open_cluster(self._options.workers, self._options.scheduler, [*folders, self._job.store]) as cluster:
+            seconds = time.perf_counter() - start
+            self.startup_s += seconds
+            self.on_event(Started(cluster.n_workers, cluster.dashboard, n_done, n_total, seconds))
+            yield cluster
 
     def _give_up(self) -> SourceError:
         """Write the list of bad patches down, and say how to go on."""
-        store = Path(self._job.store)
-        write_rejects(store, self.rejects)
+        write_rejects(self.store, self.rejects)
         listed = [f"  {reject.patch_id}/{reject.file}: {reject.reason}" for reject in self.rejects[:_N_LISTED]]
         bad = format_count(len(self.rejects), "bad patch")
         if len(self.rejects) > _N_LISTED:
             listed.append(f"  and {len(self.rejects) - _N_LISTED:,} more")
         return SourceError(
-            "\n".join([f"{bad}, listed in {store / REJECTS}:", *listed])
+            "\n".join([f"{bad}, listed in {self.store / REJECTS}:", *listed])
             + "\nMend or extract them again, then run the same command: it goes on where it stopped. "
             "Or leave them out with the option on-bad skip (and max-bad, if they are many)"
         )

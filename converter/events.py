@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bigearthnet.archive.catalogue import Archive
+from bigearthnet.bands import Sensor
 from converter.plan import Plan
 
 
@@ -52,7 +53,24 @@ class Finishing:
     """Every shard is there; statistics, coordinates and table are being written."""
 
 
-Event = Scanned | Planned | Started | Advanced | Finishing
+@dataclass(frozen=True)
+class Ingesting:
+    """An archive is being read, and its patches encoded."""
+
+    sensor: Sensor
+    n_patches: int
+    """Patches that are encoded, those of an earlier run included."""
+    n_before: int
+    """Patches, of all archives, that an earlier run had encoded."""
+    n_bad: int
+    """Patches, of all archives, that have a bad file."""
+    n_bytes: int
+    """Bytes of the file that were read; 0 of a folder."""
+    n_bytes_total: int | None
+    """Bytes that it has, if that is known."""
+
+
+Event = Scanned | Planned | Ingesting | Started | Advanced | Finishing
 
 OnEvent = Callable[[Event], None]
 

@@ -155,6 +155,12 @@ def leave_out(plan: Plan, patch_ids: Collection[str]) -> Plan:
     return Plan(plan.layout, tuple(rows))
 
 
+def name_region(patch: Patch) -> str:
+    """Name the stretch of the store's order that a patch belongs to: one of 32 of its part."""
+    part, place, _ = _store_order(patch)
+    return f"{part}-{place[0] >> 3:02}"
+
+
 def _store_order(patch: Patch) -> tuple[int, bytes, str]:
     part = SPLITS.index(patch.split) if patch.recommended and patch.split else len(SPLITS)
     return part, hashlib.blake2b(patch.patch_id.encode(), digest_size=8).digest(), patch.patch_id

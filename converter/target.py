@@ -20,9 +20,11 @@ from bigearthnet.store.layout import (
     FORMAT_NAME,
     FORMAT_VERSION,
     IMAGES,
+    INGESTED,
     MANIFEST,
     PROGRESS,
     REJECTS,
+    SPILL,
     TABLE,
     is_litter,
 )
@@ -31,6 +33,8 @@ _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT, MANIFEST})
 """Everything that a conversion may put into the store's folder, and so may delete."""
 
 _LOCK, _PLAN, _RECEIPTS = "lock", "plan.json", "receipts"
+_KEPT: Final = frozenset({_LOCK, _PLAN, _RECEIPTS, INGESTED, SPILL})
+"""What the folder of progress holds."""
 _TEMPORARY: Final = re.compile(r"\.\w+\.[0-9a-f]{8}\.\w+")
 """What a killed process may have left in the folder of progress beside these; see `replace_file`."""
 
@@ -77,7 +81,7 @@ def _find_stranger(store: Path, names: set[str]) -> str | None:
     if others := sorted(names - _OWN if begun else names):
         return ", ".join(others[:3]) + (" and more" if len(others) > 3 else "")
     inner = _list_names(store / PROGRESS)
-    if others := sorted(name for name in inner - {_LOCK, _PLAN, _RECEIPTS} if not _TEMPORARY.fullmatch(name)):
+    if others := sorted(name for name in inner - _KEPT if not _TEMPORARY.fullmatch(name)):
         return f"{PROGRESS}/{others[0]}"
     kept = sorted((names - {PROGRESS}) | (inner & {_PLAN}) | _list_names(store / PROGRESS / _RECEIPTS))
     if kept and not _names_format(store):
@@ -143,14 +147,11 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
     if finished and not overwrite:  # by another process, meanwhile; or one that died just before it had tidied up
         release_target(store)
         raise _refuse_finished(store)
-    plan = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, **plan}
+    plan = _name_plan(plan)
     path = store / PROGRESS / _PLAN
     differences = _find_differences(path, plan)
     if differences and not overwrite:
-        raise StoreError(
-            f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
-            "finish it as it was begun, begin anew with the option overwrite, or give another folder"
-        )
+        raise _refuse_other(store, differences)
     if differences or finished or not path.exists():  # what has begun goes on: it needs less than all
         _check_space(store, projected_bytes)
         if overwrite:
@@ -235,22 +236,54 @@ def _clear(store: Path) -> None:
     """Remove a store but for its images, its manifest first, so that a part of it is never taken for finished."""
     (store / MANIFEST).unlink(missing_ok=True)
     flush(store)
-    for name in (TABLE, REJECTS, CROISSANT):
+    for name in (TABLE, REJECTS, CROISSANT, f"{PROGRESS}/{INGESTED}"):
         (store / name).unlink(missing_ok=True)
-    if (receipts := store / PROGRESS / _RECEIPTS).exists():
-        shutil.rmtree(receipts)
-        flush(store / PROGRESS)  # none of them may meet the next plan
+    for name in (_RECEIPTS, SPILL):
+        if (folder := store / PROGRESS / name).exists():
+            shutil.rmtree(folder)
+    flush(store / PROGRESS)  # nothing of this may meet the next plan
+
+
+def _name_plan(plan: dict[str, Any]) -> dict[str, Any]:
+    """Add what tells the plan of a store from any other file of that name."""
+    return {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, **plan}
+
+
+def extend_plan(store: Path, plan: dict[str, Any], *, overwrite: bool) -> None:
+    """Record the whole plan of a claimed store, of which more is known after its archives have been read.
+
+    Raises:
+        StoreError: What is there belongs to another plan.
+    """
+    path = store / PROGRESS / _PLAN
+    plan = _name_plan(plan)
+    before = json.loads(path.read_bytes())
+    differences = _list_differences(before, {key: value for key, value in plan.items() if key in before})
+    if differences and not overwrite:
+        raise _refuse_other(store, differences)
+    write_durably(str(path), [json.dumps(plan, indent=1).encode()])
 
 
 def _find_differences(path: Path, plan: dict[str, Any]) -> list[str]:
     """Say how the plan of an unfinished store differs from this one; it may be continued if it does not."""
     try:
         before = json.loads(path.read_bytes())
-        return [f"{key} was {before.get(key)}, is {value}" for key, value in plan.items() if before.get(key) != value]
+        return _list_differences(before, plan)
     except FileNotFoundError:
         return []
     except (ValueError, AttributeError):
         return [f"{path.name} cannot be read"]
+
+
+def _list_differences(before: dict[str, Any], plan: dict[str, Any]) -> list[str]:
+    return [f"{key} was {before.get(key)}, is {value}" for key, value in plan.items() if before.get(key) != value]
+
+
+def _refuse_other(store: Path, differences: list[str]) -> StoreError:
+    return StoreError(
+        f"{store}: an unfinished store of another plan is there ({'; '.join(differences)}); "
+        "finish it as it was begun, begin anew with the option overwrite, or give another folder"
+    )
 
 
 def _check_space(store: Path, projected_bytes: int) -> None:

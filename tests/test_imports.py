@@ -43,6 +43,8 @@ HOUSE = {
 
 LIBRARIES = {
     # library: where it may be imported, a module or a folder
+    "isal": "bigearthnet.archive.compression",
+    "zstandard": "bigearthnet.archive.compression",
     "rasterio": "bigearthnet.archive.raster bigearthnet.store.footprint",
     "shapely": "bigearthnet.store.footprint",
     "zarr": "bigearthnet.store.images",

@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
-from bigearthnet.archive.raster import read_head
+from bigearthnet.archive.raster import Files, read_head
 from bigearthnet.archive.records import Annotation
 from bigearthnet.bands import PATCH_M
 from bigearthnet.errors import PatchError
@@ -30,23 +30,23 @@ _EPSG: Final = re.compile(r'AUTHORITY\["EPSG",\s*"(\d{4,5})"\]\]\s*$', re.ASCII)
 """The authority of the outermost element of a WKT 1 string: the CRS itself."""
 
 
-def read_annotation(patch_id: str, folder: str, file: str) -> Annotation:
+def read_annotation(patch_id: str, files: Files, file: str) -> Annotation:
     """Read what a patch's own JSON says of it. Keys that are not needed are tolerated.
 
     Args:
         patch_id: Name of the patch, for the error.
-        folder: The patch folder.
-        file: Name of the JSON in it.
+        files: The files of the patch.
+        file: Name of the JSON among them.
 
     Raises:
         PatchError: The file is missing, is not the JSON expected, or names a class that is not one of the 43.
     """
     try:
-        return _describe(_decode(read_head(f"{folder}/{file}", _MAX_BYTES + 1)))
+        return _describe(_decode(read_head(files, file, _MAX_BYTES + 1)))
     except FileNotFoundError as error:
         raise PatchError(patch_id, file, "the file is missing") from error
     except OSError as error:
-        raise PatchError(patch_id, file, f"cannot be read: {error.strerror}") from error
+        raise PatchError(patch_id, file, f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise PatchError(patch_id, file, str(error)) from error
 

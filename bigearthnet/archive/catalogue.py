@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from bigearthnet.archive.lists import OfficialLists, read_lists
+from bigearthnet.archive.members import scan_archive
 from bigearthnet.archive.metadata import FILES, Metadata, find_metadata, read_metadata
-from bigearthnet.archive.records import Patch, Reject, Source
+from bigearthnet.archive.records import Patch, Reject, Source, is_archive_file
 from bigearthnet.archive.scan import Scan, scan_folder
 from bigearthnet.bands import Sensor
 from bigearthnet.errors import SourceError
@@ -36,17 +38,17 @@ class Archive:
 
 
 def read_archive(
-    roots: dict[Sensor, Path],
+    roots: Mapping[Sensor, Path],
     *,
     dataset: Dataset | None = None,
     lists: Path | None = None,
     metadata: Iterable[Path] = (),
     progress: Callable[[int], None] = lambda _: None,
 ) -> Archive:
-    """Scan the folders of an archive and look every patch up.
+    """Find the patches of an archive and look every one up.
 
     Args:
-        roots: Folder of each sensor to convert, Sentinel-2 or Sentinel-1 at least.
+        roots: Folder or archive file of each sensor to convert, Sentinel-2 or Sentinel-1 at least.
         dataset: The version of BigEarthNet; recognised from the names of Sentinel-2 patches, or from the presence of
             metadata, if None.
         lists: Folder of the official v1.0 lists; those of `bigearthnet-common` if None.
@@ -54,40 +56,112 @@ def read_archive(
         progress: Called now and then with the number of patch folders found so far.
 
     Raises:
-        SourceError: A folder, list or metadata file is missing or is not what it should be.
+        SourceError: A folder, file, list or metadata file is missing or is not what it should be.
     """
-    scans = {sensor: scan_folder(root, progress) for sensor, root in roots.items()}
+    scans = {sensor: scan_root(root, progress) for sensor, root in roots.items()}
+    return read_catalogue(scans, dataset=dataset, lists=lists, metadata=metadata).describe(scans)
+
+
+def scan_root(root: Path, progress: Callable[[int], None] = lambda _: None) -> Scan:
+    """Find the patches in a folder or, from end to end, in an archive file.
+
+    Raises:
+        SourceError: It cannot be read, or does not hold patches.
+    """
+    return scan_archive(root, progress) if is_archive_file(root) else scan_folder(root, progress)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What the official lists or the metadata say of every patch, whether it is there or not."""
+
+    dataset: Dataset
+    listing: OfficialLists | Metadata
+
+    @cached_property
+    def patch_of(self) -> dict[str, str]:
+        """The Sentinel-2 patch that each Sentinel-1 patch is paired with."""
+        pairs = ((self.listing.s1_name(patch_id), patch_id) for patch_id in self.listing.patch_ids)
+        return {s1_name: patch_id for s1_name, patch_id in pairs if s1_name}
+
+    def describe(self, scans: Mapping[Sensor, Scan]) -> Archive:
+        """Look every patch up.
+
+        Raises:
+            SourceError: What was found is not of one kind, or not of this version of BigEarthNet.
+        """
+        _check_sensors(scans)
+        _recognise(scans, self.dataset, has_metadata=False)
+        listed = self.listing.patch_ids
+        sources = self._locate(scans)
+        described = [(source, self.listing.describe(source)) for source in sources]
+        patches = tuple(patch for _, patch in described if patch)
+        return Archive(
+            dataset=self.dataset,
+            roots={sensor: scan.root for sensor, scan in scans.items()},
+            patches=patches,
+            left_out=tuple(
+                Reject(source.patch_id, "", "no metadata file lists the patch, so it has no labels")
+                for source, patch in described
+                if not patch
+            ),
+            n_missing=len(listed.difference(source.patch_id for source in sources)),
+            n_unlisted=sum(patch.patch_id not in listed for patch in patches),
+            n_stray=sum(scan.n_stray for scan in scans.values()),
+            is_synthetic=any(scan.is_synthetic for scan in scans.values()),
+        )
+
+    def _locate(self, scans: Mapping[Sensor, Scan]) -> list[Source]:
+        """Pair all sensors by name. Sentinel-2 decides which patches there are, or Sentinel-1 alone."""
+        s2, s1, maps = (scans[sensor].folder_of if sensor in scans else {} for sensor in ("s2", "s1", "map"))
+        patch_ids: Iterable[str] = s2 or (self.patch_of.get(s1_name, s1_name) for s1_name in s1)
+        return [
+            Source(
+                patch_id,
+                s1_name=(s1_name := self.listing.s1_name(patch_id)),
+                s2=s2.get(patch_id),
+                s1=s1.get(s1_name) if s1_name else s1.get(patch_id),
+                map=maps.get(patch_id),
+            )
+            for patch_id in patch_ids
+        ]
+
+
+def read_catalogue(
+    scans: Mapping[Sensor, Scan],
+    *,
+    dataset: Dataset | None = None,
+    lists: Path | None = None,
+    metadata: Iterable[Path] = (),
+) -> Catalogue:
+    """Read the lists or the metadata that describe some patches.
+
+    Args:
+        scans: What was found of each sensor; one patch of each is enough.
+        dataset: As for `read_archive`, like the rest.
+        lists: Folder of the lists.
+        metadata: Metadata files.
+
+    Raises:
+        SourceError: A list or metadata file is missing or is not what it should be, or the patches are of another
+            version of BigEarthNet or another sensor.
+    """
     _check_sensors(scans)
-    files = tuple(metadata) or tuple(dict.fromkeys(path for root in roots.values() for path in find_metadata(root)))
+    roots = [scan.root for scan in scans.values()]
+    files = tuple(metadata) or tuple(dict.fromkeys(path for root in roots for path in find_metadata(root)))
     dataset = _recognise(scans, dataset, has_metadata=bool(files))
     official = read_lists(lists)
-    if dataset == "v2" and not files:
+    if dataset == "v1":
+        return Catalogue(dataset, official)
+    if not files:
         raise SourceError(
-            f"{next(iter(roots.values()))}: BigEarthNet v2.0 keeps its labels in {FILES[0]}, expected in this folder "
+            f"{roots[0]}: BigEarthNet v2.0 keeps its labels in {FILES[0]}, expected in this folder "
             "or beside it, found neither; name it with the option metadata"
         )
-    catalogue = official if dataset == "v1" else read_metadata(files, official)
-    listed = catalogue.patch_ids
-    sources = _locate(scans, catalogue, listed)
-    described = [(source, catalogue.describe(source)) for source in sources]
-    patches = tuple(patch for _, patch in described if patch)
-    return Archive(
-        dataset=dataset,
-        roots=roots,
-        patches=patches,
-        left_out=tuple(
-            Reject(source.patch_id, "", "no metadata file lists the patch, so it has no labels")
-            for source, patch in described
-            if not patch
-        ),
-        n_missing=len(listed.difference(source.patch_id for source in sources)),
-        n_unlisted=sum(patch.patch_id not in listed for patch in patches),
-        n_stray=sum(scan.n_stray for scan in scans.values()),
-        is_synthetic=any(scan.is_synthetic for scan in scans.values()),
-    )
+    return Catalogue(dataset, read_metadata(files, official))
 
 
-def _check_sensors(scans: dict[Sensor, Scan]) -> None:
+def _check_sensors(scans: Mapping[Sensor, Scan]) -> None:
     for sensor, scan in scans.items():
         scan.dataset  # noqa: B018 - raises if the folder mixes kinds
         actual = next(name.sensor for name in map(parse_patch_name, scan.folder_of) if name)
@@ -99,30 +173,10 @@ def _check_sensors(scans: dict[Sensor, Scan]) -> None:
             )
 
 
-def _recognise(scans: dict[Sensor, Scan], dataset: Dataset | None, *, has_metadata: bool) -> Dataset:
+def _recognise(scans: Mapping[Sensor, Scan], dataset: Dataset | None, *, has_metadata: bool) -> Dataset:
     named = [(scan.dataset, scan.root) for scan in scans.values() if scan.dataset is not None]
     wanted = dataset or (named[0][0] if named else "v2" if has_metadata else "v1")
     for named_dataset, root in named:
         if named_dataset != wanted:
             raise SourceError(f"{root}: expected patches of {TITLES[wanted]}, found names of {TITLES[named_dataset]}")
     return wanted
-
-
-def _locate(scans: dict[Sensor, Scan], catalogue: OfficialLists | Metadata, listed: frozenset[str]) -> list[Source]:
-    """Pair the folders of all sensors by name. Sentinel-2 decides which patches there are, or Sentinel-1 alone."""
-    s2, s1, maps = (scans[sensor].folder_of if sensor in scans else {} for sensor in ("s2", "s1", "map"))
-    if s2:
-        patch_ids: Iterable[str] = s2
-    else:
-        patch_of = {catalogue.s1_name(patch_id): patch_id for patch_id in listed}
-        patch_ids = (patch_of.get(s1_name, s1_name) for s1_name in s1)
-    return [
-        Source(
-            patch_id,
-            s1_name=(s1_name := catalogue.s1_name(patch_id)),
-            s2=s2.get(patch_id),
-            s1=s1.get(s1_name) if s1_name else s1.get(patch_id),
-            map=maps.get(patch_id),
-        )
-        for patch_id in patch_ids
-    ]

@@ -1,4 +1,4 @@
-"""Patches as they lie in folders that nothing describes: find them, find their partners, read one at a time.
+"""Patches as they lie in folders that nothing describes, or come out of an archive: find them, read one at a time.
 
 A conversion goes by the official lists instead (`bigearthnet.archive.catalogue`).
 """
@@ -6,8 +6,9 @@ A conversion goes by the official lists instead (`bigearthnet.archive.catalogue`
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.archive.annotation import read_annotation
+from bigearthnet.archive.members import ArchiveReader
 from bigearthnet.archive.metadata import find_metadata_above, find_rows
-from bigearthnet.archive.patch import PatchReader, read_patch
+from bigearthnet.archive.patch import PatchReader, join_readings, read_sensor
+from bigearthnet.archive.raster import Files
 from bigearthnet.archive.records import PatchFacts, Source
-from bigearthnet.archive.scan import list_patch_folders
-from bigearthnet.bands import REFERENCE_MAP, S1_10M, S2_GROUPS, BandGroup, Sensor
-from bigearthnet.errors import PatchError, SelectionError
+from bigearthnet.archive.scan import Scan, list_patch_folders
+from bigearthnet.bands import PUBLISHED_BANDS, REFERENCE_MAP, S1_10M, S2_GROUPS, BandGroup, Sensor
+from bigearthnet.errors import PatchError, SelectionError, SourceError
 from bigearthnet.names import annotation_file, band_file, parse_patch_name
 
 
@@ -32,6 +35,8 @@ class RawPatch:
     """Its folder; that of Sentinel-2 if there are two."""
     partner: Path | None = None
     """The folder of its Sentinel-1 partner, where that is needed and known."""
+    files: Mapping[str, bytes | OSError] | None = field(default=None, repr=False, compare=False)
+    """Its files by name, if it came out of an archive; its path is that inside the archive then."""
 
     @property
     def patch_id(self) -> str:
@@ -80,6 +85,67 @@ def find_patches(paths: Sequence[Path], sensors: Collection[Sensor]) -> list[Raw
     return [RawPatch(folder, pairs.get(folder.name)) for folder in chosen]
 
 
+def stream_patches(path: Path, groups: Sequence[BandGroup]) -> Iterator[RawPatch]:
+    """Yield the patches of an archive file in the order of the archive, in one pass.
+
+    Args:
+        path: The archive.
+        groups: What is needed of each patch, all of one sensor.
+
+    Raises:
+        SelectionError: Two sensors are needed, or the archive is one of another.
+        SourceError: It is damaged, or its members lie too far apart.
+    """
+    sensors = {"s2" if group.sensor == "map" else group.sensor for group in groups}
+    with closing(ArchiveReader(path)) as reader:
+        named = parse_patch_name(reader.peek())
+        if named is None or {named.sensor} != sensors:
+            raise SelectionError(
+                f"{path}: expected an archive of all that is needed, {' and '.join(sorted(sensors)).upper()}; found "
+                f"patches such as {reader.peek()}. Unpack the archives and give their folders, or convert them"
+            )
+        suffixes = [band_file("", band) for group in groups for band in group.bands]
+        if named.dataset == "v1":
+            suffixes.append(annotation_file(""))
+        for patch in reader.gather(frozenset(suffixes)):
+            if not patch.is_whole:
+                raise SourceError(f"{path}: the files of {patch.name} lie too far apart; unpack it and give the folder")
+            yield RawPatch(path / patch.folder, files=patch.files)
+
+
+def draw_patches(path: Path, choose: Callable[[str], list[str]]) -> tuple[dict[str, RawPatch], Scan]:
+    """Take some patches out of an archive file in one pass.
+
+    Args:
+        path: The archive.
+        choose: Called with each name as it comes; returns those that are wanted no more.
+
+    Returns:
+        The patches that are still wanted at the end, with all their files that BigEarthNet has, and what else was seen.
+
+    Raises:
+        SourceError: The archive is damaged, or none.
+    """
+    suffixes = frozenset([annotation_file(""), *(band_file("", band) for band in PUBLISHED_BANDS)])
+    wanted: dict[str, dict[str, bytes | OSError]] = {}
+    refused: set[str] = set()
+
+    def is_wanted(name: str) -> bool:
+        if name not in wanted and name not in refused:
+            wanted[name] = {}
+            for other in choose(name):
+                refused.add(other)
+                del wanted[other]
+        return name in wanted
+
+    with closing(ArchiveReader(path)) as reader:
+        for patch in reader.gather(suffixes, is_wanted):
+            if patch.name in wanted:
+                wanted[patch.name].update(patch.files)
+        scan = reader.make_scan()
+    return {name: RawPatch(path / scan.folder_of[name], files=files) for name, files in wanted.items()}, scan
+
+
 def read_raw(
     patch: RawPatch,
     groups: Sequence[BandGroup],
@@ -99,23 +165,28 @@ def read_raw(
         PatchError: As `bigearthnet.archive.patch.read_patch` says, or the patch lacks a partner that is needed.
     """
     name, note = patch.patch_id, annotation_file(patch.patch_id)
-    has_note = (patch.path / note).exists()
+    here: Files = str(patch.path) if patch.files is None else patch.files
+    has_note = (patch.path / note).exists() if patch.files is None else note in patch.files
     sensors = {group.sensor for group in groups}
-    roots: dict[Sensor, str] = dict.fromkeys(sensors, str(patch.path.parent))
+    files_of: dict[Sensor, Files] = dict.fromkeys(sensors, here)
+    source = Source(name)
     if sensors == {"s1"}:
-        said = read_annotation(name, str(patch.path), note).partner if has_note else None
-        source = Source(said or name, s1_name=name, s1=name)
-    elif "s1" not in sensors:
-        source = Source(name, s2=name, map=name)
-    elif patch.partner is None:
-        raise PatchError(
-            name, "", "no Sentinel-1 partner; give its folder too, and for v2.0 metadata.parquet, which names the pairs"
-        )
-    else:
-        roots["s1"] = str(patch.partner.parent)
-        source = Source(name, s1_name=patch.partner.name, s2=name, s1=patch.partner.name, map=name)
-    reader = PatchReader(roots, "v1" if has_note else "v2", tuple(groups), allow_no_place=allow_no_place)
-    return read_patch(reader, source, out)
+        said = read_annotation(name, here, note).partner if has_note else None
+        source = Source(said or name, s1_name=name)
+    elif "s1" in sensors:
+        if patch.partner is None:
+            raise PatchError(
+                name,
+                "",
+                "no Sentinel-1 partner; give its folder too, and for v2.0 metadata.parquet, which names the pairs",
+            )
+        files_of["s1"] = str(patch.partner)
+        source = Source(name, s1_name=patch.partner.name)
+    reader = PatchReader({}, "v1" if has_note else "v2", tuple(groups), allow_no_place=allow_no_place)
+    readings = {
+        sensor: read_sensor(reader, sensor, source.name_of(sensor), files_of[sensor], out) for sensor in reader.sensors
+    }
+    return join_readings(reader, source, readings)
 
 
 def _find_sensor(folder: Path) -> Sensor:

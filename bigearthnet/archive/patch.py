@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.archive.annotation import read_annotation
-from bigearthnet.archive.raster import read_band
+from bigearthnet.archive.raster import Files, read_band
 from bigearthnet.archive.records import Annotation, PatchFacts, Source
 from bigearthnet.bands import S2_10M, BandGroup, Sensor
 from bigearthnet.errors import PatchError
@@ -43,7 +43,7 @@ class PatchReader:
         return tuple(dict.fromkeys(group.sensor for group in self.groups))
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where a file says that its patch lies."""
 
     file: str
@@ -52,16 +52,25 @@ class _Place(NamedTuple):
     y_ul: float
 
 
-class _Files(NamedTuple):
-    """The files of one sensor of one patch."""
+@dataclass(frozen=True)
+class SensorReading:
+    """What the files of one sensor of a patch say beside the pixels, before it is held against the other sensors."""
 
-    folder: str
     name: str
-    """What their names begin with."""
+    """Name of the patch as the sensor has it, with which its files begin."""
+    note: Annotation | None = None
+    """Its JSON (v1.0)."""
+    places: tuple[Place, ...] = ()
+    """What its GeoTIFFs say of the place, in the order of the bands; one that repeats what the one before it says is
+    left out."""
+    fault: tuple[str, str] | None = None
+    """The first file that is bad, and why; what stands after it was not read."""
+    zero_pixels: int | None = None
+    """Zeros in the 10 m bands of Sentinel-2."""
 
 
 def read_patch(reader: PatchReader, source: Source, out: Mapping[str, NDArray[np.generic]]) -> PatchFacts:
-    """Read a patch.
+    """Read a patch from its folders.
 
     Args:
         reader: What to read, and how.
@@ -74,87 +83,132 @@ def read_patch(reader: PatchReader, source: Source, out: Mapping[str, NDArray[np
     Raises:
         PatchError: A file is missing, damaged, not what it must be, or disagrees with another one of the patch.
     """
-    patch_id = source.patch_id
-    files = {sensor: _find_files(reader, source, sensor) for sensor in reader.sensors}
-    notes: dict[Sensor, Annotation] = {}
-    place: _Place | None = None
-    if reader.dataset == "v1":
-        for sensor, sensor_files in files.items():
-            if sensor_files and sensor != "map":
-                notes[sensor], said = _read_note(patch_id, sensor_files)
-                place = _agree(patch_id, place, said)
+    readings: dict[Sensor, SensorReading] = {}
+    for sensor, folder in locate_sensors(reader, source).items():
+        name = source.name_of(sensor)
+        readings[sensor] = read_sensor(reader, sensor, name, f"{reader.roots[sensor]}/{folder}", out)
     for group in reader.groups:
-        sensor_files = files[group.sensor]
-        if sensor_files is None:
+        if group.sensor not in readings:
             out[group.name].fill(np.nan)
-            continue
-        for band, plane in zip(group.bands, out[group.name], strict=True):
-            file = band_file(sensor_files.name, band)
-            raster = read_band(
-                patch_id,
-                sensor_files.folder,
-                file,
-                group,
-                plane,
-                plain=reader.name == "auto",
-                allow_no_place=reader.allow_no_place,
-            )
-            _check_nodata(patch_id, file, group, raster.nodata)
-            if raster.epsg:
-                place = _agree(patch_id, place, _Place(file, raster.epsg, raster.x_ul, raster.y_ul))
+    return join_readings(reader, source, readings)
+
+
+def locate_sensors(reader: PatchReader, source: Source) -> dict[Sensor, str]:
+    """Return the folder of each sensor of a patch; of all that the reader takes, but for what is allowed to be missing.
+
+    Raises:
+        PatchError: One is missing.
+    """
+    folders: dict[Sensor, str] = {}
+    for sensor in reader.sensors:
+        folder = {"s2": source.s2, "s1": source.s1, "map": source.map}[sensor]
+        if folder is not None:
+            folders[sensor] = folder
+        elif sensor != "s1" or not reader.allow_missing_s1:
+            raise _miss_folder(reader, source, sensor)
+    return folders
+
+
+def _miss_folder(reader: PatchReader, source: Source, sensor: Sensor) -> PatchError:
+    if sensor == "s1" and source.s1_name is None:
+        return PatchError(source.patch_id, "", "expected a Sentinel-1 partner, no official list names one")
+    what = "its Sentinel-1 partner" if sensor == "s1" else "its reference map"
+    reason = f"expected the folder of {what} in {reader.roots[sensor]}, found none"
+    return PatchError(source.patch_id, source.name_of(sensor), reason)
+
+
+def read_sensor(
+    reader: PatchReader, sensor: Sensor, name: str, files: Files, out: Mapping[str, NDArray[np.generic]]
+) -> SensorReading:
+    """Read the files that a patch has of one sensor.
+
+    Args:
+        reader: What to read, and how.
+        sensor: Of which files.
+        name: Name of the patch as the sensor has it.
+        files: Where they are.
+        out: A (band, row, col) array for each of the sensor's groups, by name; filled, unless a file is bad.
+    """
+    note: Annotation | None = None
+    places: list[Place] = []
+    fine = out.get(S2_10M.name) if sensor == "s2" else None
+    try:
+        if reader.dataset == "v1" and sensor != "map":
+            note = read_annotation(name, files, annotation_file(name))
+        for group in reader.groups:
+            for band, plane in zip(group.bands, out[group.name], strict=True) if group.sensor == sensor else ():
+                file = band_file(name, band)
+                raster = read_band(
+                    name, files, file, group, plane, plain=reader.name == "auto", allow_no_place=reader.allow_no_place
+                )
+                _check_nodata(name, file, group, raster.nodata)
+                place = Place(file, raster.epsg, raster.x_ul, raster.y_ul)
+                if raster.epsg and (not places or place[1:] != places[-1][1:]):
+                    places.append(place)
+    except PatchError as error:
+        return SensorReading(name, note, tuple(places), (error.file, error.reason))
+    zero_pixels = None if fine is None else fine.size - int(np.count_nonzero(fine))
+    return SensorReading(name, note, tuple(places), zero_pixels=zero_pixels)
+
+
+def join_readings(reader: PatchReader, source: Source, readings: Mapping[Sensor, SensorReading]) -> PatchFacts:
+    """Hold what all sensors of a patch say against one another.
+
+    Args:
+        reader: What was read, and how.
+        source: Which patch it is.
+        readings: What was read of each sensor that is there, in the order of the reader's.
+
+    Raises:
+        PatchError: A file was bad, or disagrees with another one of the patch. If there are several faults, the one
+            that comes first when notes are read before bands, and both sensor by sensor.
+    """
+    patch_id = source.patch_id
+    place: Place | None = None
+    for reading in readings.values():
+        if reading.note:
+            place = _agree(patch_id, place, _place_note(patch_id, reading, reading.note))
+        elif reading.fault and reading.fault[0] == annotation_file(reading.name):
+            raise PatchError(patch_id, *reading.fault)
+    for reading in readings.values():
+        for said in reading.places:
+            place = _agree(patch_id, place, said)
+        if reading.fault:
+            raise PatchError(patch_id, *reading.fault)
     if place is None:
         if not reader.allow_no_place:
             raise PatchError(patch_id, "", "no file of the patch is there")
-        place = _Place("", 0, math.nan, math.nan)
-    fine = out.get(S2_10M.name)
-    first = notes.get("s2") or notes.get("s1")
+        place = Place("", 0, math.nan, math.nan)
+    first = next((reading.note for reading in readings.values() if reading.note), None)
     return PatchFacts(
         labels=first.labels if first else None,
         epsg=place.epsg,
         x_ul=place.x_ul,
         y_ul=place.y_ul,
-        s2_time=_sensed("s2", files, notes),
-        s1_time=_sensed("s1", files, notes),
-        tile=_find_tile(patch_id, files, notes),
-        zero_pixels=None if fine is None else fine.size - int(np.count_nonzero(fine)),
-        has_s1=files.get("s1") is not None,
+        s2_time=_sensed(readings.get("s2")),
+        s1_time=_sensed(readings.get("s1")),
+        tile=_find_tile(patch_id, readings),
+        zero_pixels=readings["s2"].zero_pixels if "s2" in readings else None,
+        has_s1="s1" in readings,
     )
 
 
-def _find_files(reader: PatchReader, source: Source, sensor: Sensor) -> _Files | None:
-    """Locate the files of a sensor; None for Sentinel-1 that is allowed to be missing."""
-    folder, name = {
-        "s2": (source.s2, source.patch_id),
-        "s1": (source.s1, source.s1_name or source.patch_id),
-        "map": (source.map, source.patch_id),
-    }[sensor]
-    if folder is not None:
-        return _Files(f"{reader.roots[sensor]}/{folder}", name)
-    if sensor == "s1" and reader.allow_missing_s1:
-        return None
-    if sensor == "s1" and source.s1_name is None:
-        raise PatchError(source.patch_id, "", "expected a Sentinel-1 partner, no official list names one")
-    what = "its Sentinel-1 partner" if sensor == "s1" else "its reference map"
-    raise PatchError(source.patch_id, name, f"expected the folder of {what} in {reader.roots[sensor]}, found none")
-
-
-def _read_note(patch_id: str, files: _Files) -> tuple[Annotation, _Place]:
-    file = annotation_file(files.name)
-    note = read_annotation(patch_id, files.folder, file)
-    if note.partner is not None and files.name == patch_id:
+def _place_note(patch_id: str, reading: SensorReading, note: Annotation) -> Place:
+    file = annotation_file(reading.name)
+    if note.partner is not None and reading.name == patch_id:
         raise PatchError(
             patch_id, file, f"expected a patch of the official list of pairs; its partner is {note.partner!r:.80}"
         )
     if note.partner is not None and note.partner != patch_id:
         raise PatchError(patch_id, file, f"expected it to be paired with this patch, found {note.partner!r:.80}")
-    return note, _Place(file, note.epsg, note.x_ul, note.y_ul)
+    return Place(file, note.epsg, note.x_ul, note.y_ul)
 
 
-def _agree(patch_id: str, place: _Place | None, other: _Place) -> _Place:
+def _agree(patch_id: str, place: Place | None, other: Place) -> Place:
     """Return the place that all files of a patch have said so far."""
     if place is None:
         return other
-    if (other.epsg, other.x_ul, other.y_ul) != (place.epsg, place.x_ul, place.y_ul):
+    if other[1:] != place[1:]:
         raise PatchError(
             patch_id,
             other.file,
@@ -172,18 +226,17 @@ def _check_nodata(patch_id: str, file: str, group: BandGroup, nodata: float | No
     raise PatchError(patch_id, file, f"expected {expected}, found {nodata:g}")
 
 
-def _find_tile(patch_id: str, files: Mapping[Sensor, _Files | None], notes: Mapping[Sensor, Annotation]) -> str | None:
+def _find_tile(patch_id: str, readings: Mapping[Sensor, SensorReading]) -> str | None:
     """Return the MGRS tile: the Sentinel-2 JSON has it (v1.0), or else a name; pairs lie in the same tile."""
-    if "s2" in notes:
-        return notes["s2"].tile
-    names = [patch_id, *(sensor_files.name for sensor_files in files.values() if sensor_files)]
+    if "s2" in readings and (note := readings["s2"].note):
+        return note.tile
+    names = [patch_id, *(reading.name for reading in readings.values())]
     return next((named.tile for named in map(parse_patch_name, names) if named and named.tile), None)
 
 
-def _sensed(sensor: Sensor, files: Mapping[Sensor, _Files | None], notes: Mapping[Sensor, Annotation]) -> str | None:
+def _sensed(reading: SensorReading | None) -> str | None:
     """Return when a sensor saw the patch: as its JSON says (v1.0), else as its name does (v2.0)."""
-    sensor_files = files.get(sensor)
-    if sensor_files is None:
+    if reading is None:
         return None
-    named = parse_patch_name(sensor_files.name)
-    return notes[sensor].time if sensor in notes else named.time if named else None
+    named = parse_patch_name(reading.name)
+    return reading.note.time if reading.note else named.time if named else None

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,9 @@ from bigearthnet.archive.tiff import MAX_HEADER_BYTES, Georeference, NotPlainErr
 from bigearthnet.bands import BandGroup
 from bigearthnet.errors import PatchError
 
+Files = str | Mapping[str, bytes | OSError]
+"""The files of a patch: the folder that they lie in, or each by its name, with an error for one that cannot be read."""
+
 _MAX_BYTES: Final = 2**24
 """More than any file of a band takes, however it is tiled and compressed; published ones take up to 58 kB."""
 
@@ -31,7 +34,7 @@ _IN_MEMORY: Final = re.compile(r"/vsimem/[^/]*/")
 
 def read_band(
     patch_id: str,
-    folder: str,
+    files: Files,
     file: str,
     group: BandGroup,
     out: NDArray[np.generic],
@@ -46,8 +49,8 @@ def read_band(
 
     Args:
         patch_id: Name of the patch, for the error.
-        folder: The patch folder.
-        file: Name of the GeoTIFF in it.
+        files: The files of the patch.
+        file: Name of the GeoTIFF among them.
         group: The group the band belongs to, which says what size and dtype it must have.
         out: Contiguous (row, col) array of the group's size and dtype; filled.
         plain: Take the fast path where the file allows it; False sends every file through rasterio.
@@ -57,14 +60,20 @@ def read_band(
         PatchError: The file is missing, damaged, or not of the expected size, dtype and pixel size.
     """
     try:
-        descriptor = _open_file(f"{folder}/{file}")
-        try:
-            data = os.read(descriptor, group.plane_bytes + MAX_HEADER_BYTES)
-            if plain and (plain_place := _take_plain(data, group, out)):
+        n_bytes = group.plane_bytes + MAX_HEADER_BYTES
+        if isinstance(files, str):
+            descriptor = _open_file(f"{files}/{file}")
+            try:
+                data = os.read(descriptor, n_bytes)
+                if plain and (plain_place := _take_plain(data, group, out)):
+                    return plain_place
+                data = _read_rest(descriptor, data)
+            finally:
+                os.close(descriptor)
+        else:
+            data = _take_file(files, file)
+            if plain and (plain_place := _take_plain(data[:n_bytes], group, out)):
                 return plain_place
-            data = _read_rest(descriptor, data)
-        finally:
-            os.close(descriptor)
         return _read_with_rasterio(data, group, out, allow_no_place)
     except FileNotFoundError as error:
         raise PatchError(patch_id, file, "the file is missing") from error
@@ -78,13 +87,26 @@ class _UnexpectedRasterError(Exception):
     """The raster is not what the band must be."""
 
 
-def read_head(path: str, n_bytes: int) -> bytes:
-    """Read a file up to `n_bytes`, which is all of a plain one or of an annotation."""
-    descriptor = _open_file(path)
+def read_head(files: Files, file: str, n_bytes: int) -> bytes:
+    """Read a file up to `n_bytes`, which is all of a plain one or of an annotation.
+
+    Raises:
+        OSError: It is not there, or cannot be read.
+    """
+    if not isinstance(files, str):
+        return _take_file(files, file)[:n_bytes]
+    descriptor = _open_file(f"{files}/{file}")
     try:
         return os.read(descriptor, n_bytes)
     finally:
         os.close(descriptor)
+
+
+def _take_file(files: Mapping[str, bytes | OSError], file: str) -> bytes:
+    content = files.get(file, FileNotFoundError(file))
+    if isinstance(content, OSError):
+        raise content
+    return content
 
 
 def _open_file(path: str) -> int:

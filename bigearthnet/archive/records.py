@@ -15,9 +15,18 @@ OnBad = Literal["stop", "skip"]
 ON_BAD: Final[tuple[OnBad, ...]] = get_args(OnBad)
 
 
+STDIN: Final = Path("-")
+"""Stands for the stream on standard input where an archive file may be named."""
+
+
+def is_archive_file(path: Path) -> bool:
+    """Tell an archive that is a file or a stream from one that was extracted to a folder."""
+    return path == STDIN or path.is_file() or path.is_fifo()
+
+
 @dataclass(frozen=True)
 class Sources:
-    """The folders of an archive, in any combination that has pixels."""
+    """The folders of an archive, or its tar files as they were downloaded, in any combination that has pixels."""
 
     s2: Path | None = None
     """Sentinel-2: `BigEarthNet-v1.0`, `BigEarthNet-S2`."""
@@ -29,12 +38,21 @@ class Sources:
     def __post_init__(self) -> None:
         if self.s2 is None and self.s1 is None:
             raise OptionError("expected an archive of Sentinel-2 or Sentinel-1 patches, found none")
+        if list(self.roots.values()).count(STDIN) > 1:
+            raise OptionError("standard input has one archive: name a file or folder for each of the others")
 
     @property
     def roots(self) -> dict[Sensor, Path]:
-        """The absolute path of each folder that was given."""
+        """The absolute path of each folder or file that was given, or `STDIN`."""
         given: dict[Sensor, Path | None] = {"s2": self.s2, "s1": self.s1, "map": self.reference_maps}
-        return {sensor: path.absolute() for sensor, path in given.items() if path is not None}
+        return {
+            sensor: path if path == STDIN else path.absolute() for sensor, path in given.items() if path is not None
+        }
+
+    @property
+    def archive_files(self) -> list[Sensor]:
+        """The sensors that were given as an archive file or a stream."""
+        return [sensor for sensor, root in self.roots.items() if is_archive_file(root)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +69,10 @@ class Source:
     """Its folder below the Sentinel-1 archive."""
     map: str | None = None
     """Its folder below the reference maps."""
+
+    def name_of(self, sensor: Sensor) -> str:
+        """Return the name of the patch as a sensor has it."""
+        return self.s1_name or self.patch_id if sensor == "s1" else self.patch_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Open patches to look at, those of a store or of raw folders, and read some of their bands.
+"""Open patches to look at, those of a store, of raw folders or of an archive file, and read some of their bands.
 
 Raw patches are read by `bigearthnet.archive.folders`, as a conversion reads them.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from bisect import insort
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bigearthnet.archive.folders import RawPatch, read_raw
+from bigearthnet.archive.folders import RawPatch, draw_patches, read_raw
 from bigearthnet.archive.metadata import find_metadata_above, find_rows
+from bigearthnet.archive.records import is_archive_file
 from bigearthnet.archive.scan import Scan, has_note, scan_folder
 from bigearthnet.bands import PUBLISHED_BANDS, Sensor, choose_groups
 from bigearthnet.errors import OptionError, SelectionError, SourceError
@@ -74,6 +77,8 @@ class Album:
 def open_album(path: Path, choice: Choice) -> Album:
     """Open a finished store, an archive of one sensor or of reference maps, or a single patch folder.
 
+    The archive may be a file, which is read from end to end; the chosen patches are kept in memory.
+
     Raises:
         StoreError: The store is not finished.
         SourceError: There is none of these.
@@ -82,10 +87,14 @@ def open_album(path: Path, choice: Choice) -> Album:
     """
     if any((path / part).exists() for part in (IMAGES, TABLE, PROGRESS)):
         return _open_store(path, choice)
-    if not path.is_dir():
-        what = "a file" if path.exists() else "no such folder"
-        raise SourceError(f"{path}: expected a store, an archive or a patch folder, found {what}")
-    return _open_folders(path, choice)
+    if not path.is_dir() and not is_archive_file(path):
+        raise SourceError(f"{path}: expected a store, an archive or a patch folder, found no such folder or file")
+    if choice.where is not None:
+        raise OptionError(
+            f"{path}: a condition asks the table of a store, and these are raw patches; name the patches, or "
+            "convert them first"
+        )
+    return _open_folders(path, choice) if path.is_dir() else _open_archive(path, choice)
 
 
 def _open_store(store: Path, choice: Choice) -> Album:
@@ -106,23 +115,39 @@ def _open_store(store: Path, choice: Choice) -> Album:
 
 
 def _open_folders(root: Path, choice: Choice) -> Album:
-    if choice.where is not None:
-        raise OptionError(
-            f"{root}: a condition asks the table of a store, and these are raw folders; name the patches, or "
-            "convert them first"
-        )
     root = Path(os.path.abspath(root))  # not resolved: a link may have another name
     if parse_patch_name(root.name):
         scan = Scan(root.parent, {root.name: root.name}, 0, has_note(root.parent))
     else:
         scan = scan_folder(root)
     scan.dataset  # noqa: B018 - raises if the folder mixes kinds
-    patches = [RawPatch(scan.root / scan.folder_of[name]) for name in _choose(scan, choice)]
+    return _open_raw([RawPatch(scan.root / scan.folder_of[name]) for name in _choose(scan, choice)], scan)
+
+
+def _open_archive(path: Path, choice: Choice) -> Album:
+    """Take the chosen patches out of an archive file as they come by, the same that would be drawn from its folder."""
+    drawn: list[tuple[str, str]] = []
+    n = choice.n if choice.n is not None else len(choice.patch_ids) or sys.maxsize
+
+    def choose(name: str) -> list[str]:
+        if choice.patch_ids and name not in choice.patch_ids:
+            return [name]
+        insort(drawn, (_hash_name(name, choice), name))
+        return [drawn.pop()[1]] if len(drawn) > n else []
+
+    patches, scan = draw_patches(path, choose)
+    names = _choose(scan, choice)
+    return _open_raw([patches[name] for name in names], scan)
+
+
+def _open_raw(patches: Sequence[RawPatch], scan: Scan) -> Album:
+    first = patches[0]
+    files = [(band, band_file(first.patch_id, band)) for band in PUBLISHED_BANDS]
     available = tuple(
-        band for band in PUBLISHED_BANDS if patches[0].locate(band_file(patches[0].patch_id, band)).exists()
+        band for band, file in files if (first.locate(file).exists() if first.files is None else file in first.files)
     )
     names = [patch.patch_id for patch in patches]
-    row_of = find_rows(find_metadata_above(root), names)
+    row_of = find_rows(find_metadata_above(scan.root), names)
 
     def read(position: int, bands: Collection[str]) -> View:
         groups = choose_groups(bands, PUBLISHED_BANDS)
@@ -144,9 +169,12 @@ def _choose(scan: Scan, choice: Choice) -> list[str]:
     names = list(dict.fromkeys(choice.patch_ids)) or sorted(scan.folder_of)
     if choice.n is None or choice.n >= len(names):
         return names
-    hashes = {name: hashlib.md5(f"{name}{choice.seed}".encode(), usedforsecurity=False).hexdigest() for name in names}
-    drawn = set(sorted(names, key=hashes.__getitem__)[: choice.n])
+    drawn = set(sorted(names, key=lambda name: _hash_name(name, choice))[: choice.n])
     return [name for name in names if name in drawn]
+
+
+def _hash_name(name: str, choice: Choice) -> str:
+    return hashlib.md5(f"{name}{choice.seed}".encode(), usedforsecurity=False).hexdigest()
 
 
 def _find_days(s2_time: Any, s1_time: Any) -> dict[Sensor, str]:

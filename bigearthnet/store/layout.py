@@ -28,6 +28,10 @@ MANIFEST: Final = "manifest.json"
 """The list of everything else in a store; a store is finished if and only if it is there."""
 PROGRESS: Final = ".progress"
 """Folder inside an unfinished store that holds lock, plan and receipts; removed at the end."""
+INGESTED: Final = "ingested.json"
+"""File in it that says that all archive files have been read."""
+SPILL: Final = "spill"
+"""Folder in it where patches out of archive files wait for their shards."""
 
 _LITTER: Final = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini|\.nfs[0-9a-fA-F]+", re.DOTALL)
 """What macOS, Windows and NFS put into folders of their own accord."""

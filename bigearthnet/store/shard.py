@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from mmap import mmap
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -153,13 +153,24 @@ def read_pixels(store: Path, layout: Layout, group: BandGroup, index: int) -> ND
     path = store / name_shard(group, shard)
     pixels = np.empty(group.patch_shape, group.dtype)
     try:
-        decode_chunk(_read_chunk(path, layout.shard_size, position), group, layout.codec, pixels)
+        decode_chunk(read_chunk(path, layout.shard_size, position), group, layout.codec, pixels)
     except (DamagedError, OSError) as error:
         raise StoreError(f"{path}: cannot read patch {index} ({error}); see `verify`") from error
     return pixels
 
 
-def _read_chunk(path: Path, shard_size: int, position: int) -> bytes:
+def read_chunk(path: Path, shard_size: int, position: int) -> bytes:
+    """Read the chunk of one patch.
+
+    Args:
+        path: Where the shard lies.
+        shard_size: Chunks in a full shard.
+        position: That of the patch in the shard.
+
+    Raises:
+        DamagedError: The index is damaged, or has no such chunk.
+        OSError: The shard cannot be read.
+    """
     with open(open_regular(path), "rb") as file:
         n_bytes = os.fstat(file.fileno()).st_size - measure_index(shard_size)
         file.seek(max(n_bytes, 0))
@@ -236,6 +247,14 @@ def _measure_blosc(encoded: bytes) -> int:
 
 class DamagedError(Exception):
     """A shard or chunk is not what was written; says how, and leaves where to whoever asked."""
+
+
+def checksum_parts(parts: Iterable[bytes]) -> int:
+    """Return the crc32c of some bytes that follow one another."""
+    checksum = 0
+    for part in parts:
+        checksum = google_crc32c.extend(checksum, part)
+    return checksum
 
 
 def _crc32c(data: bytes) -> bytes:

@@ -23,10 +23,10 @@ from converter.conversion import ConvertOptions, convert, plan_conversion
 @click.option(
     "--s1",
     type=PATH,
-    metavar="DIR",
+    metavar="RAW",
     help="Sentinel-1 archive: adds the paired patches (VV, VH). Without RAW it is converted alone.",
 )
-@click.option("--reference-maps", type=PATH, metavar="DIR", help="Reference_Maps (v2.0): adds CORINE codes.")
+@click.option("--reference-maps", type=PATH, metavar="RAW", help="Reference_Maps (v2.0): adds CORINE codes.")
 @click.option(
     "--metadata",
     type=PATH,
@@ -95,20 +95,22 @@ def command(
 ) -> None:
     """Convert the archive in RAW into the store STORE.
 
-    RAW is the extracted Sentinel-2 archive: the folder of patch folders of BigEarthNet v1.0, or BigEarthNet-S2 of v2.0.
+    RAW is the Sentinel-2 archive, as the file that was downloaded (.tar, .tar.gz, .tar.zst, .tar.bz2), or - for a tar
+    stream on standard input, or extracted: the folder of patch folders of BigEarthNet v1.0, or BigEarthNet-S2 of v2.0.
     STORE is a new folder, on a disk of this machine or one that all workers share.
 
-    Interrupt it at any moment: the same command goes on where it stopped. A finished store is never touched unless
-    --overwrite says so.
+    Interrupt it at any moment: the same command goes on where it stopped; a stream must be piped again. A finished
+    store is never touched unless --overwrite says so.
 
     \b
     Examples:
-      ben-convert convert /data/BigEarthNet-v1.0 /data/ben
+      ben-convert convert /data/BigEarthNet-S2-v1.0.tar.gz /data/ben
       ben-convert convert /data/BigEarthNet-v1.0 /data/ben --dry-run
       ben-convert convert /data/BigEarthNet-v1.0 /data/ben-rgb --bands rgb
       ben-convert convert /data/BigEarthNet-v1.0 /data/ben --s1 /data/BigEarthNet-S1-v1.0
       ben-convert convert /data/BigEarthNet-S2 /data/ben2 --s1 /data/BigEarthNet-S1
-          --reference-maps /data/Reference_Maps
+          --reference-maps /data/Reference_Maps.tar.zst
+      curl https://... | ben-convert convert - /data/ben
       ben-convert convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler tcp://head:8786
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if len(paths) > 2 or (len(paths) == 1 and s1 is None):

@@ -10,11 +10,14 @@ from typing import Final, Never
 from tqdm import tqdm
 
 from bigearthnet.archive.metadata import FILES
-from bigearthnet.bands import BandGroup
+from bigearthnet.archive.records import is_archive_file
+from bigearthnet.bands import BandGroup, Sensor
 from bigearthnet.commandline import echo
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import N_PATCHES, SPLITS, TITLES
-from converter.events import Advanced, Event, Finishing, Planned, Scanned, Started
+from converter.events import Advanced, Event, Finishing, Ingesting, Planned, Scanned, Started
+
+NAMES: Final[dict[Sensor, str]] = {"s2": "Sentinel-2", "s1": "Sentinel-1", "map": "reference maps"}
 
 _LINE_EVERY_S: Final = 10
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
@@ -37,6 +40,8 @@ class ProgressDisplay:
                 echo(f"Scanning: {format_count(n_found, 'patch folder')}", err=True)
             case Planned():
                 echo(describe_plan(event), err=True)
+            case Ingesting():
+                self._ingest(event)
             case Started():
                 self._start(event)
             case Advanced():
@@ -57,8 +62,8 @@ class ProgressDisplay:
         if event.n_done:
             echo(f"Going on after {event.n_done:,} patches that an earlier run finished", err=True)
         self._n_before, self._started_at = event.n_done, time.monotonic()
-        if self._on_terminal:
-            self.close()
+        self.close()
+        if self._on_terminal and event.n_total:
             self._bar = tqdm(
                 total=event.n_total,
                 initial=event.n_done,
@@ -68,6 +73,32 @@ class ProgressDisplay:
                 smoothing=0.05,
                 postfix=f"0 {self._bad}",
             )
+
+    def _ingest(self, event: Ingesting) -> None:
+        """Show how far an archive is read: in bytes, since nobody knows how many patches will come."""
+        if self._on_terminal:
+            if self._bar is None or self._bar.desc != f"Reading {NAMES[event.sensor]}":
+                self.close()
+                self._bar = tqdm(
+                    total=event.n_bytes_total,
+                    unit="B",
+                    unit_scale=True,
+                    desc=f"Reading {NAMES[event.sensor]}",
+                    dynamic_ncols=True,
+                )
+            self._bar.set_postfix_str(f"{event.n_patches:,} patches, {event.n_bad:,} {self._bad}", refresh=False)
+            self._bar.update(event.n_bytes - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._printed_at < _LINE_EVERY_S:
+            return
+        self._printed_at = now
+        of = f" of {format_bytes(event.n_bytes_total)}" if event.n_bytes_total else ""
+        echo(
+            f"Reading {NAMES[event.sensor]}: {event.n_patches:,} patches, {event.n_bad:,} {self._bad}, "
+            f"{format_bytes(event.n_bytes)}{of} read",
+            err=True,
+        )
 
     def _advance(self, event: Advanced) -> None:
         if self._bar is not None:
@@ -92,6 +123,7 @@ def describe_plan(planned: Planned) -> str:
     plan, archive = planned.plan, planned.archive
     others = "snow, cloud or shadow" + (", no 19-class label, in no list" if archive.dataset == "v1" else "")
     n_found, n_published = plan.n_patches + len(archive.left_out), N_PATCHES[archive.dataset]
+    is_spilled = any(map(is_archive_file, archive.roots.values()))
     lines = [
         f"Found     {n_found:,} of the {n_published:,} patches of {TITLES[archive.dataset]}",
         f"Order     {describe_splits(plan.split_counts)} ({others})",
@@ -101,6 +133,11 @@ def describe_plan(planned: Planned) -> str:
         f"Bytes     {format_bytes(plan.pixel_bytes)} of pixels, about {format_bytes(plan.projected_bytes)} stored",
         f"Memory    about {format_bytes(plan.worker_bytes)} a worker",
     ]
+    if is_spilled:
+        lines.append(
+            f"Spill     about {format_bytes(plan.projected_bytes)} of encoded patches in STORE/.progress, freed as "
+            "shards are written"
+        )
     if archive.n_missing:
         lines.append(
             f"Note      {format_count(archive.n_missing, 'listed patch')} not there: right for a subset; if this "

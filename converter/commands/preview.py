@@ -65,9 +65,9 @@ def command(
 ) -> None:
     """Draw patches of SOURCE as PNG, on one contact sheet or a file each.
 
-    SOURCE is a store, or raw folders as they were extracted: an archive of Sentinel-2, of Sentinel-1 or of reference
-    maps, or a single patch folder. A sheet has the labels, date, country, split and name under each patch; raw folders
-    of v1.0 do not tell the country and split, those of v2.0 have them in the metadata in or beside the archive.
+    SOURCE is a store, or an archive of Sentinel-2, of Sentinel-1 or of reference maps, extracted or as the file that
+    was downloaded, or a single patch folder. A sheet has the labels, date, country, split and name under each patch;
+    archives of v1.0 do not tell the country and split, those of v2.0 have them in the metadata in or beside them.
 
     \b
     Pictures:

@@ -22,8 +22,8 @@ from converter.verify.verification import VerifyOptions, verify
 @click.command()
 @click.argument("store", type=PATH)
 @click.option("--against", type=PATH, metavar="RAW", help="Sentinel-2 archive: compare every pixel and label with it.")
-@click.option("--s1", type=PATH, metavar="DIR", help="Sentinel-1 archive to compare with.")
-@click.option("--reference-maps", type=PATH, metavar="DIR", help="Reference maps to compare with.")
+@click.option("--s1", type=PATH, metavar="RAW", help="Sentinel-1 archive to compare with.")
+@click.option("--reference-maps", type=PATH, metavar="RAW", help="Reference maps to compare with.")
 @click.option("--metadata", type=PATH, multiple=True, metavar="FILE", help="As for convert (v2.0).")
 @click.option("--lists", type=PATH, metavar="DIR", help="As for convert (v1.0).")
 @click.option("--sample", metavar="N|P%", help="Compare only N patches, or P percent, drawn at random.  [default: all]")
@@ -42,12 +42,13 @@ def command(
 ) -> None:
     """Verify the finished store STORE: every chunk, checksum, count, label and statistic; every pixel with --against.
 
-    Each fault is named with its array, shard and patch; any fault ends in exit code 1.
+    Archives may be files as they were downloaded, or folders. Each fault is named with its array, shard and patch; any
+    fault ends in exit code 1.
 
     \b
     Examples:
       ben-convert verify /data/ben
-      ben-convert verify /data/ben --against /data/BigEarthNet-v1.0
+      ben-convert verify /data/ben --against /data/BigEarthNet-S2-v1.0.tar.gz
       ben-convert verify /data/ben --against /data/BigEarthNet-v1.0 --sample 5% --reader rasterio
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     sources = Sources(against, s1, reference_maps) if against or s1 else None

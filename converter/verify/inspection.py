@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.archive.patch import PatchReader, read_patch
-from bigearthnet.archive.records import Source
+from bigearthnet.archive.records import PatchFacts, Source
 from bigearthnet.bands import S2_10M, BandGroup
 from bigearthnet.errors import PatchError
 from bigearthnet.store.layout import Layout, name_shard
@@ -145,10 +145,20 @@ def _compare_patch(
         yield "archive", f"{error.file}: {error.reason}"
         return
     for name, pixels in stored.items():
-        if pixels.tobytes() != raw[name].tobytes():
-            n_different = int(np.count_nonzero(pixels.view(np.uint8) != raw[name].view(np.uint8)))
-            yield name, f"differs from the archive in {n_different:,} bytes"
-    for column in COMPARED:
+        yield from compare_pixels(name, pixels, raw[name])
+    yield from compare_facts(row, facts, COMPARED)
+
+
+def compare_pixels(name: str, stored: NDArray[Any], raw: NDArray[Any]) -> Iterator[tuple[str, str]]:
+    """Yield the array, and how its pixels of a patch differ from the archive, if they do in any bit."""
+    if stored.tobytes() != raw.tobytes():
+        n_different = int(np.count_nonzero(stored.view(np.uint8) != raw.view(np.uint8)))
+        yield name, f"differs from the archive in {n_different:,} bytes"
+
+
+def compare_facts(row: dict[str, Any], facts: PatchFacts, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the table, and how some columns of a patch differ from what its files say."""
+    for column in columns:
         expected = getattr(facts, column)
         if column == "labels" and expected is None:  # v2.0: the metadata has them, and `verify` compares them
             continue

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bigearthnet.archive.catalogue import Archive, read_archive
+from bigearthnet.archive.catalogue import Archive, read_archive, read_catalogue
 from bigearthnet.archive.patch import PatchReader, ReaderName
 from bigearthnet.archive.records import Sources
 from bigearthnet.errors import OptionError
@@ -33,7 +33,9 @@ from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.table import PATCH_COLUMNS, count_rejects, read_fingerprint, read_rows, read_table
 from converter.cluster import open_cluster
 from converter.events import Advanced, OnEvent, Scanned, Started, ignore
+from converter.feed import open_archives
 from converter.finish import count_splits, make_fingerprint, summarise_bands
+from converter.verify.comparison import FileComparison
 from converter.verify.inspection import COMPARED, Fault, Inspector, ShardInspection, ShardReport, inspect_shard
 from converter.verify.sampling import count_sample, draw_rows, find_probability
 
@@ -146,7 +148,10 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
     verification.faults += _check_table(store, attributes, manifest, rows)
     verification.faults += _check_labels(attributes, rows)
     archive = None
-    if options.against is not None:
+    if options.against is not None and options.against.archive_files:
+        archive = _compare_files(verification, layout, rows, options, on_event)
+        verification.faults += _check_archive(archive, layout, attributes, rows)
+    elif options.against is not None:
         archive = read_archive(
             options.against.roots,
             dataset=layout.dataset,
@@ -155,9 +160,10 @@ def verify(store: Path | str, options: VerifyOptions | None = None, on_event: On
             progress=lambda n_found: on_event(Scanned(n_found)),
         )
         verification.faults += _check_archive(archive, layout, attributes, rows)
-    reports = _inspect(store, layout, attributes, rows, archive, options, on_event)
+    compared = None if options.against is not None and options.against.archive_files else archive
+    reports = _inspect(store, layout, attributes, rows, compared, options, on_event)
     verification.faults += [fault for report in reports for fault in report.faults]
-    verification.n_compared = sum(report.n_compared for report in reports)
+    verification.n_compared += sum(report.n_compared for report in reports)
     verification.faults += _check_shards(store, layout, manifest, reports)
     verification.faults += _check_sums(store, layout, attributes, reports)
     verification.seconds = time.perf_counter() - start
@@ -308,8 +314,7 @@ def _inspect(
         roots = {sensor: str(root) for sensor, root in archive.roots.items()}
         reader = PatchReader(roots, layout.dataset, layout.groups, options.reader, allow)
     source_of = {patch.patch_id: patch.source for patch in archive.patches} if archive else {}
-    n_sample = len(rows) if options.sample is None else count_sample(str(options.sample), len(rows))
-    chosen = draw_rows(n_sample, len(rows), options.seed)
+    chosen = _choose_rows(len(rows), options)
     n_train, size = attributes["splits"]["train"][1], layout.shard_size
 
     def plan(shard: int, first: int) -> ShardInspection:
@@ -338,6 +343,42 @@ def _inspect(
         on_event(Started(cluster.n_workers, cluster.dashboard, 0, len(rows), time.perf_counter() - start))
         cluster.run(partial(inspect_shard, Inspector(str(store), layout, reader)), tasks, advance)
     return sorted(reports, key=lambda report: report.shard)
+
+
+def _choose_rows(n_rows: int, options: VerifyOptions) -> frozenset[int]:
+    n_sample = n_rows if options.sample is None else count_sample(str(options.sample), n_rows)
+    return draw_rows(n_sample, n_rows, options.seed)
+
+
+def _compare_files(
+    verification: Verification,
+    layout: Layout,
+    rows: Sequence[dict[str, Any]],
+    options: VerifyOptions,
+    on_event: OnEvent,
+) -> Archive:
+    """Compare archive files with the store in one pass, and return what they hold."""
+    assert options.against is not None
+    roots = options.against.roots
+    with ExitStack() as stack:
+        readers, scans = open_archives(roots, stack, {})
+        catalogue = read_catalogue(scans, dataset=layout.dataset, lists=options.lists, metadata=options.metadata)
+        reader = PatchReader(
+            {sensor: str(root) for sensor, root in roots.items()},
+            layout.dataset,
+            tuple(group for group in layout.groups if group.sensor in roots),
+            options.reader,
+            allow_missing_s1=any(not row["has_s1"] for row in rows),
+        )
+        comparison = FileComparison(verification.store, reader, layout, rows, _choose_rows(len(rows), options))
+        start = time.perf_counter()
+        with open_cluster(options.workers, options.scheduler, [str(verification.store)]) as cluster:
+            on_event(Started(cluster.n_workers, cluster.dashboard, 0, 0, time.perf_counter() - start))
+            comparison.run(readers, scans, cluster, on_event)
+    archive = catalogue.describe(scans)
+    verification.n_compared = comparison.check_sources({patch.patch_id: patch.source for patch in archive.patches})
+    verification.faults += comparison.faults
+    return archive
 
 
 def _check_sums(

@@ -20,6 +20,7 @@ from bigearthnet.store.query import select_patches
 from tests.archives import Archive
 from tests.conftest import RunCli, SmallArchive
 from tests.forms import Pairs, V2Archive, convert_here, extract_pairs, write_v2, write_v2_lists
+from tests.tarballs import list_files, write_tarball
 
 WHITE = [255, 255, 255]
 
@@ -168,6 +169,26 @@ def test_a_draw_from_raw_folders_is_that_from_a_store_and_the_same_again(small: 
     assert len(open_album(small.archive.root, Choice(n=1_000)).names) == len(small.names)
 
 
+@pytest.mark.parametrize("n", [5, None])
+def test_an_archive_file_gives_what_its_folder_gives(n: int | None, small: SmallArchive, tmp_path: Path) -> None:
+    raw = write_tarball(tmp_path / "raw.tar.gz", list_files(small.archive.root)[::-1])
+    choice = Choice(() if n else tuple(small.names[7:4:-1]), n=n, seed=3)
+    albums = [open_album(path, choice) for path in (raw, small.archive.root)]
+    assert albums[0].names == albums[1].names
+    assert albums[0].bands == albums[1].bands
+    for position in range(len(albums[0].names)):
+        ours, theirs = (album.read(position, ["B04", "B11"]) for album in albums)
+        assert (ours.name, ours.labels, ours.day_of) == (theirs.name, theirs.labels, theirs.day_of)
+        for band in ("B04", "B11"):
+            np.testing.assert_array_equal(ours.planes[band], theirs.planes[band])
+
+
+def test_a_patch_that_is_not_in_an_archive_file_is_named(small: SmallArchive, tmp_path: Path) -> None:
+    raw = write_tarball(tmp_path / "raw.tar", list_files(small.archive.root))
+    with pytest.raises(SelectionError, match="expected names of its patches, found S2A_nowhere"):
+        open_album(raw, Choice(("S2A_nowhere",)))
+
+
 def test_a_patch_without_the_bands_is_an_error_that_says_what_there_is(
     real: Archive, v2: V2Archive, store: Path, tmp_path: Path
 ) -> None:
@@ -220,7 +241,7 @@ def test_what_is_no_source_is_named(real: Archive, store: Path, tmp_path: Path) 
     (tmp_path / "half" / ".progress").mkdir(parents=True)
     with pytest.raises(StoreError, match="expected a finished store"):
         open_album(tmp_path / "half", Choice())
-    with pytest.raises(OptionError, match="a condition asks the table of a store, and these are raw folders"):
+    with pytest.raises(OptionError, match="a condition asks the table of a store, and these are raw patches"):
         open_album(real.root, Choice(where="true"))
     with pytest.raises(SelectionError, match="expected names of its patches, found S2A_nobody"):
         open_album(real.root, Choice(("S2A_nobody",)))

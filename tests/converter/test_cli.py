@@ -121,12 +121,12 @@ def test_a_folder_without_patches_is_refused(tmp_path: Path, run_cli: RunCli) ->
     assert not (tmp_path / "store").exists()
 
 
-def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path, run_cli: RunCli) -> None:
+def test_a_missing_folder_and_an_empty_file_are_refused(tmp_path: Path, run_cli: RunCli) -> None:
     error = run_cli("convert", tmp_path / "nowhere", tmp_path / "store").error
     assert error == f"{tmp_path}/nowhere: expected the extracted archive, found no such folder"
     (tmp_path / "archive.tar.gz").touch()
     error = run_cli("convert", tmp_path / "archive.tar.gz", tmp_path / "store").error
-    assert error == f"{tmp_path}/archive.tar.gz: expected a folder, found a file; extract the archive first"
+    assert error.startswith(f"{tmp_path}/archive.tar.gz: expected a tar archive, found nothing")
 
 
 def test_a_missing_list_is_refused(small: SmallArchive, tmp_path: Path, run_cli: RunCli) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.tarballs import make_tar
+
 PATCH: Final = "S2A_MSIL2A_20170613T101031_87_48"
 
 
@@ -50,6 +52,12 @@ def make_seeds(target: str) -> list[bytes]:
         return [make_record()]
     if target == "receipt":
         return [json.dumps({"shard": 0, "digest": "d", "objects": [], "facts": [], "statistics": {}}).encode()]
+    if target == "tar":
+        notes = [(name, content) for name, content in files.items() if name.endswith(".json")][:2]
+        long = [("x" * 120 + name, content) for name, content in notes]
+        return [
+            make_tar([*notes, *long], form) for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+        ]
     bands = [content for name, content in files.items() if name.endswith("_B01.tif")]
     return [content[:-800] for content in bands] if target == "tiff" else bands
 
@@ -317,9 +325,33 @@ def make_record_reader() -> Callable[[bytes], None]:
     return run
 
 
+def make_walk() -> Callable[[bytes], None]:
+    """Whatever the archive says of its members, they are somewhere in it, one after another."""
+    import io
+
+    from bigearthnet.archive.tar import TarError, TarWalk
+
+    def run(content: bytes) -> None:
+        walk = TarWalk(io.BytesIO(content))
+        before = 0
+        try:
+            for member in walk:
+                data = walk.read_content()
+                assert len(data) == member.size
+                assert data in content
+                assert before < walk.position <= len(content)
+                before = walk.position
+        except TarError:
+            return
+        assert walk.position == len(content)
+
+    return run
+
+
 TARGETS: Final = {
     "tiff": Target(("bigearthnet.archive.tiff",), make_tiff),
     "band": Target(("bigearthnet.archive.tiff", "bigearthnet.archive.raster"), make_band),
+    "tar": Target(("bigearthnet.archive.tar",), make_walk),
     "annotation": Target(("bigearthnet.archive.annotation",), make_annotation),
     "receipt": Target(("converter.receipt",), make_receipt),
     "manifest": Target(("bigearthnet.store.manifest",), make_manifest),

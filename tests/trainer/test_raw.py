@@ -22,6 +22,7 @@ from bigearthnet.errors import OutputError, SourceError
 from converter.conversion import ConvertOptions
 from tests.archives import Archive
 from tests.forms import Pairs, V2Archive, convert_here, extract_pairs, write_v2, write_v2_lists
+from tests.tarballs import list_files, write_tarball
 from tests.trainer.trainings import OWN_WARNINGS
 from trainer import RunError, SelectionError, Store, open_store
 from trainer.commands.cli import cli
@@ -89,6 +90,31 @@ def _check_same(found: Any, model: Path, store: Store, column: str = "patch_id")
 
 def test_folders_give_what_the_store_gives(model: Path, raw: Archive, store: Store) -> None:
     _check_same(predict_raw(model, [raw.root]), model, store)
+
+
+def test_an_archive_file_gives_what_the_store_gives(model: Path, raw: Archive, store: Store, tmp_path: Path) -> None:
+    found = predict_raw(
+        model, [write_tarball(tmp_path / "raw.tar.zst", list_files(raw.root))], tmp_path / "out.parquet"
+    )
+    _check_same(found, model, store)
+
+
+def test_sentinel_1_of_v2_is_predicted_from_its_archive_file(v2: V2Archive, v2_store: Store, tmp_path: Path) -> None:
+    model = _save_model(tmp_path / "m.keras", v2_store, "VV,VH")
+    found = predict_raw(model, [write_tarball(tmp_path / "s1.tar", list_files(v2.s1))])
+    _check_same(found, model, v2_store, "s1_name")
+
+
+def test_an_archive_file_of_another_sensor_or_out_of_order_is_refused(
+    model: Path, raw: Archive, v2: V2Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        SelectionError, match="expected an archive of all that is needed, S2; found patches such as S1B_"
+    ):
+        predict_raw(model, [write_tarball(tmp_path / "s1.tar", list_files(v2.s1))])
+    monkeypatch.setattr("bigearthnet.archive.members._MAX_OPEN_BYTES", 1)
+    with pytest.raises(SourceError, match="lie too far apart; unpack it and give the folder"):
+        predict_raw(model, [write_tarball(tmp_path / "raw.tar", list_files(raw.root))])
 
 
 @pytest.mark.parametrize(("bands", "column"), [("B01,B08,VH", "patch_id"), ("VV,VH", "s1_name")])

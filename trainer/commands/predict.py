@@ -56,9 +56,9 @@ def command(
     """Predict the classes of patches with MODEL, a .keras file or a RUN.
 
     PATHS are one store, or patch folders as BigEarthNet consists of them (<patch>/<patch>_B04.tif and so on), or
-    folders of patch folders at any depth. A model of Sentinel-1 takes its folders (_VV.tif), and one of both sensors
-    both; v2.0 says in metadata.parquet which belong together: if it is not in a folder that you give, nor beside or
-    above it, give it too.
+    folders of patch folders at any depth, or one archive file as it was downloaded. A model of Sentinel-1 takes its
+    folders (_VV.tif), and one of both sensors both; v2.0 says in metadata.parquet which belong together: if it is not
+    in a folder that you give, nor beside or above it, give it too.
 
     Each line is a patch, a tab, and the classes with a probability of 0.5 or more.
 
@@ -66,6 +66,7 @@ def command(
     Examples:
       ben-train predict RUN BigEarthNet-v1.0/S2A_MSIL2A_20170613T101031_87_48
       ben-train predict RUN BigEarthNet-S2 --out predictions.parquet --on-bad skip
+      ben-train predict RUN BigEarthNet-S2.tar.zst --out predictions.parquet
       ben-train predict RUN STORE --out predictions.parquet --where "country = 'Finland'"
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     stores = [path for path in paths if _is_store(path)]

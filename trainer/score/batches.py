@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -36,12 +36,12 @@ _Started = tuple[Sequence[RawPatch], dict[str, NDArray[Any]], list[Future[PatchF
 
 
 def read_batches(
-    patches: Sequence[RawPatch], groups: Sequence[BandGroup], *, batch_size: int, threads: int, on_bad: OnBad
+    patches: Iterable[RawPatch], groups: Sequence[BandGroup], *, batch_size: int, threads: int, on_bad: OnBad
 ) -> Iterator[RawBatch]:
     """Read patches on threads, some batches ahead of whoever takes them.
 
     Args:
-        patches: In the order wanted.
+        patches: In the order wanted; taken as they are needed.
         groups: What to read of each, in the order of the bands of each.
         batch_size: Patches of a batch, bad ones included.
         threads: How many read.
@@ -50,7 +50,8 @@ def read_batches(
     Raises:
         SourceError: A file is missing, damaged or not what it must be, or disagrees with another one of its patch.
     """
-    batches = iter([patches[first : first + batch_size] for first in range(0, len(patches), batch_size)])
+    left = iter(patches)
+    batches = iter(lambda: list(islice(left, batch_size)), [])
     with ThreadPoolExecutor(threads, thread_name_prefix="trainer-read") as executor:
         ahead = deque(_start(executor, some, groups) for some in islice(batches, _BATCHES_AHEAD))
         try:

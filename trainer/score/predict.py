@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bigearthnet.archive.folders import RawPatch, find_patches
-from bigearthnet.archive.records import OnBad
+from bigearthnet.archive.folders import RawPatch, find_patches, stream_patches
+from bigearthnet.archive.records import OnBad, is_archive_file
 from bigearthnet.errors import SourceError
 from trainer.model.networks import ModelCard, describe_model, load_model
 from trainer.score.batches import read_batches
@@ -132,11 +133,12 @@ def predict_raw(
 
     Args:
         model_path: A file that `ben-train fit` wrote.
-        paths: Patch folders, or folders of them; see `bigearthnet.archive.folders.find_patches`.
+        paths: Patch folders, or folders of them; see `bigearthnet.archive.folders.find_patches`. Or one archive file,
+            which is read once, in the order of the archive.
         out: The table, which must not exist; None to write none.
         on_bad: `stop` at the first patch that cannot be read, or `skip` it.
         threads: Threads that read, ahead of the model.
-        advance: Called after each batch with how many patches are done, and how many there are.
+        advance: Called after each batch with how many patches are done, and how many there are: 0 if nobody knows.
         complain: Called with the reason for each patch that is skipped.
 
     Raises:
@@ -147,7 +149,13 @@ def predict_raw(
     """
     model, card = _open_model(model_path, out)
     groups = choose_files(model, card)
-    patches = find_patches(paths, {group.sensor for group in groups})
+    patches: Iterable[RawPatch]
+    n_total = 0
+    if len(paths) == 1 and is_archive_file(paths[0]) and paths[0].suffix != ".parquet":
+        patches = stream_patches(paths[0], groups)
+    else:
+        patches = find_patches(paths, {group.sensor for group in groups})
+        n_total = len(patches)
     read: list[RawPatch] = []
     n_bad, probabilities = 0, []
     for batch in read_batches(
@@ -156,12 +164,12 @@ def predict_raw(
         for reason in batch.bad:
             complain(reason)
         if batch.patches:
-            read += batch.patches
+            read += (replace(patch, files=None) for patch in batch.patches)
             probabilities.append(_predict_batch(model, batch.pixels))
         n_bad += len(batch.bad)
-        advance(len(read) + n_bad, len(patches))
+        advance(len(read) + n_bad, n_total)
     if not read:
-        raise SourceError(f"none of {len(patches):,} patches can be read")
+        raise SourceError(f"none of {n_bad:,} patches can be read")
     predictions = RawPredictions(
         patches=tuple(read),
         n_bad=n_bad,
