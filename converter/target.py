@@ -241,7 +241,7 @@ def _clear(store: Path) -> None:
     for name in (_RECEIPTS, SPILL):
         if (folder := store / PROGRESS / name).exists():
             shutil.rmtree(folder)
-    flush(store / PROGRESS)  # nothing of this may meet the next plan
+            flush(store / PROGRESS)  # nothing in it may meet the next plan
 
 
 def _name_plan(plan: dict[str, Any]) -> dict[str, Any]:
