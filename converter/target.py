@@ -83,7 +83,8 @@ def _find_stranger(store: Path, names: set[str]) -> str | None:
     inner = _list_names(store / PROGRESS)
     if others := sorted(name for name in inner - _KEPT if not _TEMPORARY.fullmatch(name)):
         return f"{PROGRESS}/{others[0]}"
-    kept = sorted((names - {PROGRESS}) | (inner & {_PLAN}) | _list_names(store / PROGRESS / _RECEIPTS))
+    has_receipts = bool(_list_names(store / PROGRESS / _RECEIPTS))
+    kept = sorted((names - {PROGRESS}) | (inner & {_PLAN, *([_RECEIPTS] if has_receipts else ())}))
     if kept and not _names_format(store):
         return f"{kept[0]}, which no conversion has written: neither plan, manifest nor images name {FORMAT_NAME}"
     if link := next((path for path in store.rglob("*") if path.is_symlink()), None):

@@ -135,7 +135,10 @@ def _take_plain(data: bytes, group: BandGroup, out: NDArray[np.generic]) -> Geor
         if (header.width, header.height, header.dtype, place.pixel_m) != (
             *(group.size, group.size),
             *(group.dtype, group.pixel_m),
-        ) or not (header.is_deflated or header.data_offset == offset):
+        ):
+            return None
+        whole = len(data) < group.plane_bytes + MAX_HEADER_BYTES if header.is_deflated else header.data_offset == offset
+        if not whole:
             return None
         rows = inflate_strips(data, header) if header.is_deflated else memoryview(data)[offset:]
     except NotPlainError:

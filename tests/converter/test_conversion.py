@@ -381,7 +381,7 @@ def test_the_list_of_rejected_patches_is_written_whole_or_not_at_all(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_rejects(tmp_path, [Reject("patch", "file", "why"), Reject("another", "file", "why")])
     assert read_files(tmp_path) == {"rejected.parquet": before}

@@ -166,7 +166,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(
         export_footprints(store, [0], there)
     there.rmdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot be written .*File exists"):
+    with pytest.raises(OutputError, match=r"cannot be written .*Not a directory"):
         export_rasters(store, rows, tmp_path / "file")
     assert list_files(tmp_path) == {"file"}
 

@@ -320,8 +320,8 @@ def test_links_in_a_store_are_refused_and_never_followed(
     name: str, finished: bool, overwrite: bool, tmp_path: Path
 ) -> None:
     store, theirs = tmp_path / "store", tmp_path / "theirs"
-    with claim(store) as receipts:
-        receipts.mkdir()
+    with claim(store):
+        pass
     if finished:
         make_finished(store)
     link = store / name
@@ -389,7 +389,6 @@ def test_killed_while_it_clears_a_store_it_goes_on_with_the_same_command(finishe
     def clear(step: int) -> tuple[Path, subprocess.CompletedProcess[str]]:
         store = tmp_path / str(step)
         with claim(store) as receipts:
-            receipts.mkdir()
             (receipts / "000000.json").write_text("{}")
             if finished:
                 make_finished(store)

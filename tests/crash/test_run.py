@@ -19,7 +19,7 @@ from tests.archives import read_files
 from tests.crash.disk import Tree, write_tree
 from tests.crash.recorder import KilledError, Recorder, record
 from tests.crash.trial import Trial, list_differences
-from trainer.run.folder import Position, RunFolder, RunRecord
+from trainer.run.folder import RECORDED, Position, RunFolder, RunRecord
 from trainer.run.recipe import Recipe
 
 RECORD = RunRecord(
@@ -61,7 +61,8 @@ def train(path: Path, promise: Callable[[str], None] = lambda _: None) -> set[st
                 folder.save_state(RECORD.digest, at, [weights])
                 promise(f"step {at.epoch}.{at.step}")
         score = SCORES[at.epoch]
-        at.history.append({"epoch": at.epoch + 1, "val_macro_ap": score, "loss": float(weights.sum())})
+        scores = {"epoch": at.epoch + 1, "val_macro_ap": score, "loss": float(weights.sum())}
+        at.history.append(dict.fromkeys(RECORDED, 0.0) | scores)
         folder.write_log(at.history)
         if score > at.best_score:
             at.best_epoch, at.best_score = at.epoch, score

@@ -44,7 +44,7 @@ from trainer.run.recipe import Recipe
 
 _STATE_VERSION: Final = 1
 
-_RECORDED: Final = (
+RECORDED: Final = (
     *("epoch", "loss", "val_loss", "val_macro_ap", "val_micro_ap", "learning_rate", "patches_per_s"),
     "data_wait_share",
 )
@@ -140,8 +140,8 @@ class Position:
 
 def _check_records(records: Sequence[Mapping[str, float]]) -> None:
     for record in records:
-        if tuple(record) != _RECORDED or any(map(math.isinf, record.values())):
-            raise ValueError(f"expected numbers {', '.join(_RECORDED)} of each epoch, found {record}")
+        if tuple(record) != RECORDED or any(map(math.isinf, record.values())):
+            raise ValueError(f"expected numbers {', '.join(RECORDED)} of each epoch, found {record}")
 
 
 class _Note(msgspec.Struct):

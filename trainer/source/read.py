@@ -7,7 +7,6 @@ Zarr array. Both give the same pixels.
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
@@ -111,9 +110,8 @@ class MappedShards:
         except OSError as error:
             raise DamagedError(f"the shard cannot be opened ({error})") from error
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_size != wanted.n_bytes:  # before it is mapped
-                raise DamagedError(f"expected a file of {wanted.n_bytes:,} bytes, found {status.st_size:,}")
+            if (n_bytes := os.fstat(descriptor).st_size) != wanted.n_bytes:  # before it is mapped
+                raise DamagedError(f"expected a file of {wanted.n_bytes:,} bytes, found {n_bytes:,}")
             shape = (len(self._info.bands), self._info.plane_bytes) if self._info.chain == "raw" else None
             shard = Shard(descriptor, self._info.shard_size, shape)
         finally:
