@@ -19,7 +19,6 @@ from bigearthnet.archive.raster import Files
 from bigearthnet.archive.records import is_archive_file
 from bigearthnet.archive.scan import Scan, scan_folder
 from bigearthnet.bands import Sensor
-from bigearthnet.names import annotation_file, band_file
 from converter.batch import Batch, PackedFiles, PackedPatch
 
 _SLOT_BYTES: Final = 16 * 2**20
@@ -120,12 +119,9 @@ def pack_archive(
     Raises:
         SourceError: As `ArchiveReader.gather` says.
     """
-    suffixes = [band_file("", band) for group in reader.groups if group.sensor == sensor for band in group.bands]
-    if reader.dataset == "v1" and sensor != "map":
-        suffixes.append(annotation_file(""))
     packed: list[PackedPatch] = []
     slots.take()
-    for patch in archive.gather(frozenset(suffixes), lambda name: find_place(name) is not None):
+    for patch in archive.gather(frozenset(reader.list_suffixes(sensor)), lambda name: find_place(name) is not None):
         place = find_place(patch.name) or ""
         if patch.is_whole and is_done(patch.name, place, patch.files):
             continue

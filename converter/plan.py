@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from bigearthnet import __version__
+from bigearthnet.archive.patch import N_AHEAD
 from bigearthnet.archive.records import Patch, Source
 from bigearthnet.errors import SourceError
 from bigearthnet.names import SPLITS
@@ -71,8 +72,9 @@ class Plan:
 
     @property
     def worker_bytes(self) -> int:
-        """Memory that one worker is expected to need: itself and one shard of every array, encoded."""
-        return WORKER_BYTES + min(self.layout.shard_size, self.n_patches) * self.layout.patch_bytes
+        """Memory that one worker is expected to need: itself, one shard of every array, encoded, and files ahead."""
+        n_patches = min(self.layout.shard_size, self.n_patches) + min(N_AHEAD, self.n_patches)
+        return WORKER_BYTES + n_patches * self.layout.patch_bytes
 
     @cached_property
     def split_counts(self) -> Counter[str]:

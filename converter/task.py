@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bigearthnet.archive.patch import PatchReader, join_readings, locate_sensors, read_patch
+from bigearthnet.archive.patch import PatchReader, join_readings, load_ahead, locate_sensors, read_patch
 from bigearthnet.archive.records import PatchFacts, Reject
 from bigearthnet.bands import BandGroup, Sensor
 from bigearthnet.errors import PatchError
@@ -107,7 +107,7 @@ class _Patches(Protocol):
     """Those of the patch that was read last, by array; of training patches at least."""
 
     def read(self, position: int) -> PatchFacts:
-        """Read a patch; PatchError if it is bad."""
+        """Read a patch, one after another from the first; PatchError if it is bad."""
 
     def encode(self, group: BandGroup) -> bytes:
         """Return the chunk of an array of the patch that was read last."""
@@ -118,12 +118,13 @@ class _FolderPatches:
 
     def __init__(self, job: Job, task: ShardTask) -> None:
         self._job, self._task = job, task
+        self._loaded = load_ahead(job.reader, task.sources)
         self.pixels: dict[str, NDArray[np.generic]] = {
             group.name: np.empty(group.patch_shape, group.dtype) for group in job.reader.groups
         }
 
     def read(self, position: int) -> PatchFacts:
-        return read_patch(self._job.reader, self._task.sources[position], self.pixels)
+        return read_patch(self._job.reader, self._task.sources[position], self.pixels, next(self._loaded))
 
     def encode(self, group: BandGroup) -> bytes:
         return encode_chunk(self.pixels[group.name], group, self._job.codec)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, NamedTuple
+from functools import cache, cached_property
+from itertools import islice
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.archive.annotation import read_annotation
-from bigearthnet.archive.raster import Files, read_band
+from bigearthnet.archive.raster import Files, load_files, read_band
 from bigearthnet.archive.records import Annotation, PatchFacts, Source
 from bigearthnet.bands import S2_10M, BandGroup, Sensor
 from bigearthnet.errors import PatchError
@@ -20,6 +25,17 @@ from bigearthnet.names import Dataset, annotation_file, band_file, parse_patch_n
 
 ReaderName = Literal["auto", "rasterio"]
 """`auto` takes plain GeoTIFFs as they lie and gives others to rasterio; `rasterio` gives it all of them."""
+
+_N_LOADERS: Final = 32
+"""Threads that read files ahead: at a millisecond for each of 13 opens they still bring 2,400 patches a second."""
+
+_SLOW_S: Final = 0.002
+"""For the files of a patch; from memory they take a tenth of that."""
+
+N_AHEAD: Final = 2 * _N_LOADERS
+"""Patches whose files are in memory before they are worked on."""
+
+_NO_FILES: Final[Mapping[Sensor, Files]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,11 @@ class PatchReader:
     def sensors(self) -> tuple[Sensor, ...]:
         """Sensors of which anything is read, Sentinel-2 first."""
         return tuple(dict.fromkeys(group.sensor for group in self.groups))
+
+    def list_suffixes(self, sensor: Sensor) -> list[str]:
+        """List what follows the name of a patch in the names of the files that are read of a sensor."""
+        notes = [annotation_file("")] if self.dataset == "v1" and sensor != "map" else []
+        return notes + [band_file("", band) for group in self.groups if group.sensor == sensor for band in group.bands]
 
 
 class Place(NamedTuple):
@@ -69,13 +90,80 @@ class SensorReading:
     """Zeros in the 10 m bands of Sentinel-2."""
 
 
-def read_patch(reader: PatchReader, source: Source, out: Mapping[str, NDArray[np.generic]]) -> PatchFacts:
+def load_ahead(reader: PatchReader, sources: Iterable[Source]) -> Iterator[Mapping[Sensor, Files]]:
+    """Yield the files of each patch in turn; if that takes long, threads read them while those before are worked on.
+
+    So a disk that is cold or far away is waited for by many threads at once. Where there is nothing to wait for, they
+    would only take turns, which costs a tenth of the time that a patch takes.
+
+    Args:
+        reader: What will be read of them.
+        sources: Where the patches lie.
+    """
+    pace, upcoming = _find_pace(*reader.roots.values()), iter(sources)
+    while not pace.is_slow and (source := next(upcoming, None)):
+        start = time.perf_counter()
+        files = _load_files(reader, source)
+        pace.note(time.perf_counter() - start)
+        yield files
+    with ThreadPoolExecutor(_N_LOADERS) as threads:
+        loading: deque[Future[Mapping[Sensor, Files]]] = deque()
+        try:
+            loading.extend(threads.submit(_load_files, reader, source) for source in islice(upcoming, N_AHEAD))
+            while loading:
+                files = loading.popleft().result()
+                loading.extend(threads.submit(_load_files, reader, source) for source in islice(upcoming, 1))
+                yield files
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass
+class _Pace:
+    """How long this process has lately waited for the files of a patch."""
+
+    seconds: float = 0.0
+    is_slow: bool = False
+    """Once true, it stays so: a disk that was slow is not asked without threads again."""
+
+    def note(self, seconds: float) -> None:
+        self.seconds += 0.1 * (seconds - self.seconds)
+        self.is_slow = self.seconds > _SLOW_S
+
+
+@cache
+def _find_pace(*_: str) -> _Pace:
+    """Return the pace of an archive, by its folders."""
+    return _Pace()
+
+
+def _load_files(reader: PatchReader, source: Source) -> Mapping[Sensor, Files]:
+    try:
+        folders = locate_sensors(reader, source)
+    except PatchError:
+        return _NO_FILES  # `read_patch` says so
+    return {
+        sensor: load_files(
+            f"{reader.roots[sensor]}/{folder}",
+            [f"{source.name_of(sensor)}{suffix}" for suffix in reader.list_suffixes(sensor)],
+        )
+        for sensor, folder in folders.items()
+    }
+
+
+def read_patch(
+    reader: PatchReader,
+    source: Source,
+    out: Mapping[str, NDArray[np.generic]],
+    loaded: Mapping[Sensor, Files] = _NO_FILES,
+) -> PatchFacts:
     """Read a patch from its folders.
 
     Args:
         reader: What to read, and how.
         source: Where the patch lies.
         out: A (band, row, col) array for each of the reader's groups, by name; filled.
+        loaded: Its files of each sensor, as far as they were read before; see `load_ahead`.
 
     Returns:
         What the files say beside the pixels.
@@ -85,8 +173,8 @@ def read_patch(reader: PatchReader, source: Source, out: Mapping[str, NDArray[np
     """
     readings: dict[Sensor, SensorReading] = {}
     for sensor, folder in locate_sensors(reader, source).items():
-        name = source.name_of(sensor)
-        readings[sensor] = read_sensor(reader, sensor, name, f"{reader.roots[sensor]}/{folder}", out)
+        files = loaded.get(sensor, f"{reader.roots[sensor]}/{folder}")
+        readings[sensor] = read_sensor(reader, sensor, source.name_of(sensor), files, out)
     for group in reader.groups:
         if group.sensor not in readings:
             out[group.name].fill(np.nan)

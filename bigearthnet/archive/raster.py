@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,9 @@ Files = str | Mapping[str, bytes | OSError]
 
 _MAX_BYTES: Final = 2**24
 """More than any file of a band takes, however it is tiled and compressed; published ones take up to 58 kB."""
+
+_SMALL_BYTES: Final = 2**16
+"""More than a published file takes; buffers of twice that would be fetched from the system one by one."""
 
 _IN_MEMORY: Final = re.compile(r"/vsimem/[^/]*/")
 """Where rasterio keeps a file in memory: a random name, while the reason of a reject must be the same in every run."""
@@ -100,6 +103,21 @@ def read_head(files: Files, file: str, n_bytes: int) -> bytes:
         return os.read(descriptor, n_bytes)
     finally:
         os.close(descriptor)
+
+
+def load_files(folder: str, files: Iterable[str]) -> Files:
+    """Read files of a folder whole, or return the folder if one is not as small as all published ones are."""
+    contents: dict[str, bytes | OSError] = {}
+    for file in files:
+        try:
+            content = read_head(folder, file, _SMALL_BYTES)
+        except OSError as error:
+            contents[file] = error
+            continue
+        if not 0 < len(content) < _SMALL_BYTES:  # of a pipe nothing is read
+            return folder
+        contents[file] = content
+    return contents
 
 
 def _take_file(files: Mapping[str, bytes | OSError], file: str) -> bytes:

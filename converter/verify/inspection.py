@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bigearthnet.archive.patch import PatchReader, read_patch
+from bigearthnet.archive.patch import PatchReader, load_ahead, read_patch
+from bigearthnet.archive.raster import Files
 from bigearthnet.archive.records import PatchFacts, Source
-from bigearthnet.bands import S2_10M, BandGroup
+from bigearthnet.bands import S2_10M, BandGroup, Sensor
 from bigearthnet.errors import PatchError
+from bigearthnet.files import read_regular
 from bigearthnet.store.layout import Layout, name_shard
 from bigearthnet.store.shard import DamagedError, decode_chunk, hash_chunks, split_shard
 from bigearthnet.store.statistics import BandStatistics, BandSums
@@ -90,6 +92,7 @@ def inspect_shard(inspector: Inspector, task: ShardInspection) -> ShardReport:
             faults.append(Fault(group.name, task.shard, None, str(error)))
     sums = {group.name: BandSums(group) for group in groups}
     stored = {group.name: np.empty(group.patch_shape, group.dtype) for group in groups}
+    loaded = load_ahead(inspector.reader, filter(None, task.sources)) if inspector.reader else iter(())
     for position, (patch_id, row) in enumerate(zip(task.patch_ids, task.rows, strict=True)):
         decoded = set()
         for group in groups:
@@ -107,7 +110,7 @@ def inspect_shard(inspector: Inspector, task: ShardInspection) -> ShardReport:
         present = {name: stored[name] for name in decoded}
         faults += (
             Fault(where, task.shard, patch_id, what)
-            for where, what in _compare_patch(inspector, task.sources[position], row, present)
+            for where, what in _compare_patch(inspector, task.sources[position], loaded, row, present)
         )
     return ShardReport(
         shard=task.shard,
@@ -120,7 +123,7 @@ def inspect_shard(inspector: Inspector, task: ShardInspection) -> ShardReport:
 
 
 def _read_chunks(inspector: Inspector, group: BandGroup, task: ShardInspection) -> list[bytes]:
-    shard = Path(inspector.store, name_shard(group, task.shard)).read_bytes()
+    shard = read_regular(Path(inspector.store, name_shard(group, task.shard)))
     slots = split_shard(shard, inspector.layout.shard_size)
     chunks = [chunk for chunk in slots if chunk is not None]
     n_patches = len(task.patch_ids)
@@ -130,7 +133,11 @@ def _read_chunks(inspector: Inspector, group: BandGroup, task: ShardInspection) 
 
 
 def _compare_patch(
-    inspector: Inspector, source: Source | None, row: dict[str, Any], stored: dict[str, NDArray[Any]]
+    inspector: Inspector,
+    source: Source | None,
+    loaded: Iterator[Mapping[Sensor, Files]],
+    row: dict[str, Any],
+    stored: dict[str, NDArray[Any]],
 ) -> Iterator[tuple[str, str]]:
     """Yield where and how a patch differs from the table and, if it has a source, from the archive."""
     fine = stored.get(S2_10M.name)
@@ -140,7 +147,7 @@ def _compare_patch(
         return
     raw = {group.name: np.empty(group.patch_shape, group.dtype) for group in inspector.layout.groups}
     try:
-        facts = read_patch(inspector.reader, source, raw)
+        facts = read_patch(inspector.reader, source, raw, next(loaded))
     except PatchError as error:
         yield "archive", f"{error.file}: {error.reason}"
         return
