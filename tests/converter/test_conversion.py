@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
+from bigearthnet.archive import patch
 from bigearthnet.archive.records import Reject
 from bigearthnet.errors import OptionError, OutputError, SourceError, StoreError
 from converter.conversion import ConvertOptions, Summary, convert
@@ -23,6 +24,7 @@ from converter.events import Advanced, Event, Finishing, Planned, Scanned, Start
 from converter.finish import write_rejects
 from tests.archives import ARRAYS, Archive, read_files, write_lists
 from tests.conftest import SHARD_SIZE, SmallArchive
+from tests.forms import convert_here
 
 
 @pytest.fixture
@@ -690,3 +692,30 @@ def test_a_patch_that_no_list_names_is_converted_but_not_recommended(
     attributes: Any = dict(zarr.open_group(tmp_path / "store" / "images.zarr", mode="r").attrs)
     assert attributes["statistics"]["B02"] == {"mean": None, "std": None, "min": None, "max": None, "count": 0}
     check_pixels(tmp_path / "store", real)
+
+
+def test_files_that_threads_read_ahead_give_the_same_bytes_and_the_same_rejects(
+    small: SmallArchive, store: Path, raw: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any disk counts as slow, from the first patch on: so threads read what the first one has left."""
+    monkeypatch.setattr(patch, "_SLOW_S", -1.0)
+    convert_here(raw.root, tmp_path / "whole", small.options())
+    assert read_files(tmp_path / "whole") == read_files(store)
+    truncated, lost, pipe, large, folder = small.train[1:6]
+    raw.tif(truncated, "B04").write_bytes(raw.tif(truncated, "B04").read_bytes()[:1000])
+    raw.tif(lost, "B04").unlink()
+    for name in (pipe, folder):
+        raw.note(name).unlink()
+    os.mkfifo(raw.note(pipe))
+    raw.note(folder).mkdir()
+    raw.rewrite_tif(large, "B04", compress="lzw", tiled=True, blockxsize=256, blockysize=256)
+    with open(raw.tif(large, "B04"), "ab") as file:
+        file.write(bytes(100_000))  # which no reader minds
+    stores = []
+    for seconds in (-1.0, 1e9):
+        monkeypatch.setattr(patch, "_SLOW_S", seconds)
+        patch._find_pace.cache_clear()
+        summary = convert_here(raw.root, tmp_path / f"{seconds}", small.options(on_bad="skip", max_bad=1.0))
+        assert summary.n_rejected == 4
+        stores.append(read_files(tmp_path / f"{seconds}"))
+    assert stores[0] == stores[1]
