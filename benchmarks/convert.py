@@ -325,10 +325,10 @@ def run_archives(folder: Path, n_patches: int, n_workers: int, n_rounds: int) ->
     for suffix in archives:
         rate, seconds = statistics.median(rates[suffix]), statistics.median(unpacking_s[suffix])
         gain = rate * (seconds / n_patches + 1 / ours)
-        goal = _GOAL_ARCHIVE.get(suffix, 0)
+        goal = _GOAL_ARCHIVE.get(suffix)
+        aim = f" [goal {goal}x: {_verdict(rate / ours >= goal)}]" if goal else ""
         print(
-            f"from {suffix}: {rate:,.0f} patches/s, {rate / ours:.2f}x the folder "
-            f"[goal {goal}x: {_verdict(rate / ours >= goal)}]; "
+            f"from {suffix}: {rate:,.0f} patches/s, {rate / ours:.2f}x the folder{aim}; "
             f"decompressor alone {n_patches / statistics.median(alone_s[suffix]):,.0f} patches/s; {gain:.1f}x as fast "
             f"as tar xf ({n_patches / seconds:,.0f} patches/s) and then the folder "
             f"[goal {_GOAL_UNPACKING}x: {_verdict(gain >= _GOAL_UNPACKING)}]"
