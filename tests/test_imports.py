@@ -49,7 +49,7 @@ LIBRARIES = {
     "shapely": "bigearthnet.store.footprint",
     "zarr": "bigearthnet.store.images",
     "pyarrow": "bigearthnet.archive.metadata bigearthnet.store.table converter.export converter.sample trainer.score",
-    "duckdb": "bigearthnet.store.query",
+    "duckdb": "bigearthnet.store.database bigearthnet.store.query bigearthnet.store.rows",
     "botocore": "bigearthnet.store.server",
     "requests": "bigearthnet.store.server",
     "urllib3": "bigearthnet.store.server",

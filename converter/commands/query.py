@@ -8,7 +8,8 @@ import click
 
 from bigearthnet.commandline import echo
 from bigearthnet.look.quantity import format_count
-from bigearthnet.store.query import TIME_LIMIT_S, show_answer, write_answer
+from bigearthnet.store.database import TIME_LIMIT_S
+from bigearthnet.store.query import show_answer, write_answer
 from converter.commands.cli import PATH
 
 

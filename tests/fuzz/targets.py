@@ -265,7 +265,7 @@ def make_table() -> Callable[[bytes], None]:
     import pyarrow.parquet as pq
 
     from bigearthnet.errors import StoreError
-    from bigearthnet.store.query import check_rows
+    from bigearthnet.store.rows import check_rows
 
     path = Path(tempfile.mkdtemp(prefix="fuzz-")) / "patches.parquet"
     attributes = json.loads(make_store()["images"])["attributes"]
@@ -356,7 +356,7 @@ TARGETS: Final = {
     "receipt": Target(("converter.receipt",), make_receipt),
     "manifest": Target(("bigearthnet.store.manifest",), make_manifest),
     "images": Target(("bigearthnet.store.arrays",), make_images),
-    "table": Target(("bigearthnet.store.query",), make_table),
+    "table": Target(("bigearthnet.store.rows",), make_table),
     "state": Target(("trainer.run.folder",), make_state_reader),
     "record": Target(("trainer.run.recipe", "trainer.run.folder"), make_record_reader),
 }

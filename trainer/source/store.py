@@ -21,8 +21,9 @@ from bigearthnet.store.cache import Cache
 from bigearthnet.store.layout import TABLE
 from bigearthnet.store.manifest import Manifest, open_images
 from bigearthnet.store.objects import LocalObjects
-from bigearthnet.store.query import check_rows, select_labels
+from bigearthnet.store.query import select_labels
 from bigearthnet.store.remote import Objects, RemoteObjects
+from bigearthnet.store.rows import check_rows
 from bigearthnet.store.statistics import BandSummary
 from trainer.source.read import ArrayReader, Check, MappedShards, ShardReader, TensorStoreReader
 
