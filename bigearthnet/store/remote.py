@@ -191,6 +191,8 @@ class RemoteObjects:
 
     def _fetch(self, wanted: StoredObject) -> None:
         """Fetch an object into the cache, and once more if the first copy is damaged."""
+        if self._cache.path(wanted.key).exists():  # fetched between the question whether it is there and this
+            return
         for is_last in (False, True):
             try:
                 with self._cache.add(wanted.key) as file:
