@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -21,7 +22,11 @@ STDIN: Final = Path("-")
 
 def is_archive_file(path: Path) -> bool:
     """Tell an archive that is a file or a stream from one that was extracted to a folder."""
-    return path == STDIN or path.is_file() or path.is_fifo()
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # which whoever reads it tells
+        return path == STDIN
+    return path == STDIN or stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ The pixels themselves are written by `bigearthnet.store.shard`, one object at a 
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -49,18 +50,28 @@ def write_metadata(
         coordinates: `patch_id` (str), `epsg`, `x_ul` and `y_ul`, each of shape (patch,).
         attributes: Root attributes, JSON values.
     """
-    n_patches = len(coordinates["patch_id"])
-    with warnings.catch_warnings():
-        # Zarr's string dtype and consolidated metadata await ratification; both are what every reader expects today.
-        warnings.simplefilter("ignore", UnstableSpecificationWarning)
-        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
-        group = zarr.open_group(store / IMAGES, mode="a", zarr_format=3, use_consolidated=False)
-        for bands in layout.groups:
-            _describe_group(group, bands, layout, n_patches)
-        for name, values in coordinates.items():
-            _write_coordinate(group, name, values, "patch", _COORDINATE_ATTRIBUTES[name])
-        group.update_attributes(dict(attributes))
-        zarr.consolidate_metadata(group.store)
+    try:
+        with warnings.catch_warnings():
+            # Zarr's string dtype and consolidated metadata await ratification; both are what every reader expects.
+            warnings.simplefilter("ignore", UnstableSpecificationWarning)
+            warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
+            _write_group(store / IMAGES, layout, coordinates, attributes)
+    except OSError:
+        # Zarr writes several files at once; of others that fail too, its event loop would log a traceback at its end.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        raise
+
+
+def _write_group(
+    folder: Path, layout: Layout, coordinates: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]
+) -> None:
+    group = zarr.open_group(folder, mode="a", zarr_format=3, use_consolidated=False)
+    for bands in layout.groups:
+        _describe_group(group, bands, layout, len(coordinates["patch_id"]))
+    for name, values in coordinates.items():
+        _write_coordinate(group, name, values, "patch", _COORDINATE_ATTRIBUTES[name])
+    group.update_attributes(dict(attributes))
+    zarr.consolidate_metadata(group.store)
 
 
 def _describe_group(group: zarr.Group, bands: BandGroup, layout: Layout, n_patches: int) -> None:
