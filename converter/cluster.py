@@ -188,9 +188,8 @@ def _greet(address: str) -> None:
             f"{address}: expected a dask scheduler, what listens there does not answer as one; {advice}"
         ) from error
     except Exception as error:  # whatever else the bytes of another protocol lead to
-        raise ClusterError(
-            f"{address}: expected a dask scheduler, cannot connect: {error.__cause__ or error}; {advice}"
-        ) from error
+        reason = str(error.__cause__ or "") or str(error)  # the cause has no text if the last attempt had no time left
+        raise ClusterError(f"{address}: expected a dask scheduler, cannot connect: {reason}; {advice}") from error
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def test_a_running_cluster_is_used_and_left_running(scheduler: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("tcp://127.0.0.1:1", "cannot connect: .*Connection refused"),
+        ("tcp://127.0.0.1:1", "cannot connect: .*(Connection refused|Timed out)"),
         ("tcp://no-such-host.invalid:8786", "cannot connect: "),
         ("foo://head:8786", "cannot connect: unknown address scheme 'foo'"),
         ("tls://127.0.0.1:1", "cannot connect: TLS expects"),
