@@ -17,7 +17,7 @@ from bigearthnet.archive.patch import PatchReader
 from bigearthnet.archive.records import Reject, Sources, is_archive_file
 from bigearthnet.errors import SourceError, StoreError
 from bigearthnet.look.quantity import format_count
-from bigearthnet.store.layout import INGESTED, PROGRESS, REJECTS, SPILL, Layout
+from bigearthnet.store.layout import INGESTED, PROGRESS, RECEIPTS, REJECTS, SPILL, Layout
 from converter.batch import BatchJob
 from converter.cluster import Cluster, open_cluster
 from converter.events import Advanced, Finishing, OnEvent, Planned, Scanned, Started, ignore
@@ -155,7 +155,7 @@ def _convert_files(sources: Sources, store: Path, options: ConvertOptions, on_ev
 def _make_job(sources: Sources, store: Path, layout: Layout, options: ConvertOptions) -> Job:
     roots = {sensor: str(root) for sensor, root in sources.roots.items()}
     reader = PatchReader(roots, layout.dataset, layout.groups, options.reader, options.allow_missing_s1)
-    return Job(reader, str(store), str(store / PROGRESS / "receipts"), layout.codec, layout.shard_size)
+    return Job(reader, str(store), str(store / PROGRESS / RECEIPTS), layout.codec, layout.shard_size)
 
 
 def _pack(planned: Planned, plan: Plan, conversion: _Conversion) -> Summary:

@@ -23,6 +23,7 @@ from bigearthnet.store.layout import (
     INGESTED,
     MANIFEST,
     PROGRESS,
+    RECEIPTS,
     REJECTS,
     SPILL,
     TABLE,
@@ -32,8 +33,8 @@ from bigearthnet.store.layout import (
 _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT, MANIFEST})
 """Everything that a conversion may put into the store's folder, and so may delete."""
 
-_LOCK, _PLAN, _RECEIPTS = "lock", "plan.json", "receipts"
-_KEPT: Final = frozenset({_LOCK, _PLAN, _RECEIPTS, INGESTED, SPILL})
+_LOCK, _PLAN = "lock", "plan.json"
+_KEPT: Final = frozenset({_LOCK, _PLAN, RECEIPTS, INGESTED, SPILL})
 """What the folder of progress holds."""
 _TEMPORARY: Final = re.compile(r"\.\w+\.[0-9a-f]{8}\.\w+")
 """What a killed process may have left in the folder of progress beside these; see `replace_file`."""
@@ -83,8 +84,8 @@ def _find_stranger(store: Path, names: set[str]) -> str | None:
     inner = _list_names(store / PROGRESS)
     if others := sorted(name for name in inner - _KEPT if not _TEMPORARY.fullmatch(name)):
         return f"{PROGRESS}/{others[0]}"
-    has_receipts = bool(_list_names(store / PROGRESS / _RECEIPTS))
-    kept = sorted((names - {PROGRESS}) | (inner & {_PLAN, *([_RECEIPTS] if has_receipts else ())}))
+    has_receipts = bool(_list_names(store / PROGRESS / RECEIPTS))
+    kept = sorted((names - {PROGRESS}) | (inner & {_PLAN, *([RECEIPTS] if has_receipts else ())}))
     if kept and not _names_format(store):
         return f"{kept[0]}, which no conversion has written: neither plan, manifest nor images name {FORMAT_NAME}"
     if link := next((path for path in store.rglob("*") if path.is_symlink()), None):
@@ -129,7 +130,7 @@ def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projecte
         lock = _take_lock(progress, store)
         try:
             _prepare(store, plan, projected_bytes, overwrite=overwrite)
-            yield progress / _RECEIPTS
+            yield progress / RECEIPTS
         finally:
             os.close(lock)
     except OSError as error:
@@ -157,7 +158,7 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
         _check_space(store, projected_bytes)
         if overwrite:
             _clear(store)
-        (store / PROGRESS / _RECEIPTS).mkdir(exist_ok=True)
+        (store / PROGRESS / RECEIPTS).mkdir(exist_ok=True)
         write_durably(str(path), [json.dumps(plan, indent=1).encode()])
         if overwrite and (store / IMAGES).exists():  # not before the plan: they may be all that names the format
             shutil.rmtree(store / IMAGES)
@@ -239,7 +240,7 @@ def _clear(store: Path) -> None:
     flush(store)
     for name in (TABLE, REJECTS, CROISSANT, f"{PROGRESS}/{INGESTED}"):
         (store / name).unlink(missing_ok=True)
-    for name in (_RECEIPTS, SPILL):
+    for name in (RECEIPTS, SPILL):
         if (folder := store / PROGRESS / name).exists():
             shutil.rmtree(folder)
             flush(store / PROGRESS)  # nothing in it may meet the next plan

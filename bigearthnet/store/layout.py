@@ -30,6 +30,8 @@ PROGRESS: Final = ".progress"
 """Folder inside an unfinished store that holds lock, plan and receipts; removed at the end."""
 INGESTED: Final = "ingested.json"
 """File in it that says that all archive files have been read."""
+RECEIPTS: Final = "receipts"
+"""Folder in it with a receipt for each shard that is finished."""
 SPILL: Final = "spill"
 """Folder in it where patches out of archive files wait for their shards."""
 

@@ -105,13 +105,13 @@ def test_killed_at_any_step_of_the_finish_it_ends_in_the_same_bytes(
     running.signal()
     running.end()
     assert len(find_receipts(whole)) == N_PATCHES
-    counted = die_at(0, small, shutil.copytree(whole, tmp_path / "counted"))
+    counted = die_at(0, small, small.archive.root, shutil.copytree(whole, tmp_path / "counted"))
     n_steps = int(counted.stderr.split()[-1])
     assert n_steps > 60
     codes = []
     for step in sorted({*range(1, n_steps, n_steps // 8), *range(n_steps - 4, n_steps + 1)}):
         store = Path(shutil.copytree(whole, tmp_path / str(step)))
-        codes.append(die_at(step, small, store).returncode)
+        codes.append(die_at(step, small, small.archive.root, store).returncode)
         finished = (store / "manifest.json").exists()
         if finished and not (store / ".progress").exists():
             assert read_files(store) == expected
@@ -124,14 +124,14 @@ def test_killed_at_any_step_of_the_finish_it_ends_in_the_same_bytes(
     assert set(codes) == {-signal.SIGKILL}
 
 
-def die_at(step: int, small: SmallArchive, store: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", DIE, "convert", small.archive.root, store, "--lists", small.lists]
+def die_at(step: int, small: SmallArchive, raw: Path, store: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", DIE, "convert", raw, store, "--lists", small.lists]
     return subprocess.run(
         [*map(str, command), "--shard-size", "1", "--workers", "1"],
         capture_output=True,
         text=True,
         env=os.environ | {"DIE_AT": str(step), "STORE": str(store)},
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

@@ -20,7 +20,7 @@ from tests.archives import read_files
 from tests.conftest import SmallArchive
 from tests.faults.conftest import N_PATCHES, Running, Start, find_finished_shards, find_receipts
 from tests.faults.test_disk import fill, mount_tmpfs
-from tests.faults.test_kill import DIE
+from tests.faults.test_kill import die_at
 from tests.tarballs import list_files, make_tar, write_tarball
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
@@ -185,18 +185,6 @@ def test_killed_at_any_step_after_the_archive_was_read_it_ends_in_the_same_bytes
             assert ended.code == 0 or "a finished store is already there" in ended.error
         assert read_files(store) == expected, step
         shutil.rmtree(store)
-
-
-def die_at(step: int, small: SmallArchive, raw: Path, store: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", DIE, "convert", raw, store, "--lists", small.lists]
-    return subprocess.run(
-        [*map(str, command), "--shard-size", "1", "--workers", "1"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"DIE_AT": str(step), "STORE": str(store)},
-        timeout=120,
-        check=False,
-    )
 
 
 def test_a_worker_killed_in_the_middle_of_a_batch_is_replaced(
