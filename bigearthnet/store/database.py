@@ -2,29 +2,36 @@
 
 Whoever asks may be a stranger, and so may who wrote the table. A question reads the store's own tables and nothing
 else: DuckDB may open these files alone, loads no extension, sees no variable of Python and cannot change its own
-settings. Since some functions of DuckDB 2 write even so, to any file that may be read, a foreign question is put to
-copies of the tables.
+settings. Since some functions of DuckDB 2 write even so, to any file that may be read, and take time and memory that
+nobody counts, a foreign question is put to copies of the tables, in a process of its own.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import pickle
+import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import duckdb
 
-from bigearthnet.errors import OutputError, SelectionError, StoreError
+from bigearthnet.errors import BigEarthNetError, OutputError, SelectionError, StoreError
 
 T = TypeVar("T")
 
 TIME_LIMIT_S: Final = 600
 """For a foreign question; the longest of docs/queries.md takes seconds on a whole store."""
+
+_MAX_GB: Final = 5
+"""Memory of the process that a foreign question has to itself: DuckDB's own 4 GB and what it does not count."""
 
 _SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
     "memory_limit": "4GB",  # ten times what sorting a whole table takes
@@ -37,16 +44,16 @@ _SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
 
 @contextmanager
 def connect(
-    views: Mapping[str, Path], *, foreign: bool = False, out: Path | None = None, numbered: bool = False
+    views: Mapping[str, Path], *, out: Path | None = None, numbered: bool = False
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open Parquet files as views; one of them is `patches`. If numbered, rows have a `file_row_number` too."""
-    with _copy(views) if foreign else nullcontext(views) as files, duckdb.connect(config=_SETTINGS) as connection:
+    with duckdb.connect(config=_SETTINGS) as connection:
         connection.execute("SET TimeZone = 'UTC'")  # or what a time means would depend on where the machine stands
         connection.execute("SET python_enable_replacements = false")
         try:
-            for name, path in files.items():
+            for name, path in views.items():
                 connection.read_parquet(os.path.abspath(path), file_row_number=numbered).create_view(name)
-            allowed = ", ".join(quote(os.path.abspath(path)) for path in (*files.values(), out) if path)
+            allowed = ", ".join(quote(os.path.abspath(path)) for path in (*views.values(), out) if path)
             connection.execute(f"SET allowed_paths = [{allowed}]")
         except (duckdb.Error, UnicodeEncodeError, RuntimeError) as error:  # the last of names that are no UTF-8
             raise StoreError(
@@ -62,8 +69,8 @@ def connect(
 
 
 @contextmanager
-def _copy(views: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Copy files to a temporary folder."""
+def copy_tables(views: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """Copy the files of some views to a temporary folder, for a foreign question."""
     with TemporaryDirectory(prefix="bigearthnet-") as folder:
         copies = {name: Path(folder) / f"{name}.parquet" for name in views}
         try:
@@ -74,18 +81,53 @@ def _copy(views: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
         yield copies
 
 
-def wait_for(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], seconds: float = TIME_LIMIT_S) -> T:
-    """Let DuckDB work on a thread: on this one, Ctrl-C reached it only between the pieces of a query, if ever."""
-    with ThreadPoolExecutor(1) as executor:
-        answer = executor.submit(work)
+def ask_apart(function: Callable[..., T], *args: Any, seconds: float = TIME_LIMIT_S) -> T:
+    """Call a function in a process of its own, which ends with the time, the memory or Ctrl-C, whatever DuckDB does.
+
+    DuckDB sees to an interrupt between the pieces of a query only, and counts what its tables take, not what its
+    functions do. A question is run by `python -c`, so no script needs a guard against running twice.
+
+    Args:
+        function: One of this package; it, its arguments and what it returns are pickled.
+        args: Its arguments.
+        seconds: Time that it may take.
+
+    Raises:
+        SelectionError: It took more time or memory; or what it raises.
+    """
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-P", "-c", f"from {__name__} import answer; answer()"]
+    question = pickle.dumps((function, args, seconds))
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter
+            command, input=question, stdout=subprocess.PIPE, timeout=seconds, env=environment, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SelectionError(f"the question took longer than {seconds:,.0f} s; ask for less") from error
+    if done.returncode:
+        raise SelectionError(
+            f"the question ended the process that worked on it (status {done.returncode}); it may take {_MAX_GB} GB "
+            "of memory; ask for less"
+        )
+    answered: T | Exception = pickle.loads(done.stdout)  # noqa: S301 - from our own process
+    if isinstance(answered, Exception):
+        raise answered
+    return answered
+
+
+def answer() -> None:
+    """Be the process of `ask_apart`: read a question from stdin, write the answer to stdout."""
+    function, args, seconds = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own process
+    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_GB * 10**9,) * 2)
+    n_seconds = math.ceil(seconds * (os.cpu_count() or 1)) + 1  # for when nobody waits any more
+    resource.setrlimit(resource.RLIMIT_CPU, (n_seconds,) * 2)
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as out:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # to which DuckDB draws a bar
         try:
-            return answer.result(seconds)
-        except TimeoutError as error:
-            connection.interrupt()
-            raise SelectionError(f"the question took longer than {seconds:,.0f} s; ask for less") from error
-        except KeyboardInterrupt:
-            connection.interrupt()
-            raise
+            answered = function(*args)
+        except BigEarthNetError as error:
+            answered = error
+        pickle.dump(answered, out)
 
 
 def shorten(error: Exception) -> str:

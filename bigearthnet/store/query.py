@@ -6,7 +6,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bigearthnet.errors import SelectionError, StoreError
 from bigearthnet.files import check_new, write_new
-from bigearthnet.store.database import TIME_LIMIT_S, connect, quote, shorten, wait_for
+from bigearthnet.store.database import TIME_LIMIT_S, ask_apart, connect, copy_tables, quote, shorten
 from bigearthnet.store.layout import REJECTS, TABLE
 from bigearthnet.store.manifest import open_images
 from bigearthnet.store.objects import LocalObjects
@@ -37,23 +37,17 @@ _PLAIN_NAME: Final = re.compile(r"\w+", re.ASCII)
 
 
 @contextmanager
-def open_table(store: Path, *, foreign: bool = False, out: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_table(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the table of a finished store as the view `patches`, and its list of rejected patches as `rejected`.
 
     Args:
         store: The store's folder.
-        foreign: SQL of others will be asked: open copies.
-        out: A file that may be written.
 
     Raises:
         StoreError: There is no finished store, or its table is not that of its arrays.
         SelectionError: DuckDB cannot do what is asked of it inside the `with`.
     """
-    _, attributes, arrays = open_images(LocalObjects(store))
-    check_rows(store / TABLE, attributes, arrays[0].n_patches)
-    views = {"patches": store / TABLE, "rejected": store / REJECTS}
-    there = {name: path for name, path in views.items() if path.is_file()}
-    with connect(there, foreign=foreign, out=out) as connection:
+    with connect(_list_tables(store)) as connection:
         yield connection
 
 
@@ -63,9 +57,14 @@ def show_answer(store: Path, sql: str, max_rows: int = 40, seconds: float = TIME
     Raises:
         SelectionError: DuckDB cannot answer it, or not within so many seconds.
     """
-    with open_table(store, foreign=True) as connection, redirect_stdout(io.StringIO()) as shown:
-        width = shutil.get_terminal_size((160, 0)).columns
-        wait_for(connection, lambda: _ask(connection, sql).show(max_rows=max_rows, max_width=width), seconds)
+    width = shutil.get_terminal_size((160, 0)).columns
+    with copy_tables(_list_tables(store)) as views:
+        return ask_apart(_draw_answer, views, sql, max_rows, width, seconds=seconds)
+
+
+def _draw_answer(views: Mapping[str, Path], sql: str, max_rows: int, width: int) -> str:
+    with connect(views) as connection, redirect_stdout(io.StringIO()) as shown:
+        _ask(connection, sql).show(max_rows=max_rows, max_width=width)
     return shown.getvalue().rstrip("\n")
 
 
@@ -79,11 +78,15 @@ def write_answer(store: Path, sql: str, path: Path, seconds: float = TIME_LIMIT_
     if path.suffix not in _FORMATS:
         raise SelectionError(f"{path}: expected a file name that ends in {', '.join(_FORMATS)}, found {path.suffix!r}")
     check_new([path])
-    with write_new(path) as written, open_table(store, foreign=True, out=written) as connection:
-        wait_for(connection, lambda: _ask(connection, sql).create_view("answer"), seconds)
+    with write_new(path) as written, copy_tables(_list_tables(store)) as views:
+        return ask_apart(_copy_answer, views, sql, written, _FORMATS[path.suffix], seconds=seconds)
+
+
+def _copy_answer(views: Mapping[str, Path], sql: str, written: Path, form: str) -> int:
+    with connect(views, out=written) as connection:
+        _ask(connection, sql).create_view("answer")
         file = quote(os.path.abspath(written))
-        copy = f"COPY answer TO {file} ({_FORMATS[path.suffix]}, USE_TMP_FILE false)"
-        copied = wait_for(connection, lambda: connection.execute(copy).fetchone(), seconds)
+        copied = connection.execute(f"COPY answer TO {file} ({form}, USE_TMP_FILE false)").fetchone()
     return int(copied[0]) if copied else 0
 
 
@@ -111,23 +114,12 @@ def select_patches(
         StoreError: There is no finished store, or a name in it is none that a patch can have.
         SelectionError: A name is not in the store, the condition cannot be understood, or nothing meets it.
     """
-    with open_table(store, foreign=where is not None) as connection:
-        condition = _check_condition(connection.table("patches"), where)
-        chosen = connection.sql(
-            "SELECT * EXCLUDE (geometry, bbox) FROM patches "
-            f"WHERE (len($patch_ids) = 0 OR list_contains($patch_ids, patch_id)) AND {condition} "
-            "ORDER BY CASE WHEN $n IS NULL THEN '' ELSE md5(patch_id || $seed) END, index LIMIT $n",
-            params={"patch_ids": list(patch_ids), "n": n, "seed": str(seed)},
-        )
-        rows: list[dict[str, Any]] = wait_for(connection, chosen.to_arrow_table).to_pylist()
-        unknown = set(patch_ids) - {row["patch_id"] for row in rows}
-        if unknown:  # or left out by the condition
-            known = connection.execute("SELECT patch_id FROM patches WHERE list_contains($1, patch_id)", [[*unknown]])
-            unknown -= {name for (name,) in known.fetchall()}
+    selected, unknown = _ask_tables(_list_tables(store), where, _select_rows, list(patch_ids), where, n, str(seed))
     if unknown:
         raise SelectionError(
-            f"{store}: expected names of its patches, found {', '.join(sorted(unknown)[:3])}; see `ben-convert query`"
+            f"{store}: expected names of its patches, found {', '.join(unknown[:3])}; see `ben-convert query`"
         )
+    rows: list[dict[str, Any]] = selected.to_pylist()
     if not rows:
         raise SelectionError(f"{store}: no patch {f'where {where}' if where else 'is there'}; widen the condition")
     for name in (row[column] for row in rows for column in ("patch_id", "s1_name")):
@@ -135,6 +127,25 @@ def select_patches(
             raise StoreError(f"{store / TABLE}: expected names of patches, found {name!r}; copy the store again")
     place = {name: position for position, name in enumerate(patch_ids)}
     return sorted(rows, key=lambda row: (place.get(row["patch_id"], 0), row["index"]))
+
+
+def _select_rows(
+    views: Mapping[str, Path], patch_ids: list[str], where: str | None, n: int | None, seed: str
+) -> tuple[Any, list[str]]:
+    """Select rows, as an Arrow table, and say which names are none of the store."""
+    with connect(views) as connection:
+        condition = _check_condition(connection.table("patches"), where)
+        selected = connection.sql(
+            "SELECT * EXCLUDE (geometry, bbox) FROM patches "
+            f"WHERE (len($patch_ids) = 0 OR list_contains($patch_ids, patch_id)) AND {condition} "
+            "ORDER BY CASE WHEN $n IS NULL THEN '' ELSE md5(patch_id || $seed) END, index LIMIT $n",
+            params={"patch_ids": patch_ids, "n": n, "seed": seed},
+        ).to_arrow_table()
+        unknown = set(patch_ids).difference(selected["patch_id"].to_pylist())
+        if unknown:  # or left out by the condition
+            known = connection.execute("SELECT patch_id FROM patches WHERE list_contains($1, patch_id)", [[*unknown]])
+            unknown -= {name for (name,) in known.fetchall()}
+    return selected, sorted(unknown)
 
 
 def select_labels(
@@ -157,7 +168,22 @@ def select_labels(
         SelectionError: There is no such split, the condition cannot be understood, or nothing meets it.
         StoreError: The table cannot be read, or has a class that is not among these.
     """
-    with connect({"patches": Path(table)}, foreign=where is not None) as connection:
+    indices, bits = _ask_tables(
+        {"patches": Path(table)}, where, _select_bits, column, list(classes), split, where, recommended
+    )
+    if not len(indices):
+        choice = f"{f'split {split}' if split else 'any split'}{', recommended only' if recommended else ''}"
+        choice += f", where {where}" if where else ""
+        raise SelectionError(f"no patch matches: {choice}; widen the condition or pass recommended=False")
+    if (bits >> np.uint64(len(classes))).any():
+        raise StoreError(f"{table}: column {column} has classes that the store does not list")
+    return indices, bits.astype(np.int64)
+
+
+def _select_bits(
+    views: Mapping[str, Path], column: str, classes: list[str], split: str | None, where: str | None, recommended: bool
+) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+    with connect(views) as connection:
         conditions = [_check_condition(connection.table("patches"), where)]
         if recommended:
             conditions.append("recommended")
@@ -171,17 +197,25 @@ def select_labels(
             f"FOR name IN {_quote_name(column)}], 'bit_or') AS bits "  # a class that is not listed becomes bit 63
             f"FROM patches WHERE {' AND '.join(conditions)} ORDER BY index"
         )
-        asked = {"classes": list(classes)} | ({} if split is None else {"split": split})
-        rows = wait_for(connection, lambda: connection.execute(query, asked).fetchnumpy())
-    indices = np.ma.getdata(rows["index"]).astype(np.int32)
-    bits = np.ma.filled(rows["bits"], 0).astype(np.uint64)
-    if not len(indices):
-        choice = f"{f'split {split}' if split else 'any split'}{', recommended only' if recommended else ''}"
-        choice += f", where {where}" if where else ""
-        raise SelectionError(f"no patch matches: {choice}; widen the condition or pass recommended=False")
-    if (bits >> np.uint64(len(classes))).any():
-        raise StoreError(f"{table}: column {column} has classes that the store does not list")
-    return indices, bits.astype(np.int64)
+        asked = {"classes": classes} | ({} if split is None else {"split": split})
+        rows = connection.execute(query, asked).fetchnumpy()
+    return np.ma.getdata(rows["index"]).astype(np.int32), np.ma.filled(rows["bits"], 0).astype(np.uint64)
+
+
+def _list_tables(store: Path) -> dict[str, Path]:
+    """List the tables of a finished store by the names of their views."""
+    _, attributes, arrays = open_images(LocalObjects(store))
+    check_rows(store / TABLE, attributes, arrays[0].n_patches)
+    views = {"patches": store / TABLE, "rejected": store / REJECTS}
+    return {name: path for name, path in views.items() if path.is_file()}
+
+
+def _ask_tables(views: Mapping[str, Path], where: str | None, function: Callable[..., T], *args: Any) -> T:
+    """Call a function with tables: here, or with a condition, which may be foreign, in a process of its own."""
+    if where is None:
+        return function(views, *args)
+    with copy_tables(views) as copies:
+        return ask_apart(function, copies, *args)
 
 
 def _check_condition(patches: duckdb.DuckDBPyRelation, where: str | None) -> str:
