@@ -40,14 +40,18 @@ class Trial(ABC):
             self.known[key] = self.examine(tree, promised)
         return self.known[key]
 
-    def leave_out_flushes(self, record: Record, *, again: bool, n_states: int) -> None:
+    def leave_out_flushes(self, record: Record, *, again: bool, n_states: int) -> list[str]:
         """Leave out one flush after another, and look for a power cut that does harm then.
 
         Args:
             record: What was done.
             again: Leave out each; otherwise those of lines that are known to be needed are passed over.
             n_states: States that are tried for each, at most.
+
+        Returns:
+            The lines of those that were not needed.
         """
+        needless = []
         for i in record.flushes:
             flushed = record.operations[i]
             assert isinstance(flushed, Flushed)
@@ -56,8 +60,9 @@ class Trial(ABC):
                 is_needed = any(self.find_fault(*state) for state in states)
                 self.needed[flushed.caller] += is_needed
                 if not is_needed:
-                    print(f"not needed: {flushed.caller} of {flushed.what}")
+                    needless.append(flushed.caller)
                 self.n_flushes += 1
+        return needless
 
     @property
     def needless(self) -> list[str]:
