@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -29,6 +30,9 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("suite")
+
+# What a shell runs in the background ignores Ctrl-C, and so does whatever that starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARD_SIZE = 4
 """Small enough for the small archive to have full shards and a partial last one."""
