@@ -11,7 +11,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info verify report train test test-faults test-full clean-full test-js fuzz check format bench clean
+.PHONY: help setup convert info verify report train test test-faults test-full clean-full test-js test-backends fuzz check format bench clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -73,6 +73,11 @@ clean-full: ## Remove what test-full keeps in FULL
 test-js: $(VENV)/.all ## Read stores from JavaScript, which needs npm's registry once; `make test` has it too
 	$(BIN)/python -m tests.js.packages
 	$(BIN)/python -m pytest tests/bigearthnet/test_javascript.py $(ARGS)
+
+test-backends: $(VENV)/.all ## Install PyTorch, Lightning, JAX and Grain, and train and stream with each
+	$(BIN)/python -m pip install --quiet --editable '.[all,torch,jax,grain]' lightning
+	$(BIN)/python -m pytest tests/trainer/test_backends.py tests/trainer/test_torch_data.py \
+		tests/trainer/test_grain_data.py tests/trainer/test_keras_data.py $(ARGS)
 
 fuzz: $(VENV)/.all ## Feed the readers of foreign bytes for FUZZ_SECONDS each
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)

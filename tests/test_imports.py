@@ -67,6 +67,8 @@ LIBRARIES = {
     "tensorstore": "trainer.source.read",
     "keras": "trainer.adapters trainer.model trainer.training",
     "tensorflow": "trainer.adapters trainer.model trainer.training",
+    "torch": "trainer.adapters",
+    "grain": "trainer.adapters",
     "onnx": "trainer.model.export",
     "matplotlib": "trainer.training",
 }
@@ -247,7 +249,7 @@ def test_every_library_has_its_line_and_is_declared() -> None:
         for package, names in {
             "bigearthnet": ["geo", "remote"],
             "converter": ["geo"],
-            "trainer": ["train", "onnx"],
+            "trainer": ["train", "torch", "grain", "onnx"],
         }.items()
     }
     for found in find_imports():

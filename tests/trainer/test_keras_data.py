@@ -1,10 +1,10 @@
-"""Keras, tf.data and PyTorch get the batches of the stream. The only tests here that import TensorFlow."""
+"""Keras and tf.data get the batches of the stream."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from tests.trainer.conftest import Pixels
 from trainer import Batch, Selection, Stream
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # TensorFlow's and PyTorch's own, on import
+    warnings.simplefilter("ignore")  # TensorFlow's own, on import
     keras = pytest.importorskip("keras")
     tf = pytest.importorskip("tensorflow")
-    torch = pytest.importorskip("torch")
     from trainer.adapters.keras_data import KerasBatches, to_tf_dataset
 
 
@@ -110,31 +109,12 @@ def test_fit_takes_dicts_labels_and_weights(train: Selection) -> None:
             assert tuple(found.shape) == (12,)
 
 
-def test_a_pytorch_loader_takes_the_stream(train: Selection, pixels: Pixels) -> None:
-    class Patches(torch.utils.data.IterableDataset):  # type: ignore[misc,name-defined]
-        def __init__(self, stream: Stream) -> None:
-            self.stream = stream
-
-        def __iter__(self) -> Iterator[Batch]:
-            return iter(self.stream)
-
-        def __len__(self) -> int:
-            return len(self.stream)
-
-    with Stream(train, batch_size=12) as stream:
-        loader = torch.utils.data.DataLoader(Patches(stream), batch_size=None)
-        for _ in range(2):
-            seen = []
-            for batch in loader:
-                seen += batch["index"].tolist()
-                np.testing.assert_array_equal(batch["s2_10m"].numpy(), pixels["s2_10m"][batch["index"].numpy()])
-            assert sorted(seen) == train.indices.tolist()
-
-
 def test_the_code_in_the_documentation_runs(stores: dict[str, Path]) -> None:
     text = (Path(__file__).parents[2] / "docs/streaming.md").read_text().replace("STORE", str(stores["lz4"]))
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
+    others = {name: next(block for block in blocks if f"{name}_data" in block) for name in ("torch", "grain")}
+    blocks = [block for block in blocks if all(block != others[name] or find_spec(name) for name in others)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras: that its shuffle does nothing here
         exec("\n".join(blocks), {"__name__": "documentation"})

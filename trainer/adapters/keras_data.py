@@ -7,27 +7,14 @@ stream says what was fetched; to resume a training, count the batches trained on
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.stream.stream import Batch, Stream
-
-Transform = Callable[[Batch], Any]
-"""Turns a batch into what `fit` takes: (inputs, labels) or (inputs, labels, weights)."""
-
-
-def split_batch(batch: Batch) -> tuple[Any, ...]:
-    """Split a batch into inputs, labels and, if it has them, weights.
-
-    The inputs are a dict of arrays, or the array itself if there is only one.
-    """
-    inputs = {name: pixels for name, pixels in batch.items() if pixels.ndim == 4}
-    rest = [batch["labels"], *([batch["weight"]] if "weight" in batch else [])]
-    return (inputs if len(inputs) > 1 else next(iter(inputs.values())), *rest)
+from trainer.adapters.batches import Transform, count_batches, locate_batch, split_batch
+from trainer.stream.stream import Stream
 
 
 class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no types
@@ -45,7 +32,7 @@ class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
         super().__init__()  # one worker: the stream has threads of its own
         self._stream, self._transform = stream, transform
         self._first = stream.epoch * len(stream) + stream.step
-        self._n_batches = None if n_epochs is None else _count_batches(stream, n_epochs)
+        self._n_batches = None if n_epochs is None else count_batches(stream, n_epochs)
 
     @property
     def num_batches(self) -> int | None:
@@ -54,7 +41,7 @@ class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
 
     def __getitem__(self, number: int) -> Any:
         """Return a batch by its number from the start."""
-        return self._transform(self._stream.batch(*divmod(self._first + number, len(self._stream))))
+        return self._transform(self._stream.batch(*locate_batch(self._stream, self._first + number)))
 
 
 def to_tf_dataset(stream: Stream, transform: Transform = split_batch, n_epochs: int | None = None) -> tf.data.Dataset:
@@ -67,12 +54,12 @@ def to_tf_dataset(stream: Stream, transform: Transform = split_batch, n_epochs: 
             epoch to epoch without stopping: `fit(dataset, steps_per_epoch=len(stream), epochs=...)`.
     """
     first = stream.epoch * len(stream) + stream.step
-    example = transform(stream.batch(*divmod(first, len(stream))))
-    stream.seek(*divmod(first, len(stream)))
+    example = transform(stream.batch(*locate_batch(stream, first)))
+    stream.seek(*locate_batch(stream, first))
     parts = tf.nest.flatten(example)
 
     def get(number: np.int64) -> list[Any]:
-        batch: list[Any] = tf.nest.flatten(transform(stream.batch(*divmod(int(number), len(stream)))))
+        batch: list[Any] = tf.nest.flatten(transform(stream.batch(*locate_batch(stream, int(number)))))
         return batch
 
     def pack(number: Any) -> Any:
@@ -85,10 +72,6 @@ def to_tf_dataset(stream: Stream, transform: Transform = split_batch, n_epochs: 
     # (TensorFlow's ApplyPython311MemoryPatch), and blosc asks for one at each chunk, which takes as long as decoding.
     numbers = tf.data.Dataset.counter(first)
     if n_epochs is not None:
-        numbers = tf.data.Dataset.range(first, first + _count_batches(stream, n_epochs))
+        numbers = tf.data.Dataset.range(first, first + count_batches(stream, n_epochs))
     # The stream reads ahead; prefetching here only takes the hand-over off the training loop.
     return numbers.map(pack).prefetch(2)
-
-
-def _count_batches(stream: Stream, n_epochs: int) -> int:
-    return n_epochs * len(stream) - stream.step

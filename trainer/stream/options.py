@@ -82,6 +82,19 @@ class StreamOptions:
             )
 
 
+def check_hosts(options: StreamOptions, n_processes: int) -> None:
+    """Refuse a stream that does not share its batches with the other processes of a training.
+
+    Raises:
+        OptionError: It has another number of hosts, so that patches would be trained on several times, or not at all.
+    """
+    if options.n_hosts != n_processes:
+        raise OptionError(
+            f"{n_processes} processes train together, but the stream is one of {options.n_hosts}: make it with "
+            f"n_hosts={n_processes} and the rank of the process as host"
+        )
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Refuse an option that is not one of its choices."""
     if value not in choices:

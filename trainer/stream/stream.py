@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,6 +76,7 @@ class Stream:
                 f"{len(selection):,} patches do not fill one batch of {self.options.batch_size:,}; "
                 "choose a smaller batch_size or keep the last batch (drop_last=False)"
             )
+        self._process = os.getpid()
         self._lock = threading.RLock()
         self._position = (0, 0)
         self._orders: dict[int, NDArray[np.int64]] = {}
@@ -184,12 +186,17 @@ class Stream:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise _refuse_process()
+
     def _check_position(self, epoch: int, step: int) -> tuple[int, int]:
         if epoch < 0 or not 0 <= step <= len(self):
             raise OptionError(f"expected an epoch from 0 and a step of 0 to {len(self):,}, not {epoch}, {step}")
         return (epoch, step) if step < len(self) else (epoch + 1, 0)
 
     def _next(self) -> Batch:
+        if os.getpid() != self._process:  # a fork has none of the threads, and every one of them would give each patch
+            raise _refuse_process()
         with self._lock:
             try:
                 while len(self._ahead) <= self._n_ahead:
@@ -306,6 +313,13 @@ def _change(options: StreamOptions, changes: Mapping[str, Any]) -> StreamOptions
     if unknown:
         raise OptionError(f"no option {', '.join(unknown)}; the options are {', '.join(known)}, and weights")
     return replace(options, **changes)
+
+
+def _refuse_process() -> OptionError:
+    return OptionError(
+        "a stream belongs to the process that made it, and decodes on threads there: give the loader no workers "
+        "(num_workers=0), or make a stream in each process with the options host and n_hosts"
+    )
 
 
 def _check_suited(selection: Selection, options: StreamOptions) -> None:
