@@ -209,3 +209,11 @@ def test_a_command_finds_a_module_in_the_current_folder(stores: dict[str, Path],
     assert f"Network    {module.stem}:network" in ended.stderr
     assert str(tmp_path) not in sys.path
     assert load_model(tmp_path / "run" / "best.keras").get_layer("own").get_layer("stem").kernel.shape == (3, 3, 2, 8)
+
+
+def test_the_module_of_the_documentation_trains(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs/training.md").read_text().partition("## Your own network and loss")[2]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(text.partition("```python\n")[2].partition("```")[0])
+    train(store, tmp_path / "run", replace(SHORT, network="mine:network", loss="mine:loss"))
+    assert set(RunFolder(tmp_path / "run").read_record().sources) == {"network", "loss"}

@@ -18,6 +18,17 @@ from trainer.source.store import open_store
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--split", default="test", show_default=True, help="The split to measure on: test, validation or train.")
+@click.option(
+    "--where",
+    metavar="SQL",
+    default="",
+    help="Measure only patches of it for which this DuckDB condition holds; the files have a name of their own then.",
+)
+@click.option(
+    "--join",
+    type=click.Path(path_type=Path),
+    help="Where the file is now whose columns the training joined.  [default: where it was]",
+)
 @click.option("--store", help="Where the store is now.  [default: where it was]")
 @add_plain
 @click.option("--out", type=click.Path(path_type=Path), help="Of a plain Keras model: the folder to write to.")
@@ -28,6 +39,8 @@ def command(
     run: Path,
     *,
     split: str,
+    where: str,
+    join: Path | None,
     store: str | None,
     bands: str | None,
     classes: str | None,
@@ -49,6 +62,7 @@ def command(
     \b
     Examples:
       ben-train evaluate RUN --split test
+      ben-train evaluate RUN --split test --where "country = 'Finland'"
       ben-train evaluate MODEL.keras --store STORE --bands rgb --classes 19 --pixels reflectance --out measured
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     said = take_plain(bands, classes, pixels)
@@ -56,6 +70,8 @@ def command(
         raise click.UsageError("a plain Keras model needs --store and --out too")
     if not said and run.is_file():
         raise click.UsageError(f"{run} is a file: name the folder of a run, or say what a plain Keras model takes")
+    if join and said:
+        raise click.UsageError("--join is for a run that joined a file only")
     if out and not said:
         raise click.UsageError("--out is for a plain Keras model only: a run is measured in its own folder")
     opened = open_store(store or RunFolder(run).read_record().store)
@@ -64,17 +80,17 @@ def command(
         from trainer.report import write_report  # noqa: PLC0415
         from trainer.score.evaluate import evaluate, evaluate_plain  # noqa: PLC0415
 
-    files = locate_evaluation(out or run, split)
+    files = locate_evaluation(out or run, split, where)
     written = [files.metrics, files.predictions]
     with show_progress("Predicting") as show:
-        options: dict[str, Any] = {"network": network, "threads": threads, "advance": show}
+        options: dict[str, Any] = {"where": where, "network": network, "threads": threads, "advance": show}
         if said:
             assert out is not None
             plain = PlainModel(**said)  # type: ignore[arg-type] # click has checked the choice
             evaluation = evaluate_plain(opened, run, plain, out, split, **options)
         else:
-            evaluation = evaluate(opened, run, split, **options)
-    if not said:
+            evaluation = evaluate(opened, run, split, join=join, **options)
+    if not said and not where:
         written.append(write_report(run, opened).path)
     if as_json:
         echo(json.dumps(evaluation, indent=2))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
+from bigearthnet.labels import split_names
 from trainer.run.recipe import AUGMENTS, PIXELS, PRECISIONS, RESIZES, Recipe
 from trainer.source.read import CHECKS
 from trainer.source.store import Selection, open_store
@@ -25,6 +26,13 @@ _RECIPE_OPTIONS = {
     "drop_path": "How often the last residual block is skipped for a patch (reBEN: 0.15), earlier ones less.",
     "bands": "Bands or sets of bands, joined by commas or +: rgb, 10m, 20m, 60m, s2, s1, all, B08.",
     "labels": "Number of classes.",
+    "classes": "Only these of them, joined by semicolons.  [default: all]",
+    "target": "A column that names the classes of each patch instead: lists of text, or text with semicolons between.",
+    "join": "CSV or Parquet file of your own columns by patch_id, for --target and conditions.",
+    "train_where": "Train only on patches for which this DuckDB condition on the columns of the table, and of the file "
+    "joined, holds.",
+    "validation_where": "Validate only on patches for which this condition holds.",
+    "fraction": "Train on this share of the patches, drawn by --seed, with its share of every class; 0.01 is in 0.05.",
     "epochs": "Epochs at most.",
     "batch_size": "Patches of a step.  [default: 512, or less for a small store]",
     "learning_rate": "Highest learning rate; it falls to a tenth on a cosine.",
@@ -51,6 +59,7 @@ _CHOICES = {
     "turns": TURNS,
     "check": CHECKS,
 }
+_SELECTING = ("store", "split", "where", "recommended", "labels", "classes", "target", "join", "fraction", "seed")
 _SPELLINGS = {"deterministic": "--deterministic/--fast"}
 
 
@@ -132,9 +141,9 @@ def add_fields(record: Any, texts: dict[str, str]) -> Callable[[Callable[..., An
     return add
 
 
-def add_recipe(command: Callable[..., Any], without: str = "") -> Callable[..., Any]:
-    """Add an option for each field of a recipe, except perhaps one."""
-    return add_fields(Recipe(), {name: text for name, text in _RECIPE_OPTIONS.items() if name != without})(command)
+def add_recipe(command: Callable[..., Any], without: Sequence[str] = ()) -> Callable[..., Any]:
+    """Add an option for each field of a recipe, except perhaps some."""
+    return add_fields(Recipe(), {name: text for name, text in _RECIPE_OPTIONS.items() if name not in without})(command)
 
 
 def add_selection(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -160,15 +169,31 @@ def add_selection(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--labels", type=click.Choice(["19", "43"]), default="19", show_default=True, help="Number of classes."
             ),
+            *(
+                click.option(f"--{name}", default="", help=_RECIPE_OPTIONS[name])
+                for name in ("classes", "target", "join")
+            ),
+            click.option(
+                "--fraction",
+                default=1.0,
+                show_default=True,
+                help="Only this share of the patches, with its share of every class; a smaller one is inside a larger.",
+            ),
+            click.option("--seed", default=0, show_default=True, help="Decides which patches make the fraction."),
         ]
     ):
         command = option(command)
     return command
 
 
-def select_from(store: str, split: str | None, where: str | None, recommended: bool, labels: str) -> Selection:
+def select_from(store: str, labels: str, classes: str, join: str, **choice: Any) -> Selection:
     """Open a store and select from it as these options say."""
-    return open_store(store).select(split, where=where, recommended=recommended, labels=int(labels))
+    return open_store(store).select(labels=int(labels), classes=split_names(classes), join=join or None, **choice)
+
+
+def take_choice(options: dict[str, Any]) -> dict[str, Any]:
+    """Take out of all options those by which patches are selected."""
+    return {name: options.pop(name) for name in _SELECTING}
 
 
 def quote_command() -> str:

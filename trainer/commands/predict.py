@@ -17,7 +17,7 @@ from trainer.run.folder import RunFolder
 from trainer.score.predictions import Predictions, Scores, describe_patches
 from trainer.source.store import open_store
 
-_OF_STORES = ("split", "where", "recommended")
+_OF_STORES = ("split", "where", "join", "recommended")
 _OF_FOLDERS = ("on_bad",)
 
 
@@ -27,6 +27,11 @@ _OF_FOLDERS = ("on_bad",)
 @click.option("--out", type=click.Path(path_type=Path), help="Write a Parquet table, instead of lines to stdout.")
 @click.option("--split", help="Of a store, only this split: train, validation or test.  [default: all patches]")
 @click.option("--where", metavar="SQL", help="Of a store, only patches for which this condition on its table holds.")
+@click.option(
+    "--join",
+    type=click.Path(path_type=Path),
+    help="Of a store, a CSV or Parquet file of your own columns by patch_id, for --where.",
+)
 @click.option(
     "--recommended/--all",
     default=False,
@@ -52,6 +57,7 @@ def command(
     out: Path | None,
     split: str | None,
     where: str | None,
+    join: Path | None,
     recommended: bool,
     on_bad: OnBad,
     bands: str | None,
@@ -93,7 +99,7 @@ def command(
     scores: Scores
     with show_progress("Predicting") as show:
         if opened:
-            choice: dict[str, Any] = {"split": split, "where": where, "recommended": recommended}
+            choice: dict[str, Any] = {"split": split, "where": where, "join": join, "recommended": recommended}
             scores = predict_store(
                 path, opened, out, **choice, network=network, plain=plain, threads=threads, advance=show
             )

@@ -179,9 +179,11 @@ class EvaluationFiles:
     predictions: Path
 
 
-def locate_evaluation(run: Path | str, split: str) -> EvaluationFiles:
-    """Name the files of the evaluation of a split."""
+def locate_evaluation(run: Path | str, split: str, where: str = "") -> EvaluationFiles:
+    """Name the files of the evaluation of a split, or of those of its patches that meet a condition."""
     folder = Path(run) / "evaluation"
+    if where:
+        split += f"-{hashlib.blake2b(where.encode(), digest_size=4).hexdigest()}"
     return EvaluationFiles(folder / f"{split}.json", folder / f"{split}.parquet")
 
 

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from bigearthnet.errors import OptionError
-from trainer.run.function import is_function_name, name_function
+from bigearthnet.files import hash_file
+from bigearthnet.labels import split_names
+from trainer.run.function import hash_source, is_function_name, name_function
 from trainer.stream.options import check_at_least, check_choice
 from trainer.stream.order import ORDERS, Order
 
@@ -69,6 +71,18 @@ class Recipe:
     """Bands or sets of bands of the store, joined by commas or plus signs; reBEN leaves out those of 60 m."""
     labels: int = 19
     """Classes, 19 or 43."""
+    classes: str = ""
+    """Only these of them, joined by semicolons; empty for all."""
+    target: str = ""
+    """A column that names the classes of each patch instead, see `Store.select`."""
+    join: str = ""
+    """Path of a CSV or Parquet file of further columns by `patch_id`, for `target` and for conditions."""
+    train_where: str = ""
+    """Train only on patches for which this condition in SQL holds."""
+    validation_where: str = ""
+    """Likewise for validation, by which the best epoch and, in evaluations, the thresholds are chosen."""
+    fraction: float = 1.0
+    """Train on this share of these patches, drawn by `seed`, with its share of every class; see `Store.select`."""
     epochs: int = 40
     """At most; the cosine ends with the last one."""
     batch_size: int | None = None
@@ -116,6 +130,9 @@ class Recipe:
                 "learning_rate must be positive, weight_decay not negative, dropout and drop_path at least 0 and "
                 f"below 1, not {self.learning_rate}, {self.weight_decay}, {self.dropout}, {self.drop_path}"
             )
+        if not 0 < self.fraction <= 1:
+            raise OptionError(f"fraction must be above 0 and at most 1, not {self.fraction}")
+        split_names(self.classes)
         self.fixed_pos_weight()
         if self.loss != "bce" and self.pos_weight != "1":
             raise OptionError(
@@ -126,6 +143,25 @@ class Recipe:
         """List the options that name a function of the user's own, with its name."""
         named = {"network": str(self.network), "loss": str(self.loss)}
         return {option: name for option, name in named.items() if is_function_name(name)}
+
+    def describe_choice(self) -> dict[str, Any]:
+        """Say which bands of which patches it trains on."""
+        names = ("bands", "fraction", "train_where", "validation_where")
+        return {name: getattr(self, name) for name in names}
+
+    def hash_sources(self) -> dict[str, str]:
+        """Hash what functions and files of columns are, by the option that names them.
+
+        Raises:
+            OptionError: There is no such function or file.
+        """
+        hashes = {option: hash_source(name) for option, name in self.name_functions().items()}
+        if self.join:
+            try:
+                hashes["join"] = hash_file(self.join)
+            except OSError as error:
+                raise OptionError(f"{self.join}: the file to join cannot be read ({error})") from error
+        return hashes
 
     def fixed_pos_weight(self) -> float | None:
         """Return the weight that all classes share; None if it is balanced."""

@@ -81,6 +81,7 @@ def predict_store(
     *,
     split: str | None = None,
     where: str | None = None,
+    join: Path | None = None,
     recommended: bool = False,
     network: str = "",
     plain: PlainModel | None = None,
@@ -96,6 +97,7 @@ def predict_store(
         split: As `where` and `recommended`, see `Store.select`. A model that takes Sentinel-1 bands leaves out patches
             without them.
         where: A condition on `patches.parquet`.
+        join: A file of further columns for it.
         recommended: Leave out patches with snow, cloud or shadow or without a 19-class label.
         network: `module:function` of the network, if the model has layers of its module.
         plain: What a Keras model takes and gives that `ben-train fit` did not write.
@@ -111,9 +113,10 @@ def predict_store(
         check_table(out)
     model, card = open_model(model_path, network, plain, store)
     check_bands(card, store)
-    selection = select_with_sensors(
-        store, split, find_labels(card.classes, store) or 19, card.bands, where, recommended
-    )
+    labels = find_labels(card.classes, store)
+    known: dict[str, Any] = {} if labels is None else {"labels": labels, "classes": card.classes}
+    conditions = [where] if where else []
+    selection = select_with_sensors(store, split, card.bands, conditions, join=join, recommended=recommended, **known)
     predictions = Predictions(
         selection=selection,
         classes=card.classes,

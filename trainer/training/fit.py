@@ -21,9 +21,9 @@ from trainer.model.layers import WeightedCrossEntropy, make_own_loss
 from trainer.model.networks import ModelCard, build_model, check_saving, describe_model, save_model
 from trainer.model.weights import begin_with, read_weights
 from trainer.run.folder import Position, RunFolder, RunRecord, describe_provenance
-from trainer.run.function import hash_source, is_function_name
+from trainer.run.function import is_function_name
 from trainer.run.recipe import FINAL_RATE, Recipe
-from trainer.score.match import select_with_sensors
+from trainer.score.match import select_split
 from trainer.score.metrics import baseline_average_precision, cross_entropy, measure_ranking
 from trainer.score.predict import predict_selection, take_pixels
 from trainer.source.store import Selection, Store
@@ -87,12 +87,12 @@ class _Training:
     def __init__(self, store: Store, folder: RunFolder, recipe: Recipe, options: FitOptions, on_event: OnEvent) -> None:
         self.folder, self.options, self.on_event = folder, options, on_event
         bands = store.resolve_bands(recipe.bands)
-        if not (store.labels_43 if recipe.labels == 43 else store.labels_19):
+        if not recipe.target and not (store.labels_43 if recipe.labels == 43 else store.labels_19):
             raise OptionError(f"{store.name}: has no list of {recipe.labels} classes; choose the other number")
-        self.train = select_with_sensors(store, "train", recipe.labels, bands)
-        self.validation = select_with_sensors(store, "validation", recipe.labels, bands)
+        self.train = select_split(store, recipe, "train", bands)
+        self.validation = select_split(store, recipe, "validation", bands)
         self.recipe = recipe.fit_to(len(self.train))
-        sources = {option: hash_source(name) for option, name in self.recipe.name_functions().items()}
+        sources = recipe.hash_sources()
         weights = read_weights(self.recipe) if self.recipe.weights else None
         scales = {name: store.scale_of(names) for name, names in bands.items()}
         self.record = RunRecord(
@@ -150,6 +150,7 @@ class _Training:
                 n_steps=len(self.stream),
                 baseline=baseline,
                 n_devices=len(self.devices),
+                digest=self.train.digest,
                 epoch=at.epoch,
                 step=at.step,
             )
