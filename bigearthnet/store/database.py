@@ -78,6 +78,43 @@ def connect(
             raise SelectionError(f"{shorten(error)}; the columns of patches are {columns}") from error
 
 
+@contextmanager
+def _copy(views: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
+    """Copy files to a temporary folder."""
+    with TemporaryDirectory(prefix="bigearthnet-") as folder:
+        copies = {name: Path(folder) / f"{name}.parquet" for name in views}
+        try:
+            for name, path in views.items():
+                shutil.copyfile(path, copies[name])
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot hold a copy of the store's table ({error}); make room") from error
+        yield copies
+
+
+def wait_for(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], seconds: float = TIME_LIMIT_S) -> T:
+    """Let DuckDB work on a thread: on this one, Ctrl-C reached it only between the pieces of a query, if ever."""
+    with ThreadPoolExecutor(1) as executor:
+        answer = executor.submit(work)
+        try:
+            return answer.result(seconds)
+        except TimeoutError as error:
+            connection.interrupt()
+            raise SelectionError(f"the question took longer than {seconds:,.0f} s; ask for less") from error
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+
+
+def shorten(error: Exception) -> str:
+    """Return the first line of DuckDB's message, which says it all."""
+    return str(error).strip().partition("\n")[0]
+
+
+def quote(text: str) -> str:
+    """Write a text as SQL does."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def join_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Add the columns of a file to the view `patches`, by patch_id; they are null where the file has no such patch.
 
@@ -118,40 +155,3 @@ def join_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         "CREATE VIEW patches AS SELECT stored.*, joined.* EXCLUDE (patch_id) FROM stored LEFT JOIN joined "
         "ON stored.patch_id = joined.patch_id::VARCHAR"
     )
-
-
-@contextmanager
-def _copy(views: Mapping[str, Path]) -> Iterator[dict[str, Path]]:
-    """Copy files to a temporary folder."""
-    with TemporaryDirectory(prefix="bigearthnet-") as folder:
-        copies = {name: Path(folder) / f"{name}.parquet" for name in views}
-        try:
-            for name, path in views.items():
-                shutil.copyfile(path, copies[name])
-        except OSError as error:
-            raise OutputError(f"{folder}: cannot hold a copy of the store's table ({error}); make room") from error
-        yield copies
-
-
-def wait_for(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], seconds: float = TIME_LIMIT_S) -> T:
-    """Let DuckDB work on a thread: on this one, Ctrl-C reached it only between the pieces of a query, if ever."""
-    with ThreadPoolExecutor(1) as executor:
-        answer = executor.submit(work)
-        try:
-            return answer.result(seconds)
-        except TimeoutError as error:
-            connection.interrupt()
-            raise SelectionError(f"the question took longer than {seconds:,.0f} s; ask for less") from error
-        except KeyboardInterrupt:
-            connection.interrupt()
-            raise
-
-
-def shorten(error: Exception) -> str:
-    """Return the first line of DuckDB's message, which says it all."""
-    return str(error).strip().partition("\n")[0]
-
-
-def quote(text: str) -> str:
-    """Write a text as SQL does."""
-    return "'" + text.replace("'", "''") + "'"

@@ -6,7 +6,7 @@ import io
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -170,35 +170,51 @@ def select_labels(
         SelectionError: There is no such split or column, a condition cannot be understood, or nothing meets it.
         StoreError: The table cannot be read.
     """
-    with connect({"patches": Path(table)}, foreign=bool(where), join=join) as connection:
-        patches = connection.table("patches")
-        names = _list_names(patches, column)
-        conditions = [f"{_quote_name(column)} IS NOT NULL", *(_check_condition(patches, one) for one in where)]
-        if classes is None:
-            listed = wait_for(
-                connection, lambda: connection.execute(f"SELECT DISTINCT unnest({names}) FROM patches ORDER BY 1")
-            )
-            classes = _check_classes(column, [name for (name,) in listed.fetchall()])
-        if recommended:
-            conditions.append("recommended")
-        if split is not None:
-            listed = connection.execute("SELECT DISTINCT split FROM patches WHERE split IS NOT NULL ORDER BY 1")
-            if split not in (splits := [name for (name,) in listed.fetchall()]):
-                raise SelectionError(f"no split {split!r}; the store has {', '.join(splits) or 'none'}")
-            conditions.append("split = $split")
-        query = (
-            "SELECT index, list_aggregate([1::UBIGINT << (coalesce(nullif(list_position($classes, name), 0), 64) - 1) "
-            f"FOR name IN {names}], 'bit_or') AS bits "
-            f"FROM patches WHERE {' AND '.join(conditions)} ORDER BY index"
-        )
-        asked = {"classes": list(classes)} | ({} if split is None else {"split": split})
-        rows = wait_for(connection, lambda: connection.execute(query, asked).fetchnumpy())
-    indices = np.ma.getdata(rows["index"]).astype(np.int32)
+    views = {"patches": Path(table)}
+    indices, bits, known = _select_bits(views, column, classes, split, tuple(where), recommended, join)
     if not len(indices):
         choice = f"{f'split {split}' if split else 'any split'}{', recommended only' if recommended else ''}"
         choice += f", where {' and '.join(where)}" if where else ""
         raise SelectionError(f"no patch matches: {choice}; widen the condition or pass recommended=False")
-    return indices, np.ma.filled(rows["bits"], 0).astype(np.uint64).view(np.int64), tuple(classes)
+    return indices, bits.view(np.int64), known
+
+
+def _select_bits(
+    views: Mapping[str, Path],
+    column: str,
+    classes: Sequence[str] | None,
+    split: str | None,
+    where: Sequence[str],
+    recommended: bool,
+    join: Path | None,
+) -> tuple[NDArray[np.int32], NDArray[np.uint64], tuple[str, ...]]:
+    with connect(views, foreign=bool(where), join=join) as connection:
+        patches = connection.table("patches")
+        names = _list_names(patches, column)
+        conditions = [f"{_quote_name(column)} IS NOT NULL", *(_check_condition(patches, one) for one in where)]
+        if classes is None:
+            listed = f"SELECT DISTINCT unnest({names}) FROM patches ORDER BY 1"
+            rows = wait_for(connection, lambda: connection.execute(listed).fetchall())
+            classes = _check_classes(column, [name for (name,) in rows])
+        if recommended:
+            conditions.append("recommended")
+        if split is not None:
+            listed_splits = connection.execute("SELECT DISTINCT split FROM patches WHERE split IS NOT NULL ORDER BY 1")
+            if split not in (splits := [name for (name,) in listed_splits.fetchall()]):
+                raise SelectionError(f"no split {split!r}; the store has {', '.join(splits) or 'none'}")
+            conditions.append("split = $split")
+        query = (
+            "SELECT index, list_aggregate([1::UBIGINT << (coalesce(nullif(list_position($classes, name), 0), 64) - 1) "
+            f"FOR name IN {names}], 'bit_or') AS bits "  # a class that is not listed becomes bit 63
+            f"FROM patches WHERE {' AND '.join(conditions)} ORDER BY index"
+        )
+        asked = {"classes": list(classes)} | ({} if split is None else {"split": split})
+        selected = wait_for(connection, lambda: connection.execute(query, asked).fetchnumpy())
+    indices, bits = (
+        np.ma.getdata(selected["index"]).astype(np.int32),
+        np.ma.filled(selected["bits"], 0).astype(np.uint64),
+    )
+    return indices, bits, tuple(classes)
 
 
 def _list_names(patches: duckdb.DuckDBPyRelation, column: str) -> str:

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from bigearthnet.store.layout import TABLE
 from tests.manifests import seal_again
-from tests.trainer.trainings import OWN_WARNINGS, RECIPE
+from tests.trainer import own
+from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError
 from trainer import OptionError, RunError, Store, open_store
 from trainer.commands.cli import cli
 from trainer.training.compare import METRICS, SLICE_METRICS, Member, compare, judge
@@ -192,3 +193,19 @@ def test_a_country_that_could_lead_out_of_the_folder_never_names_one(
     seal_again(folder)
     with pytest.raises(OptionError, match="expected names of a country, found "):
         list_variants(open_store(folder), SHORT, without="country")
+
+
+def test_a_run_with_another_function_is_not_taken_for_finished(store: Store, tmp_path: Path) -> None:
+    variants = list_variants(store, replace(SHORT, loss=own.loss), bands=["B01", "B09"])
+    with pytest.raises(StoppedError):
+        compare(store, tmp_path, variants, 2, FitOptions(tensorboard=False), announce=_stop_at_second)
+    path = tmp_path / "B01" / "0" / "run.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"sources": {"loss": "0" * 32}}))
+    with pytest.raises(RunError, match=r"0: was trained with another source of loss; choose another folder"):
+        compare(store, tmp_path, variants, 2, FitOptions(tensorboard=False))
+
+
+def _stop_at_second(member: Member) -> None:
+    if member.number == 2:
+        raise StoppedError

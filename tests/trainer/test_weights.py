@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from bigearthnet.store.arrays import ArrayInfo
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import OptionError, RunError, Store
+from trainer.commands.cli import cli
 from trainer.model.networks import build_model, list_networks, load_model, make_network, save_model
 from trainer.model.weights import begin_with, read_weights
 from trainer.run.folder import RunFolder
@@ -135,6 +137,18 @@ def test_all_but_the_last_layer_can_be_frozen(store: Store, tmp_path: Path) -> N
     train(store, tmp_path / "run", replace(RECIPE, epochs=1, freeze="*"))
     model = load_model(tmp_path / "run" / "best.keras")
     assert [weight.path for weight in model.trainable_weights] == ["logits/kernel", "logits/bias"]
+
+
+def test_the_command_takes_weights_layers_and_drop_path(stores: dict[str, Path], tmp_path: Path) -> None:
+    common = ["--bands", "60m", "--epochs", "1", "--batch-size", "20", "--no-tensorboard"]
+    network = ["--network", "tests.trainer.own:network", "--drop-path", "0.2"]
+    for name, options in {"first": [], "second": ["--weights", str(tmp_path / "first"), "--freeze", "stem,b*"]}.items():
+        command = ["fit", str(stores["lz4"]), str(tmp_path / name), *common, *network, *options]
+        ended = CliRunner().invoke(cli, command)
+        assert ended.exit_code == 0, ended.output
+    before, after = (_read(load_model(tmp_path / name / "best.keras")) for name in ("first", "second"))
+    kept = {path for path, values in before.items() if "seed" not in path and (after[path] == values).all()}
+    assert kept == {"stem/kernel", "stem/bias", "branch/kernel", "branch/bias"}
 
 
 def test_a_training_does_not_go_on_with_other_weights(store: Store, tmp_path: Path) -> None:
