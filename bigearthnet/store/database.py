@@ -59,11 +59,14 @@ def connect(
         connection.execute("SET TimeZone = 'UTC'")  # or what a time means would depend on where the machine stands
         connection.execute("SET python_enable_replacements = false")
         try:
-            for name, path in files.items():
-                connection.read_parquet(os.path.abspath(path), file_row_number=numbered).create_view(name)
+            # Files by patterns that no other file matches: DuckDB takes any path for one.
+            patterns = {name: glob.escape(os.path.abspath(path)) for name, path in files.items()}
+            for name, pattern in patterns.items():
+                connection.read_parquet(pattern, file_row_number=numbered).create_view(name)
             if join is not None:
                 join_columns(connection, join)
-            allowed = ", ".join(quote(os.path.abspath(path)) for path in (*files.values(), out) if path)
+            paths = [os.path.abspath(path) for path in (*files.values(), out) if path]
+            allowed = ", ".join(map(quote, (*patterns.values(), *paths)))
             connection.execute(f"SET allowed_paths = [{allowed}]")
         except (duckdb.Error, UnicodeEncodeError, RuntimeError) as error:  # the last of names that are no UTF-8
             raise StoreError(

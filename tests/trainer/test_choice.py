@@ -54,8 +54,9 @@ def own(store: Store, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def own_csv(store: Store, tmp_path: Path) -> Path:
-    """The same as text, under a name with letters that mean more to DuckDB."""
+    """The same as text, under a name that DuckDB would take for a pattern, beside a file that matches it."""
     path = tmp_path / "own[1]*.csv"
+    (tmp_path / "own12.csv").write_text("patch_id,height,kinds\nelsewhere,1,all\n")
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["patch_id", "height", "kinds"])
