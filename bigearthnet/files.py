@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import json
 import os
 import secrets
@@ -177,6 +178,16 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> 
         if max_bytes is not None and n_bytes > max_bytes:
             raise OSError(errno.EFBIG, f"it has {n_bytes:,} bytes, at most {max_bytes:,} are read", os.fspath(path))
         return file.read()
+
+
+def hash_file(path: str | os.PathLike[str]) -> str:
+    """Identify the content of a regular file of any size.
+
+    Raises:
+        OSError: It cannot be read, or is another kind of file.
+    """
+    with open(open_regular(path), "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def read_json(path: Path, kind: type[T]) -> T:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from bigearthnet.errors import OptionError
+
 _CORINE: Final[tuple[tuple[int, tuple[int, int, int], str, str | None], ...]] = (
     (111, (230, 0, 77), "Continuous urban fabric", "Urban fabric"),
     (112, (255, 0, 0), "Discontinuous urban fabric", "Urban fabric"),
@@ -92,3 +94,15 @@ def to_labels_19(labels: Iterable[str]) -> tuple[str, ...]:
     """
     translated = {LABEL_19_OF_43.get(label, label) for label in labels}
     return tuple(label for label in LABELS_19 if label in translated)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Split names of classes that are joined by semicolons: names have commas.
+
+    Raises:
+        OptionError: A name is there twice.
+    """
+    names = tuple(name.strip() for name in text.split(";") if name.strip())
+    if len(set(names)) < len(names):
+        raise OptionError(f"expected each class once, found {text!r}")
+    return names

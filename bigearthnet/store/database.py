@@ -8,6 +8,7 @@ nobody counts, a foreign question is put to copies of the tables, in a process o
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import pickle
@@ -23,7 +24,8 @@ from typing import Any, Final, TypeVar
 
 import duckdb
 
-from bigearthnet.errors import BigEarthNetError, OutputError, SelectionError, StoreError
+from bigearthnet.errors import BigEarthNetError, OptionError, OutputError, SelectionError, StoreError
+from bigearthnet.files import open_regular
 
 T = TypeVar("T")
 
@@ -44,16 +46,28 @@ _SETTINGS: Final[dict[str, str | bool | int | float | list[str]]] = {
 
 @contextmanager
 def connect(
-    views: Mapping[str, Path], *, out: Path | None = None, numbered: bool = False
+    views: Mapping[str, Path], *, out: Path | None = None, numbered: bool = False, join: Path | None = None
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open Parquet files as views; one of them is `patches`. If numbered, rows have a `file_row_number` too."""
+    """Open Parquet files as views; one of them is `patches`.
+
+    Args:
+        views: The files, by the names of their views.
+        out: A file that may be written.
+        numbered: Rows have a `file_row_number` too.
+        join: A file of further columns of `patches`, see `join_columns`.
+    """
     with duckdb.connect(config=_SETTINGS) as connection:
         connection.execute("SET TimeZone = 'UTC'")  # or what a time means would depend on where the machine stands
         connection.execute("SET python_enable_replacements = false")
         try:
-            for name, path in views.items():
-                connection.read_parquet(os.path.abspath(path), file_row_number=numbered).create_view(name)
-            allowed = ", ".join(quote(os.path.abspath(path)) for path in (*views.values(), out) if path)
+            # Files by patterns that no other file matches: DuckDB takes any path for one.
+            patterns = {name: glob.escape(os.path.abspath(path)) for name, path in views.items()}
+            for name, pattern in patterns.items():
+                connection.read_parquet(pattern, file_row_number=numbered).create_view(name)
+            if join is not None:
+                join_columns(connection, join)
+            paths = [os.path.abspath(path) for path in (*views.values(), out) if path]
+            allowed = ", ".join(map(quote, (*patterns.values(), *paths)))
             connection.execute(f"SET allowed_paths = [{allowed}]")
         except (duckdb.Error, UnicodeEncodeError, RuntimeError) as error:  # the last of names that are no UTF-8
             raise StoreError(
@@ -138,3 +152,45 @@ def shorten(error: Exception) -> str:
 def quote(text: str) -> str:
     """Write a text as SQL does."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def join_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Add the columns of a file to the view `patches`, by patch_id; they are null where the file has no such patch.
+
+    The file is read into memory, so no question can reach it later.
+
+    Args:
+        connection: Over the table of a store.
+        path: CSV or Parquet with a column patch_id, each patch once, and columns that the table does not have.
+
+    Raises:
+        OptionError: It is another kind of file.
+        SelectionError: It cannot be read, has no such columns, or none of the store's patches.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise OptionError(f"{path}: expected a file to join whose name ends in .csv or .parquet")
+    name = glob.escape(os.path.abspath(path))
+    try:
+        os.close(open_regular(path))
+        read = connection.read_csv(name) if path.suffix == ".csv" else connection.read_parquet(name)
+        read.create("joined")
+    except (OSError, duckdb.Error, UnicodeEncodeError) as error:
+        raise SelectionError(f"{path}: cannot be read as a table to join ({shorten(error)})") from error
+    columns, known = connection.table("joined").columns, connection.table("patches").columns
+    twice = {name.lower() for name in columns} & {name.lower() for name in known} - {"patch_id"}
+    if "patch_id" not in columns or twice or len(columns) < 2:
+        wrong = f"the table of the store has {', '.join(sorted(twice))} already" if twice else f"found {columns}"
+        raise SelectionError(f"{path}: expected a column patch_id, and others that the table does not have; {wrong}")
+    counts = "SELECT count(*), count(patch_id), count(DISTINCT patch_id::VARCHAR) FROM joined"
+    ((n_rows, n_named, n_different),) = connection.execute(counts).fetchall()
+    if not n_rows == n_named == n_different:
+        raise SelectionError(
+            f"{path}: expected each patch_id once, found {n_different:,} different ones in {n_rows:,} rows"
+        )
+    if not connection.execute("FROM joined SEMI JOIN patches USING (patch_id) LIMIT 1").fetchall():
+        raise SelectionError(f"{path}: none of its {n_rows:,} patches is in the store; compare the names in patch_id")
+    connection.execute("ALTER VIEW patches RENAME TO stored")
+    connection.execute(
+        "CREATE VIEW patches AS SELECT stored.*, joined.* EXCLUDE (patch_id) FROM stored LEFT JOIN joined "
+        "ON stored.patch_id = joined.patch_id::VARCHAR"
+    )

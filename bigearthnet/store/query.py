@@ -32,6 +32,9 @@ _FORMATS: Final = {
 }
 """How DuckDB writes a file, by the suffix of its name."""
 
+MAX_CLASSES: Final = 63
+"""Labels are bits of an int64."""
+
 _PLAIN_NAME: Final = re.compile(r"\w+", re.ASCII)
 """What the names of patches consist of; they become names of files."""
 
@@ -114,7 +117,9 @@ def select_patches(
         StoreError: There is no finished store, or a name in it is none that a patch can have.
         SelectionError: A name is not in the store, the condition cannot be understood, or nothing meets it.
     """
-    selected, unknown = _ask_tables(_list_tables(store), where, _select_rows, list(patch_ids), where, n, str(seed))
+    selected, unknown = _ask_tables(
+        _list_tables(store), where is not None, _select_rows, list(patch_ids), where, n, str(seed)
+    )
     if unknown:
         raise SelectionError(
             f"{store}: expected names of its patches, found {', '.join(unknown[:3])}; see `ben-convert query`"
@@ -149,57 +154,105 @@ def _select_rows(
 
 
 def select_labels(
-    table: str, column: str, classes: Sequence[str], *, split: str | None, where: str | None, recommended: bool
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Select patches by split and by a condition in SQL, with the classes that they have.
+    table: str,
+    column: str,
+    classes: Sequence[str] | None,
+    *,
+    split: str | None,
+    where: Sequence[str],
+    recommended: bool,
+    join: Path | None = None,
+) -> tuple[NDArray[np.int32], NDArray[np.int64], tuple[str, ...]]:
+    """Select patches by split and by conditions in SQL, with the classes that they have.
 
     Args:
         table: Path of a store's table.
-        column: The one that lists the classes of each patch.
-        classes: All that there are, up to 63.
+        column: The one that lists the classes of each patch, or names one, or several joined by semicolons. Patches of
+            which it says nothing (null) are left out.
+        classes: All that there are, up to 63; None for all names in the column, in alphabetical order.
         split: Only this official split; None for all.
-        where: A condition over the columns of the table.
+        where: Conditions over the columns of the table, all of which must hold.
         recommended: Leave out patches with snow, cloud or shadow, or without a 19-class label.
+        join: A file of further columns, see `bigearthnet.store.database.join_columns`.
 
     Returns:
-        Rows, ascending, shape (patch,); and for each the bits of its classes, bit i for class i.
+        Rows, ascending, shape (patch,); for each the bits of its classes, bit i for class i, and bit 63 for any that is
+        not among them; and the classes.
 
     Raises:
-        SelectionError: There is no such split, the condition cannot be understood, or nothing meets it.
-        StoreError: The table cannot be read, or has a class that is not among these.
+        SelectionError: There is no such split or column, a condition cannot be understood, or nothing meets it.
+        StoreError: The table cannot be read.
     """
-    indices, bits = _ask_tables(
-        {"patches": Path(table)}, where, _select_bits, column, list(classes), split, where, recommended
-    )
+    views = {"patches": Path(table)}
+    asked = (column, classes and list(classes), split, list(where), recommended, join)
+    indices, bits, known = _ask_tables(views, bool(where), _select_bits, *asked)
     if not len(indices):
         choice = f"{f'split {split}' if split else 'any split'}{', recommended only' if recommended else ''}"
-        choice += f", where {where}" if where else ""
+        choice += f", where {' and '.join(where)}" if where else ""
         raise SelectionError(f"no patch matches: {choice}; widen the condition or pass recommended=False")
-    if (bits >> np.uint64(len(classes))).any():
-        raise StoreError(f"{table}: column {column} has classes that the store does not list")
-    return indices, bits.astype(np.int64)
+    return indices, bits.view(np.int64), known
 
 
 def _select_bits(
-    views: Mapping[str, Path], column: str, classes: list[str], split: str | None, where: str | None, recommended: bool
-) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
-    with connect(views) as connection:
-        conditions = [_check_condition(connection.table("patches"), where)]
+    views: Mapping[str, Path],
+    column: str,
+    classes: Sequence[str] | None,
+    split: str | None,
+    where: Sequence[str],
+    recommended: bool,
+    join: Path | None,
+) -> tuple[NDArray[np.int32], NDArray[np.uint64], tuple[str, ...]]:
+    with connect(views, join=join) as connection:
+        patches = connection.table("patches")
+        names = _list_names(patches, column)
+        conditions = [f"{_quote_name(column)} IS NOT NULL", *(_check_condition(patches, one) for one in where)]
+        if classes is None:
+            listed = f"SELECT DISTINCT unnest({names}) FROM patches ORDER BY 1"
+            rows = connection.execute(listed).fetchall()
+            classes = _check_classes(column, [name for (name,) in rows])
         if recommended:
             conditions.append("recommended")
         if split is not None:
-            listed = connection.execute("SELECT DISTINCT split FROM patches WHERE split IS NOT NULL ORDER BY 1")
-            if split not in (splits := [name for (name,) in listed.fetchall()]):
+            listed_splits = connection.execute("SELECT DISTINCT split FROM patches WHERE split IS NOT NULL ORDER BY 1")
+            if split not in (splits := [name for (name,) in listed_splits.fetchall()]):
                 raise SelectionError(f"no split {split!r}; the store has {', '.join(splits) or 'none'}")
             conditions.append("split = $split")
         query = (
             "SELECT index, list_aggregate([1::UBIGINT << (coalesce(nullif(list_position($classes, name), 0), 64) - 1) "
-            f"FOR name IN {_quote_name(column)}], 'bit_or') AS bits "  # a class that is not listed becomes bit 63
+            f"FOR name IN {names}], 'bit_or') AS bits "  # a class that is not listed becomes bit 63
             f"FROM patches WHERE {' AND '.join(conditions)} ORDER BY index"
         )
-        asked = {"classes": classes} | ({} if split is None else {"split": split})
-        rows = connection.execute(query, asked).fetchnumpy()
-    return np.ma.getdata(rows["index"]).astype(np.int32), np.ma.filled(rows["bits"], 0).astype(np.uint64)
+        asked = {"classes": list(classes)} | ({} if split is None else {"split": split})
+        selected = connection.execute(query, asked).fetchnumpy()
+    indices, bits = (
+        np.ma.getdata(selected["index"]).astype(np.int32),
+        np.ma.filled(selected["bits"], 0).astype(np.uint64),
+    )
+    return indices, bits, tuple(classes)
+
+
+def _list_names(patches: duckdb.DuckDBPyRelation, column: str) -> str:
+    """Return the SQL that lists the classes that a column names."""
+    kinds = dict(zip(patches.columns, map(str, patches.types), strict=True))
+    quoted = _quote_name(column)
+    if kinds.get(column) == "VARCHAR[]":
+        return quoted
+    if kinds.get(column) == "VARCHAR":
+        return f"list_filter([trim(name) FOR name IN string_split({quoted}, ';')], lambda name: name <> '')"
+    raise SelectionError(
+        f"expected a column of text, or of lists of it, that names classes, found {column!r}, "
+        f"{kinds.get(column, 'which is not there')}; the columns of patches are {', '.join(patches.columns)}"
+    )
+
+
+def _check_classes(column: str, names: list[str | None]) -> tuple[str, ...]:
+    classes = tuple(name for name in names if name is not None)
+    if not 0 < len(classes) == len(names) <= MAX_CLASSES:
+        raise SelectionError(
+            f"expected 1 to {MAX_CLASSES} classes in the column {column!r}, and no nulls in its lists, found "
+            f"{len(names):,}, such as {', '.join(map(str, names[:3])) or 'none'}"
+        )
+    return classes
 
 
 def _list_tables(store: Path) -> dict[str, Path]:
@@ -210,9 +263,9 @@ def _list_tables(store: Path) -> dict[str, Path]:
     return {name: path for name, path in views.items() if path.is_file()}
 
 
-def _ask_tables(views: Mapping[str, Path], where: str | None, function: Callable[..., T], *args: Any) -> T:
+def _ask_tables(views: Mapping[str, Path], is_foreign: bool, function: Callable[..., T], *args: Any) -> T:
     """Call a function with tables: here, or with a condition, which may be foreign, in a process of its own."""
-    if where is None:
+    if not is_foreign:
         return function(views, *args)
     with copy_tables(views) as copies:
         return ask_apart(function, copies, *args)

@@ -19,6 +19,7 @@ from trainer.run.folder import RunFolder
 from trainer.run.recipe import Recipe
 from trainer.training.compare import compare
 from trainer.training.fit import FitOptions, fit
+from trainer.training.variants import list_variants
 
 pytestmark = OWN_WARNINGS
 
@@ -98,13 +99,14 @@ def test_fit_and_compare_know_it(both: Store, tmp_path: Path, spelling: str) -> 
     with pytest.raises(StoppedError):
         fit(both, tmp_path / "run", Recipe(bands=spelling), FitOptions(tensorboard=False), _stop)
     assert _flatten(RunFolder(tmp_path / "run").read_record().bands) == sorted(SPELLINGS[spelling])
+    variants = list_variants(both, Recipe(), bands=["b11", spelling])
     with pytest.raises(StoppedError):
-        compare(both, tmp_path / "compared", Recipe(), ["b11", spelling], 2, announce=_stop)
+        compare(both, tmp_path / "compared", variants, 2, announce=_stop)
 
 
 def test_one_set_by_two_names_is_not_compared_with_itself(both: Store, tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="two different band sets or more, not rgb, RGB"):
-        compare(both, tmp_path, Recipe(), ["rgb", "RGB"], 2)
+    with pytest.raises(OptionError, match="two different members or more, not rgb, RGB"):
+        compare(both, tmp_path, list_variants(both, Recipe(), bands=["rgb", "RGB"]), 2)
 
 
 def test_a_store_of_some_bands_has_the_sets_of_those(archive: V2Archive, lists: Path, tmp_path: Path) -> None:

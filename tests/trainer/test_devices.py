@@ -28,8 +28,10 @@ from trainer.training.fit import FitOptions, fit
 
 pytestmark = OWN_WARNINGS
 
-_RECIPE = replace(RECIPE, epochs=1, augment="symmetries", dropout=0.3)
-"""Everything that draws at random, and three batch normalisations."""
+_RECIPE = replace(
+    RECIPE, network="tests.trainer.own:network", epochs=1, augment="symmetries", dropout=0.3, drop_path=0.3
+)
+"""Everything that draws at random, and batch normalisation."""
 _OPTIONS = FitOptions(tensorboard=False, devices=2, checkpoint_steps=3)
 
 

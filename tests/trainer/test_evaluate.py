@@ -133,7 +133,7 @@ def test_what_does_not_belong_together_is_refused(
         evaluate(store, tmp_path / "other")
     with pytest.raises(RunError, match=r"is not the store that .* was trained on"):
         evaluate(replace(store, fingerprint="0" * 32), run)
-    with pytest.raises(RunError, match=r"the model has 19 classes .* which are not the 18 and 43 of the store"):
+    with pytest.raises(RunError, match=r"the model has 19 classes .* which are not among the 18 and 43 of the store"):
         evaluate(replace(store, labels_19=store.labels_19[1:]), run)
     (tmp_path / "other" / "best.keras").unlink()
     with pytest.raises(RunError, match="there is no model"):

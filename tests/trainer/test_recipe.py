@@ -32,12 +32,13 @@ def test_what_was_asked_for_stays() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"loss": "mse"}, "loss must be one of bce, focal, not 'mse'"),
+        ({"loss": "mse"}, "loss must be one of bce, focal, module:function, not 'mse'"),
         ({"order": "any"}, "order must be one of"),
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
         ({"batch_size": -1}, "batch_size must be at least 1"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
-        ({"dropout": 1.0}, "dropout at least 0 and below 1"),
+        ({"dropout": 1.0}, "dropout and drop_path at least 0 and below 1"),
+        ({"drop_path": 1.0}, "dropout and drop_path at least 0 and below 1"),
         ({"pos_weight": "much"}, "pos_weight must be balanced or a positive number, not 'much'"),
         ({"pos_weight": "-1"}, "positive number"),
         ({"loss": "focal", "pos_weight": "2"}, "pos_weight=2 goes with loss=bce only"),

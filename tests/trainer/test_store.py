@@ -357,3 +357,12 @@ def test_every_error_can_be_caught_by_its_exported_name() -> None:
 def test_the_metadata_are_what_zarr_reads(store: Store) -> None:
     group = zarr.open_group(Path(store.name) / "images.zarr", mode="r")
     assert dict(group.attrs) == dict(store.attributes)
+
+
+def test_a_path_that_looks_like_a_pattern_is_a_path(stores: dict[str, Path], store: Store, tmp_path: Path) -> None:
+    """DuckDB reads all files that match a pattern; here the one that does belongs to no store."""
+    shutil.copytree(stores["lz4"], tmp_path / "ben[1]")
+    (tmp_path / "ben1").mkdir()
+    (tmp_path / "ben1" / "patches.parquet").write_text("of another store")
+    found = open_store(tmp_path / "ben[1]").select("train")
+    assert found.digest == store.select("train").digest

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bigearthnet.commandline import echo
-from trainer.commands.options import add_fields, add_selection, add_threads, select_from
+from trainer.commands.options import add_fields, add_selection, add_threads, select_from, take_choice
 from trainer.stream.options import StreamOptions
 from trainer.stream.speed import StreamSpeed, measure_stream
 
@@ -31,18 +31,7 @@ _STREAM_OPTIONS = {
 @add_threads
 @click.option("--seconds", default=5.0, show_default=True, help="How long to stream.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(
-    store: str,
-    split: str | None,
-    where: str | None,
-    *,
-    recommended: bool,
-    labels: str,
-    seconds: float,
-    as_json: bool,
-    threads: int | None,
-    **options: Any,
-) -> None:
+def command(*, seconds: float, as_json: bool, threads: int | None, **options: Any) -> None:
     """Measure how fast batches come, without any model.
 
     If your model takes fewer patches a second than this, the data are not what it waits for. The first run after a
@@ -52,8 +41,9 @@ def command(
     Example:
       ben-train bench STORE --bands rgb --threads 4
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    selection = select_from(**take_choice(options))
     chosen = StreamOptions(**options | ({} if threads is None else {"threads": threads}))
-    speed = measure_stream(select_from(store, split, where, recommended, labels), chosen, seconds)
+    speed = measure_stream(selection, chosen, seconds)
     rates = {"patches_per_s": speed.patches_per_s, "mb_per_s": speed.bytes_per_s / 1e6}
     values = {**rates, **asdict(speed), "options": asdict(chosen)}
     echo(json.dumps(values, indent=2) if as_json else _describe(speed, chosen))

@@ -10,7 +10,7 @@ import click
 
 from bigearthnet.commandline import echo, show_progress
 from trainer.commands.backend import load_backend
-from trainer.commands.options import add_threads
+from trainer.commands.options import add_network, add_plain, add_threads, take_plain
 from trainer.run.folder import RunFolder, locate_evaluation
 from trainer.source.store import open_store
 
@@ -18,34 +18,85 @@ from trainer.source.store import open_store
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--split", default="test", show_default=True, help="The split to measure on: test, validation or train.")
+@click.option(
+    "--where",
+    metavar="SQL",
+    default="",
+    help="Measure only patches of it for which this DuckDB condition holds; the files have a name of their own then.",
+)
+@click.option(
+    "--join",
+    type=click.Path(path_type=Path),
+    help="Where the file is now whose columns the training joined.  [default: where it was]",
+)
 @click.option("--store", help="Where the store is now.  [default: where it was]")
+@add_plain
+@click.option("--out", type=click.Path(path_type=Path), help="Of a plain Keras model: the folder to write to.")
+@add_network
 @add_threads
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")
-def command(run: Path, *, split: str, store: str | None, threads: int | None, as_json: bool) -> None:
+def command(
+    run: Path,
+    *,
+    split: str,
+    where: str,
+    join: Path | None,
+    store: str | None,
+    bands: str | None,
+    classes: str | None,
+    pixels: Any,
+    out: Path | None,
+    network: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Measure the best model of a training on a whole split.
 
     Writes all metrics to RUN/evaluation/SPLIT.json and every patch's probabilities to RUN/evaluation/SPLIT.parquet.
     Thresholds are 0.5, and the best for F1 on validation. RUN/report.html shows all of it; see
     `report --help`.
 
+    RUN may be a .keras file that `ben-train fit` did not write: then say its --bands, --classes and --pixels, the
+    --store, and --out, in whose folder `evaluation` the same files are written.
+
     \b
-    Example:
+    Examples:
       ben-train evaluate RUN --split test
+      ben-train evaluate RUN --split test --where "country = 'Finland'"
+      ben-train evaluate MODEL.keras --store STORE --bands rgb --classes 19 --pixels reflectance --out measured
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    said = take_plain(bands, classes, pixels)
+    if said and (store is None or out is None):
+        raise click.UsageError("a plain Keras model needs --store and --out too")
+    if not said and run.is_file():
+        raise click.UsageError(f"{run} is a file: name the folder of a run, or say what a plain Keras model takes")
+    if join and said:
+        raise click.UsageError("--join is for a run that joined a file only")
+    if out and not said:
+        raise click.UsageError("--out is for a plain Keras model only: a run is measured in its own folder")
     opened = open_store(store or RunFolder(run).read_record().store)
     with load_backend():
+        from trainer.model.plain import PlainModel  # noqa: PLC0415
         from trainer.report import write_report  # noqa: PLC0415
-        from trainer.score.evaluate import evaluate  # noqa: PLC0415
+        from trainer.score.evaluate import evaluate, evaluate_plain  # noqa: PLC0415
 
+    files = locate_evaluation(out or run, split, where)
+    written = [files.metrics, files.predictions]
     with show_progress("Predicting") as show:
-        evaluation = evaluate(opened, run, split, threads=threads, advance=show)
-    written = write_report(run, opened)
+        options: dict[str, Any] = {"where": where, "network": network, "threads": threads, "advance": show}
+        if said:
+            assert out is not None
+            plain = PlainModel(**said)  # type: ignore[arg-type] # click has checked the choice
+            evaluation = evaluate_plain(opened, run, plain, out, split, **options)
+        else:
+            evaluation = evaluate(opened, run, split, join=join, **options)
+    if not said and not where:
+        written.append(write_report(run, opened).path)
     if as_json:
         echo(json.dumps(evaluation, indent=2))
         return
     echo("\n".join(_describe_evaluation(evaluation)))
-    files = locate_evaluation(run, split)
-    echo(f"\nWritten: {files.metrics}, {files.predictions}, {written.path}")
+    echo(f"\nWritten: {', '.join(map(str, written))}")
 
 
 def _describe_evaluation(evaluation: dict[str, Any]) -> list[str]:

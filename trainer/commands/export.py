@@ -10,6 +10,7 @@ import click
 
 from bigearthnet.commandline import echo
 from trainer.commands.backend import load_backend
+from trainer.commands.options import add_network
 from trainer.run.folder import RunFolder
 
 
@@ -22,8 +23,9 @@ from trainer.run.folder import RunFolder
     type=click.Choice(["savedmodel", "onnx"]),
     help="A folder for TensorFlow and what serves its models, or a file for ONNX.  [default: as the name of OUT says]",
 )
+@add_network
 @click.option("--json", "as_json", is_flag=True, help="Print what the model takes and gives as JSON.")
-def command(model: Path, out: Path, *, form: Any, as_json: bool) -> None:
+def command(model: Path, out: Path, *, form: Any, network: str, as_json: bool) -> None:
     """Export MODEL, a .keras file or a RUN, to OUT, in a form that needs neither Keras nor this package.
 
     It takes stored pixels, as the model itself does, and gives logits. Bands, classes and statistics go with it:
@@ -37,7 +39,7 @@ def command(model: Path, out: Path, *, form: Any, as_json: bool) -> None:
     with load_backend():
         from trainer.model.export import export_model  # noqa: PLC0415
 
-    card = export_model(RunFolder(model).model_path if model.is_dir() else model, out, form)
+    card = export_model(RunFolder(model).model_path if model.is_dir() else model, out, form, network)
     if as_json:
         echo(json.dumps(card, indent=2))
         return

@@ -12,11 +12,12 @@ from bigearthnet.archive.records import ON_BAD, OnBad
 from bigearthnet.commandline import echo, show_progress
 from bigearthnet.store.layout import IMAGES
 from trainer.commands.backend import load_backend
+from trainer.commands.options import add_network, add_plain, take_plain
 from trainer.run.folder import RunFolder
 from trainer.score.predictions import Predictions, Scores, describe_patches
 from trainer.source.store import open_store
 
-_OF_STORES = ("split", "where", "recommended")
+_OF_STORES = ("split", "where", "join", "recommended")
 _OF_FOLDERS = ("on_bad",)
 
 
@@ -26,6 +27,11 @@ _OF_FOLDERS = ("on_bad",)
 @click.option("--out", type=click.Path(path_type=Path), help="Write a Parquet table, instead of lines to stdout.")
 @click.option("--split", help="Of a store, only this split: train, validation or test.  [default: all patches]")
 @click.option("--where", metavar="SQL", help="Of a store, only patches for which this condition on its table holds.")
+@click.option(
+    "--join",
+    type=click.Path(path_type=Path),
+    help="Of a store, a CSV or Parquet file of your own columns by patch_id, for --where.",
+)
 @click.option(
     "--recommended/--all",
     default=False,
@@ -39,6 +45,8 @@ _OF_FOLDERS = ("on_bad",)
     show_default=True,
     help="What to do about a patch folder that lacks a band or cannot be read: end, or list it and go on.",
 )
+@add_plain
+@add_network
 @click.option("--threads", type=int, help="Threads that read.  [default: one a core, up to 8]")
 @click.pass_context
 def command(
@@ -49,11 +57,18 @@ def command(
     out: Path | None,
     split: str | None,
     where: str | None,
+    join: Path | None,
     recommended: bool,
     on_bad: OnBad,
+    bands: str | None,
+    classes: str | None,
+    pixels: Any,
+    network: str,
     threads: int | None,
 ) -> None:
     """Predict the classes of patches with MODEL, a .keras file or a RUN.
+
+    A Keras model that `ben-train fit` did not write needs --bands, --classes and --pixels.
 
     PATHS are one store, or patch folders as BigEarthNet consists of them (<patch>/<patch>_B04.tif and so on), or
     folders of patch folders at any depth, or one archive file as it was downloaded. A model of Sentinel-1 takes its
@@ -75,14 +90,19 @@ def command(
     _check_options(context, _OF_FOLDERS if stores else _OF_STORES, "patch folders" if stores else "a store")
     opened = open_store(stores[0]) if stores else None
     with load_backend():
+        from trainer.model.plain import PlainModel  # noqa: PLC0415
         from trainer.score.predict import predict_raw, predict_store  # noqa: PLC0415
 
     path = RunFolder(model).model_path if model.is_dir() else model
+    said = take_plain(bands, classes, pixels)
+    plain = PlainModel(**said) if said else None  # type: ignore[arg-type] # click has checked the choice
     scores: Scores
     with show_progress("Predicting") as show:
         if opened:
-            choice: dict[str, Any] = {"split": split, "where": where, "recommended": recommended}
-            scores = predict_store(path, opened, out, **choice, threads=threads, advance=show)
+            choice: dict[str, Any] = {"split": split, "where": where, "join": join, "recommended": recommended}
+            scores = predict_store(
+                path, opened, out, **choice, network=network, plain=plain, threads=threads, advance=show
+            )
             names = describe_patches(scores.selection)["patch_id"].to_pylist()
         else:
             scores = predict_raw(
@@ -90,6 +110,8 @@ def command(
                 [Path(path) for path in paths],
                 out,
                 on_bad=on_bad,
+                network=network,
+                plain=plain,
                 threads=threads,
                 advance=show,
                 complain=lambda reason: echo(f"Skipped: {reason}", err=True),

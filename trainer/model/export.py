@@ -28,13 +28,14 @@ CARD_PROPERTY: Final = "bigearthnet_store"
 _LOGITS: Final = "logits"
 
 
-def export_model(model_path: Path, out: Path, form: Format | None = None) -> dict[str, Any]:
+def export_model(model_path: Path, out: Path, form: Format | None = None, network: str = "") -> dict[str, Any]:
     """Export a model that `ben-train fit` wrote.
 
     Args:
         model_path: The `.keras` file.
         out: A new folder for a SavedModel, a new file for ONNX.
         form: Which of them; None for ONNX if the name ends in `.onnx`, and else a SavedModel.
+        network: `module:function` of the network, if the model has layers of its module.
 
     Returns:
         The card that travels with the model: its classes, its output, and of each input the bands, shape, dtype, mean
@@ -59,7 +60,7 @@ def export_model(model_path: Path, out: Path, form: Format | None = None) -> dic
             f"ONNX needs {' and '.join(missing)}: pip install 'bigearthnet-store[onnx]', "
             "or choose the format savedmodel"
         )
-    model = load_model(model_path)
+    model = load_model(model_path, network)
     card = describe_inputs(model)
     with write_new(out) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of TensorFlow and tf2onnx, about themselves

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import keras
 from keras import ops
 
+from bigearthnet.errors import OptionError
 from trainer.model.devices import locate_device
+from trainer.run.function import load_function
 
 PACKAGE: Final = "bigearthnet_store"
 """Namespace of our classes in saved models."""
@@ -96,6 +98,42 @@ class DropFeatures(keras.layers.Dropout):  # type: ignore[misc]
         return ops.where(kept, features / (1 - self.rate), ops.zeros_like(features))
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
+class DropPath(keras.layers.Layer):  # type: ignore[misc]
+    """Add two tensors, the end of a residual block; in training, leave out what the block made, each patch by itself.
+
+    It takes the place of the addition, so that a network has its layers in the same order with and without it.
+
+    Args:
+        branch: Which of the two the block made, 0 or 1; the other one leads round it.
+        rate: How often it is left out; what is kept is divided by 1 - rate, so that its mean stays.
+        seed: Seed of the draws, which are the same on any number of devices.
+    """
+
+    def __init__(self, branch: int, rate: float, *, seed: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.branch, self.rate, self.seed = branch, rate, seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.built = True
+
+    def call(self, added: Sequence[Any], *, training: bool = False) -> Any:
+        """Draw once for each patch."""
+        branch, shortcut = added[self.branch], added[1 - self.branch]
+        if training and self.rate > 0:
+            kept = _draw(branch, 1, self.seed_generator) >= self.rate
+            kept = ops.reshape(kept, (-1, *(1 for _ in branch.shape[1:])))
+            branch = ops.where(kept, branch / (1 - self.rate), ops.zeros_like(branch))
+        return shortcut + branch
+
+    def compute_output_shape(self, shapes: Sequence[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        """Give what both have."""
+        return shapes[0]
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what rebuilds the layer."""
+        return {**super().get_config(), "branch": self.branch, "rate": self.rate, "seed": self.seed}
+
+
 def _draw(patches: Any, n_draws: int, seed: Any) -> Any:
     """Draw numbers from 0 to 1 for each patch; all devices draw those of the whole batch, and take their part."""
     n_devices, place = locate_device()
@@ -141,3 +179,37 @@ class WeightedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """Return what rebuilds the loss."""
         return {**super().get_config(), "pos_weight": self.pos_weight}
+
+
+class OwnLoss(keras.losses.Loss):  # type: ignore[misc]
+    """A loss of the user's own. No saved model has it, so it is never loaded.
+
+    Args:
+        function: Labels and logits, each (patch, class), to the loss of each patch, shape (patch,).
+    """
+
+    def __init__(self, function: Callable[[Any, Any], Any], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each patch."""
+        return self.function(ops.cast(y_true, y_pred.dtype), y_pred)
+
+
+def make_own_loss(name: str, n_classes: int) -> OwnLoss:
+    """Make a loss of a function of the user's own, `module:function`, and try it on two patches.
+
+    Raises:
+        OptionError: There is no such function, it fails, or does not give one number for each patch.
+    """
+    function = load_function(name)
+    try:
+        shape = tuple(function(ops.zeros((2, n_classes)), ops.zeros((2, n_classes))).shape)
+    except Exception as error:  # a function of the user's may raise anything
+        raise OptionError(
+            f"{name}: fails on labels and logits of 2 patches ({type(error).__name__}: {error})"
+        ) from error
+    if shape != (2,):
+        raise OptionError(f"{name}: expected the loss of each patch, of shape (2,) for 2 patches, found {shape}")
+    return OwnLoss(function)

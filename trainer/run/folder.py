@@ -33,6 +33,7 @@ from bigearthnet.files import (
     convert_values,
     find_leftovers,
     flush,
+    hash_file,
     make_folder,
     open_regular,
     read_json,
@@ -62,6 +63,12 @@ class Provenance(TypedDict, total=False):
     citation: str | None
     counts: Mapping[str, int] | None
     synthetic: bool
+
+
+def describe_provenance(attributes: Mapping[str, Any]) -> Provenance:
+    """Take what a store says of its data from its root attributes."""
+    said = {name: attributes[name] for name in ("dataset", "license", "citation", "counts")}
+    return convert_values(said | ({"synthetic": True} if attributes.get("synthetic") else {}), Provenance)
 
 
 class SplitSizes(TypedDict):
@@ -94,11 +101,14 @@ class RunRecord:
     versions: Mapping[str, str]
     """Of the libraries."""
     provenance: Provenance
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Of each option that names something outside of the store: functions, weights; the hash of what it names."""
 
     @property
     def digest(self) -> str:
         """Identify the training."""
         deciding = [asdict(self.recipe), self.fingerprint, self.train, self.validation, dict(self.bands), self.classes]
+        deciding.append(dict(self.sources))
         return hashlib.blake2b(json.dumps(deciding).encode(), digest_size=16).hexdigest()
 
 
@@ -169,9 +179,11 @@ class EvaluationFiles:
     predictions: Path
 
 
-def locate_evaluation(run: Path | str, split: str) -> EvaluationFiles:
-    """Name the files of the evaluation of a split."""
+def locate_evaluation(run: Path | str, split: str, where: str = "") -> EvaluationFiles:
+    """Name the files of the evaluation of a split, or of those of its patches that meet a condition."""
     folder = Path(run) / "evaluation"
+    if where:
+        split += f"-{hashlib.blake2b(where.encode(), digest_size=4).hexdigest()}"
     return EvaluationFiles(folder / f"{split}.json", folder / f"{split}.parquet")
 
 
@@ -209,6 +221,11 @@ class RunFolder:
             write_json(self._record_path, asdict(record))
         for leftover in leftovers:
             leftover.unlink(missing_ok=True)
+
+    @property
+    def has_record(self) -> bool:
+        """Whether the folder holds a training."""
+        return self._record_path.is_file()
 
     def read_record(self) -> RunRecord:
         """Read what the training is.
@@ -292,10 +309,7 @@ class RunFolder:
 
     def hash_model(self) -> str | None:
         """Identify the model of the best epoch so far; None if there is none."""
-        if not self.model_path.is_file():
-            return None
-        with open(self.model_path, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hash_file(self.model_path) if self.model_path.is_file() else None
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, then remove what only an unfinished training needs."""
@@ -326,6 +340,13 @@ class RunFolder:
         differences = record.recipe.list_differences(asdict(begun.recipe))
         if differences:
             raise RunError(f"{self.path}: was begun with {'; '.join(differences)}; give the same, or {advice}")
+        changed = [name for name, hashed in record.sources.items() if begun.sources.get(name) != hashed]
+        if changed:
+            named = ", ".join(f"{name}={getattr(record.recipe, name)}" for name in changed)
+            raise RunError(
+                f"{self.path}: was begun when {named} was another (hash {begun.sources.get(changed[0])}, not "
+                f"{record.sources[changed[0]]}); restore it, or {advice}"
+            )
         if begun.digest != record.digest:
             raise RunError(
                 f"{self.path}: was begun on another store or selection (fingerprint {begun.fingerprint} of "

@@ -6,22 +6,35 @@ Dataset for Remote Sensing Image Analysis", 2024 (https://arxiv.org/abs/2407.036
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from bigearthnet.errors import OptionError
+from bigearthnet.files import hash_file
+from bigearthnet.labels import split_names
+from trainer.run.function import hash_source, is_function_name, name_function
 from trainer.stream.options import check_at_least, check_choice
 from trainer.stream.order import ORDERS, Order
 
-Loss = Literal["bce", "focal"]
+if TYPE_CHECKING:
+    Function = str | Callable[..., Any]
+else:
+    Function = str
+"""A function may be given, and is kept by its name: a record of a training can hold nothing else."""
+
 Resize = Literal["nearest", "bilinear"]
 Augment = Literal["none", "flips", "symmetries"]
+Pixels = Literal["stored", "reflectance", "standardised"]
+"""What a model of another origin takes. `stored`: numbers as they are stored, of Sentinel-2 from 0 to some 10,000 and
+more, of Sentinel-1 dB. `reflectance`: those of Sentinel-2 divided by 10,000, those of Sentinel-1 as stored.
+`standardised`: less the mean of the store's band, divided by its standard deviation, as `ben-train fit` does it."""
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 
-LOSSES: Final[tuple[Loss, ...]] = get_args(Loss)
+LOSSES: Final = ("bce", "focal")
 RESIZES: Final[tuple[Resize, ...]] = get_args(Resize)
 AUGMENTS: Final[tuple[Augment, ...]] = get_args(Augment)
+PIXELS: Final[tuple[Pixels, ...]] = get_args(Pixels)
 PRECISIONS: Final[tuple[Precision, ...]] = get_args(Precision)
 
 SMALL: Final = "small"
@@ -44,12 +57,32 @@ _MAX_WARMUP: Final = 0.1
 class Recipe:
     """Everything that decides what comes out of a training."""
 
-    network: str = SMALL
-    """`small`, or a network of `keras.applications` by its name, such as `ResNet50`."""
+    network: Function = SMALL
+    """`small`, a network of `keras.applications` by its name, such as `ResNet50`, or a function of your own, given as
+    it is or as `module:function`: standardised pixels (patch, row, col, band) to features (patch, feature)."""
+    weights: str = ""
+    """What it begins with: the folder of a run, a `.keras` file of one, an `.h5` file of weights of the network of
+    `keras.applications`, or `imagenet`, which Keras downloads. Empty to draw all weights."""
+    freeze: str = ""
+    """Layers of the network that keep their weights: names joined by commas, with `*` for any letters."""
+    drop_path: float = 0.0
+    """How often the last residual block is skipped for a patch while training; earlier ones less, the first never."""
     bands: str = "10m,20m"
     """Bands or sets of bands of the store, joined by commas or plus signs; reBEN leaves out those of 60 m."""
     labels: int = 19
     """Classes, 19 or 43."""
+    classes: str = ""
+    """Only these of them, joined by semicolons; empty for all."""
+    target: str = ""
+    """A column that names the classes of each patch instead, see `Store.select`."""
+    join: str = ""
+    """Path of a CSV or Parquet file of further columns by `patch_id`, for `target` and for conditions."""
+    train_where: str = ""
+    """Train only on patches for which this condition in SQL holds."""
+    validation_where: str = ""
+    """Likewise for validation, by which the best epoch and, in evaluations, the thresholds are chosen."""
+    fraction: float = 1.0
+    """Train on this share of these patches, drawn by `seed`, with its share of every class; see `Store.select`."""
     epochs: int = 40
     """At most; the cosine ends with the last one."""
     batch_size: int | None = None
@@ -61,8 +94,9 @@ class Recipe:
     weight_decay: float = 0.01
     dropout: float = 0.15
     """Before the last layer."""
-    loss: Loss = "bce"
-    """Binary cross-entropy, or the focal loss with gamma 2."""
+    loss: Function = "bce"
+    """Binary cross-entropy, the focal loss with gamma 2, or a function of your own, given as it is or as
+    `module:function`: labels and logits, each (patch, class), to the loss of each patch, (patch,)."""
     pos_weight: str = "1"
     """How much more a present class counts than an absent one; `balanced` is absent/present patches of each class."""
     augment: Augment = "flips"
@@ -79,7 +113,11 @@ class Recipe:
     """The same seed gives the same run on the same machine; without it, some devices are faster."""
 
     def __post_init__(self) -> None:
-        check_choice("loss", self.loss, LOSSES)
+        for name in ("network", "loss"):
+            if callable(given := getattr(self, name)):
+                object.__setattr__(self, name, name_function(given))
+        if not is_function_name(str(self.loss)):
+            check_choice("loss", str(self.loss), (*LOSSES, "module:function"))
         check_choice("augment", self.augment, AUGMENTS)
         check_choice("resize", self.resize, RESIZES)
         check_choice("precision", self.precision, PRECISIONS)
@@ -87,14 +125,43 @@ class Recipe:
         for name, least in (("epochs", 1), ("batch_size", 1), ("warmup_steps", 0), ("patience", 0), ("seed", 0)):
             if (number := getattr(self, name)) is not None:
                 check_at_least(name, number, least)
-        if self.learning_rate <= 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
+        if self.learning_rate <= 0 or self.weight_decay < 0 or not (0 <= self.dropout < 1 and 0 <= self.drop_path < 1):
             raise OptionError(
-                "learning_rate must be positive, weight_decay not negative, dropout at least 0 and below 1, "
-                f"not {self.learning_rate}, {self.weight_decay}, {self.dropout}"
+                "learning_rate must be positive, weight_decay not negative, dropout and drop_path at least 0 and "
+                f"below 1, not {self.learning_rate}, {self.weight_decay}, {self.dropout}, {self.drop_path}"
             )
+        if not 0 < self.fraction <= 1:
+            raise OptionError(f"fraction must be above 0 and at most 1, not {self.fraction}")
+        split_names(self.classes)
         self.fixed_pos_weight()
-        if self.loss == "focal" and self.pos_weight != "1":
-            raise OptionError(f"the focal loss weighs by itself: pos_weight={self.pos_weight} goes with loss=bce only")
+        if self.loss != "bce" and self.pos_weight != "1":
+            raise OptionError(
+                f"the loss {self.loss} weighs by itself: pos_weight={self.pos_weight} goes with loss=bce only"
+            )
+
+    def name_functions(self) -> dict[str, str]:
+        """List the options that name a function of the user's own, with its name."""
+        named = {"network": str(self.network), "loss": str(self.loss)}
+        return {option: name for option, name in named.items() if is_function_name(name)}
+
+    def describe_choice(self) -> dict[str, Any]:
+        """Say which bands of which patches it trains on."""
+        names = ("bands", "fraction", "train_where", "validation_where")
+        return {name: getattr(self, name) for name in names}
+
+    def hash_sources(self) -> dict[str, str]:
+        """Hash what functions and files of columns are, by the option that names them.
+
+        Raises:
+            OptionError: There is no such function or file.
+        """
+        hashes = {option: hash_source(name) for option, name in self.name_functions().items()}
+        if self.join:
+            try:
+                hashes["join"] = hash_file(self.join)
+            except OSError as error:
+                raise OptionError(f"{self.join}: the file to join cannot be read ({error})") from error
+        return hashes
 
     def fixed_pos_weight(self) -> float | None:
         """Return the weight that all classes share; None if it is balanced."""

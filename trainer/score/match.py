@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from bigearthnet.bands import GROUPS, BandGroup
 from bigearthnet.errors import RunError
+from bigearthnet.labels import split_names
 from trainer.model.networks import ModelCard
+from trainer.run.recipe import Recipe
 from trainer.source.store import Selection, Store
 
 
@@ -25,22 +27,45 @@ def check_bands(card: ModelCard, store: Store) -> None:
 
 
 def find_labels(classes: tuple[str, ...], store: Store) -> int | None:
-    """Find the class list of a store by its names: 19 or 43, or None if it has no such list."""
-    return {store.labels_19: 19, store.labels_43: 43}.get(classes)
+    """Find the class list of a store that has all of some names: 19 or 43, or None if neither has."""
+    lists = {19: store.labels_19, 43: store.labels_43}
+    return next((number for number, names in lists.items() if set(classes) <= set(names)), None)
 
 
 def select_with_sensors(
-    store: Store,
-    split: str | None,
-    labels: int,
-    bands: Mapping[str, Any],
-    where: str | None = None,
-    recommended: bool = True,
+    store: Store, split: str | None, bands: Mapping[str, Any], where: Sequence[str] = (), **choice: Any
 ) -> Selection:
     """Select patches that have all the sensors asked for; see `Store.select`."""
-    if any(name.startswith("s1") for name in bands):
-        where = f"({where}\n) and has_s1" if where else "has_s1"
-    return store.select(split, where=where, recommended=recommended, labels=labels)
+    needs = ("has_s1",) if any(name.startswith("s1") for name in bands) else ()
+    return store.select(split, where=(*where, *needs), **choice)
+
+
+def select_split(
+    store: Store, recipe: Recipe, split: str, bands: Mapping[str, Any], where: str = "", classes: Sequence[str] = ()
+) -> Selection:
+    """Select the patches of a split that a recipe trains on, validates on or, of any other, is measured on.
+
+    Args:
+        store: Of these patches.
+        recipe: Its conditions are those of the splits `train` and `validation`, its fraction is one of `train`.
+        split: `train`, `validation` or `test`.
+        bands: For each array, the bands that a model takes.
+        where: A further condition.
+        classes: Those of a model; what the recipe says if there are none.
+    """
+    conditions = {"train": recipe.train_where, "validation": recipe.validation_where}
+    return select_with_sensors(
+        store,
+        split,
+        bands,
+        [condition for condition in (conditions.get(split), where) if condition],
+        labels=recipe.labels,
+        classes=classes or split_names(recipe.classes),
+        join=recipe.join or None,
+        target=recipe.target,
+        fraction=recipe.fraction if split == "train" else 1.0,
+        seed=recipe.seed,
+    )
 
 
 def choose_files(model: Any, card: ModelCard) -> list[BandGroup]:

@@ -14,6 +14,7 @@ from bigearthnet.archive.folders import RawPatch, find_patches, stream_patches
 from bigearthnet.archive.records import OnBad, is_archive_file
 from bigearthnet.errors import SourceError
 from trainer.model.networks import ModelCard, describe_model, load_model
+from trainer.model.plain import PlainModel, wrap_model
 from trainer.score.batches import read_batches
 from trainer.score.match import check_bands, choose_files, find_labels, select_with_sensors
 from trainer.score.metrics import THRESHOLD
@@ -80,7 +81,10 @@ def predict_store(
     *,
     split: str | None = None,
     where: str | None = None,
+    join: Path | None = None,
     recommended: bool = False,
+    network: str = "",
+    plain: PlainModel | None = None,
     threads: int | None = None,
     advance: Callable[[int, int], object] = lambda *_: None,
 ) -> Predictions:
@@ -93,7 +97,10 @@ def predict_store(
         split: As `where` and `recommended`, see `Store.select`. A model that takes Sentinel-1 bands leaves out patches
             without them.
         where: A condition on `patches.parquet`.
+        join: A file of further columns for it.
         recommended: Leave out patches with snow, cloud or shadow or without a 19-class label.
+        network: `module:function` of the network, if the model has layers of its module.
+        plain: What a Keras model takes and gives that `ben-train fit` did not write.
         threads: Threads that decode.
         advance: Called after each batch with how many patches are done, and how many there are.
 
@@ -102,11 +109,14 @@ def predict_store(
         RunError: There is no model.
         OutputError: The table is already there, or cannot be written.
     """
-    model, card = _open_model(model_path, out)
+    if out:
+        check_table(out)
+    model, card = open_model(model_path, network, plain, store)
     check_bands(card, store)
-    selection = select_with_sensors(
-        store, split, find_labels(card.classes, store) or 19, card.bands, where, recommended
-    )
+    labels = find_labels(card.classes, store)
+    known: dict[str, Any] = {} if labels is None else {"labels": labels, "classes": card.classes}
+    conditions = [where] if where else []
+    selection = select_with_sensors(store, split, card.bands, conditions, join=join, recommended=recommended, **known)
     predictions = Predictions(
         selection=selection,
         classes=card.classes,
@@ -125,6 +135,8 @@ def predict_raw(
     out: Path | None = None,
     *,
     on_bad: OnBad = "stop",
+    network: str = "",
+    plain: PlainModel | None = None,
     threads: int | None = None,
     advance: Callable[[int, int], object] = lambda *_: None,
     complain: Callable[[str], object] = lambda _: None,
@@ -137,6 +149,8 @@ def predict_raw(
             which is read once, in the order of the archive.
         out: The table, which must not exist; None to write none.
         on_bad: `stop` at the first patch that cannot be read, or `skip` it.
+        network: `module:function` of the network, if the model has layers of its module.
+        plain: What a Keras model takes and gives that `ben-train fit` did not write.
         threads: Threads that read, ahead of the model.
         advance: Called after each batch with how many patches are done, and how many there are: 0 if nobody knows.
         complain: Called with the reason for each patch that is skipped.
@@ -147,7 +161,9 @@ def predict_raw(
         RunError: There is no model.
         OutputError: The table is already there, or cannot be written.
     """
-    model, card = _open_model(model_path, out)
+    if out:
+        check_table(out)
+    model, card = open_model(model_path, network, plain)
     groups = choose_files(model, card)
     patches: Iterable[RawPatch]
     n_total = 0
@@ -182,12 +198,16 @@ def predict_raw(
     return predictions
 
 
-def _open_model(path: Path, out: Path | None) -> tuple[Any, ModelCard]:
-    """Load a model, once it is known that what it gives can be written."""
-    if out:
-        check_table(out)
-    model = load_model(path)
-    return model, describe_model(model)
+def open_model(
+    path: Path, network: str = "", plain: PlainModel | None = None, store: Store | None = None
+) -> tuple[Any, ModelCard]:
+    """Load a model and say what it takes and gives; if it is a plain one, for the bands and classes of a store."""
+    if plain is None:
+        model = load_model(path, network)
+        return model, describe_model(model)
+    if store is None:
+        return wrap_model(path, plain, network=network)
+    return wrap_model(path, plain, store.arrays, (store.labels_19, store.labels_43), store.scale_of, network)
 
 
 def _predict_batch(model: Any, pixels: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.bands import find_sets, resolve_bands
-from bigearthnet.errors import OptionError, SelectionError
+from bigearthnet.errors import OptionError, SelectionError, StoreError
 from bigearthnet.files import convert_values
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.cache import Cache
@@ -25,6 +25,7 @@ from bigearthnet.store.query import select_labels
 from bigearthnet.store.remote import Objects, RemoteObjects
 from bigearthnet.store.rows import check_rows
 from bigearthnet.store.statistics import BandSummary
+from trainer.source.fraction import draw_fraction
 from trainer.source.read import ArrayReader, Check, MappedShards, ShardReader, TensorStoreReader
 
 DEFAULT_CACHE_BYTES: Final = 32 * 2**30
@@ -80,27 +81,62 @@ class Store:
         return {info.name: MappedShards(info, self.manifest, self.objects) for info in self.arrays}
 
     def select(
-        self, split: str | None = None, *, where: str | None = None, recommended: bool = True, labels: int = 19
+        self,
+        split: str | None = None,
+        *,
+        where: str | Sequence[str] | None = None,
+        recommended: bool = True,
+        labels: int = 19,
+        classes: Sequence[str] = (),
+        join: Path | str | None = None,
+        target: str = "",
+        fraction: float = 1.0,
+        seed: int = 0,
     ) -> Selection:
         """Select patches, in the order of the store.
 
         Args:
             split: `train`, `validation` or `test`; None for all.
             where: A condition in SQL (DuckDB) on the columns of `patches.parquet`, such as
-                `country = 'Finland' and not list_contains(labels_19, 'Marine waters')`.
+                `country = 'Finland' and not list_contains(labels_19, 'Marine waters')`; or several, all of which hold.
             recommended: Leave out patches with snow, cloud or shadow or without a 19-class label, as the authors
                 of BigEarthNet recommend.
             labels: 19 or 43 classes.
+            classes: Some of these classes, in the order wanted; all if there are none. Patches that have none of them
+                are still selected.
+            join: A CSV or Parquet file of further columns by `patch_id`, for conditions and for `target`.
+            target: A column that names the classes of each patch instead: a list of text, or text with semicolons
+                between them. Patches of which it says nothing (null) are left out.
+            fraction: Only this share of the patches, which has its share of every class, and is inside of every larger
+                one; see `trainer.source.fraction`.
+            seed: Decides which these are.
 
         Raises:
-            SelectionError: The condition is not valid, a split or class list is unknown, or nothing is left.
+            OptionError: The fraction is out of range, or the file to join is of another kind.
+            SelectionError: A condition or the file is not valid, a split, class or column is unknown, or nothing is
+                left.
+            StoreError: The table is damaged.
         """
         columns = {19: ("labels_19", self.labels_19), 43: ("labels", self.labels_43)}
         if labels not in columns:
             raise SelectionError(f"labels must be one of {', '.join(map(str, columns))} classes, not {labels!r}")
-        column, classes = columns[labels]
-        indices, bits = select_labels(self.table, column, classes, split=split, where=where, recommended=recommended)
-        return Selection(self, indices, bits, classes, split)
+        column, listed = (target, None) if target else columns[labels]
+        indices, bits, known = select_labels(
+            self.table,
+            column,
+            listed,
+            split=split,
+            where=[where] if isinstance(where, str) else where or (),
+            recommended=recommended,
+            join=None if join is None else Path(join),
+        )
+        if not target and (bits >> len(known)).any():
+            raise StoreError(f"{self.table}: column {column} has classes that the store does not list")
+        chosen, bits = _choose_classes(classes or known, known, bits)
+        if fraction != 1:
+            drawn = draw_fraction(bits, len(chosen), fraction, seed)
+            indices, bits = indices[drawn], bits[drawn]
+        return Selection(self, indices, bits, chosen, split)
 
     def resolve_bands(self, bands: str | Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Say which bands of which arrays are meant.
@@ -155,6 +191,21 @@ class Store:
         return np.array([band.mean for band in summaries], np.float32), np.array(
             [band.std for band in summaries], np.float32
         )
+
+
+def _choose_classes(
+    classes: Sequence[str], known: tuple[str, ...], bits: NDArray[np.int64]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Take some classes, in their order, from bits in the order of all."""
+    unknown = [name for name in classes if name not in known]
+    if unknown or len(set(classes)) < len(classes):
+        raise SelectionError(
+            f"expected classes once each, out of {'; '.join(known) or 'none'}; found {'; '.join(unknown or classes)}"
+        )
+    chosen = np.zeros_like(bits)
+    for place, name in enumerate(classes):
+        chosen |= (bits >> known.index(name) & 1) << place
+    return tuple(classes), chosen
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Train the same recipe on several band sets and seeds, and say what the difference is worth."""
+"""Train the same recipe on several band sets, parts of the patches and seeds, and say what a difference is worth."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bigearthnet.files import write_json, write_new
 from trainer.run.folder import RunFolder
 from trainer.run.recipe import Recipe
 from trainer.score.evaluate import evaluate
-from trainer.score.match import select_with_sensors
 from trainer.source.store import Store
 from trainer.training.events import OnEvent
 from trainer.training.fit import FitOptions, fit
+from trainer.training.variants import Variant, check_variants
 
 METRICS: Final = {
     "macro AP": ("ranking", "macro", "average_precision"),
@@ -29,11 +29,21 @@ METRICS: Final = {
 """What is compared, and where it stands in an evaluation."""
 
 
+SLICE_METRICS: Final = {
+    "macro AP": "macro_average_precision",
+    "micro AP": "micro_average_precision",
+    "macro F1": "macro_f1",
+    "micro F1": "micro_f1",
+}
+"""The same of a country or season."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One training of a comparison is about to begin, or was finished before."""
 
-    bands: str
+    name: str
+    """Of its variant."""
     seed: int
     number: int
     """From 1."""
@@ -43,22 +53,21 @@ class Member:
 def compare(
     store: Store,
     path: Path | str,
-    recipe: Recipe,
-    band_sets: Sequence[str],
+    variants: Mapping[str, Variant],
     n_seeds: int,
     options: FitOptions | None = None,
     on_event: OnEvent = lambda _: None,
     announce: Callable[[Member], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Train and measure on the test split every band set with every seed, and compare them.
+    """Train every variant with every seed, measure it on the test split, and compare them.
 
     A comparison that was killed goes on: trainings that are finished are not repeated.
 
     Args:
         store: Needs all three splits.
-        path: Folder; PATH/BANDS/SEED are runs, PATH/comparison.json is what is returned.
-        recipe: Its bands and seed are replaced; seeds count up from its own.
-        band_sets: At least two, as in `Recipe.bands`; the first is what the others are compared with.
+        path: Folder; PATH/NAME/SEED are runs, PATH/comparison.json is what is returned.
+        variants: At least two by name, see `list_variants`; the first is what the others are compared with. Seeds
+            count up from that of its recipe.
         n_seeds: At least two.
         options: How to work.
         on_event: Gets the events of every training.
@@ -69,35 +78,34 @@ def compare(
 
     Raises:
         OptionError: There is nothing to compare.
-        SelectionError: The store lacks a split.
+        SelectionError: The store lacks a split, or a variant has no patches.
         RunError: The folder holds a comparison of another kind.
     """
-    arrays = [store.resolve_bands(bands) for bands in band_sets]
-    if len(arrays) < 2 or any(one in arrays[:place] for place, one in enumerate(arrays)):
-        raise OptionError(f"give two different band sets or more, not {', '.join(band_sets) or 'none'}")
+    check_variants(store, variants)
     if n_seeds < 2:
         raise OptionError(f"the spread over seeds needs 2 seeds at least, not {n_seeds}")
-    for bands in arrays:  # before hours go by
-        for split in ("train", "validation", "test"):
-            select_with_sensors(store, split, recipe.labels, bands)
-    seeds = [recipe.seed + number for number in range(n_seeds)]
-    members = [replace(recipe, bands=bands, seed=seed) for seed in seeds for bands in band_sets]
-    evaluations: dict[str, list[dict[str, Any]]] = {bands: [] for bands in band_sets}
-    for number, member in enumerate(members, 1):
-        announce(Member(member.bands, member.seed, number, len(members)))
-        folder = RunFolder(Path(path) / member.bands / str(member.seed))
+    first = next(iter(variants.values())).recipe.seed
+    seeds = [first + number for number in range(n_seeds)]
+    members = [(name, replace(variant.recipe, seed=seed)) for seed in seeds for name, variant in variants.items()]
+    evaluations: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    for number, (name, member) in enumerate(members, 1):
+        announce(Member(name, member.seed, number, len(members)))
+        folder = RunFolder(Path(path) / name / str(member.seed))
         if folder.read_result() is None:
             fit(store, folder.path, member, options, on_event)
         else:
             _check_member(folder, member)
-        evaluations[member.bands].append(evaluate(store, folder.path, threads=options.threads if options else None))
+        network = member.name_functions().get("network", "")
+        threads = options.threads if options else None
+        evaluations[name].append(evaluate(store, folder.path, network=network, threads=threads))
     comparison = {
         "store": store.name,
         "fingerprint": store.fingerprint,
         "split": "test",
         "seeds": seeds,
         "command": options.command if options else "",
-        **summarize(evaluations),
+        "members": {name: variant.recipe.describe_choice() for name, variant in variants.items()},
+        **summarize(evaluations, {name: one.held_out for name, one in variants.items() if one.held_out}),
     }
     write_json(Path(path) / "comparison.json", comparison)
     with write_new(Path(path) / "comparison.png", overwrite=True) as temporary:
@@ -105,48 +113,72 @@ def compare(
     return comparison
 
 
-def summarize(evaluations_of: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def summarize(
+    evaluations_of: Mapping[str, Sequence[Mapping[str, Any]]], held_out: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Compare evaluations.
 
     Args:
-        evaluations_of: For each band set its evaluations, in the order of the same seeds; the first set is the base.
+        evaluations_of: For each member its evaluations, in the order of the same seeds; the first one is the base.
+        held_out: The country or season that a member did not see, of those that did not see one.
 
     Returns:
         `metrics` and `classes` (average precision) with values by seed, mean and spread (standard deviation, n - 1) of
-        each band set; `verdicts` of every other set against the base, by metric.
+        each member; `verdicts` of every other one against the base, by metric; and of those that did not see
+        something, `held_out`: the same verdicts over the test patches of that alone.
     """
     values = {
-        bands: {
+        member: {
             name: [one[part][mean][metric] for one in evaluations] for name, (part, mean, metric) in METRICS.items()
         }
-        for bands, evaluations in evaluations_of.items()
+        for member, evaluations in evaluations_of.items()
     }
     base, *others = evaluations_of
     return {
         "base": base,
-        "metrics": {name: {bands: _describe(values[bands][name]) for bands in evaluations_of} for name in METRICS},
+        "metrics": {name: {member: _describe(values[member][name]) for member in evaluations_of} for name in METRICS},
         "classes": {
             name: {
-                bands: _describe([one["classes"][name]["average_precision"] for one in evaluations])
-                for bands, evaluations in evaluations_of.items()
+                member: _describe([one["classes"][name]["average_precision"] for one in evaluations])
+                for member, evaluations in evaluations_of.items()
             }
             for name in evaluations_of[base][0]["classes"]
         },
         "verdicts": {
             other: {name: judge(values[base][name], values[other][name]) for name in METRICS} for other in others
         },
+        "held_out": {
+            name: _judge_slice(evaluations_of[base], evaluations_of[name], value)
+            for name, value in (held_out or {}).items()
+        },
     }
+
+
+def _judge_slice(base: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]], value: str) -> dict[str, Any]:
+    """Judge the difference on the test patches of one country or season; nothing if there are none."""
+    slices = [
+        [found for slices in one["slices"].values() for name, found in slices.items() if name == value]
+        for one in (*base, *other)
+    ]
+    if not all(slices):
+        return {}
+    judged = {}
+    for metric, key in SLICE_METRICS.items():
+        values = [found[key] for (found,) in slices]
+        if None not in values:
+            judged[metric] = judge(values[: len(base)], values[len(base) :])
+    return judged
 
 
 def judge(base: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
     """Judge a difference by the spread of the seeds.
 
-    The difference counts if every seed agrees on its sign and it exceeds the standard deviation over the seeds of both
-    band sets: with two or three seeds that is a rule of thumb and no test.
+    The difference counts if every seed agrees on its sign and it exceeds the standard deviation over the seeds of both:
+    with two or three seeds that is a rule of thumb and no test.
 
     Args:
         base: A metric by seed.
-        other: The same of another band set, in the order of the same seeds.
+        other: The same of another member, in the order of the same seeds.
     """
     differences = np.subtract(other, base)
     mean = float(differences.mean())
@@ -161,7 +193,7 @@ def judge(base: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
 
 
 def plot_comparison(comparison: Mapping[str, Any], path: Path) -> None:
-    """Draw each seed as a dot and each mean as a line, for every metric and band set."""
+    """Draw each seed as a dot and each mean as a line, for every metric and member."""
     metrics = comparison["metrics"]
     figure = Figure(figsize=(2.2 * len(metrics), 3.6), layout="constrained")
     for axes, (name, sets) in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True):
@@ -185,6 +217,8 @@ def _check_member(folder: RunFolder, member: Recipe) -> None:
         warmup_steps=recipe.warmup_steps if member.warmup_steps is None else member.warmup_steps,
     )
     differences = wanted.list_differences(vars(recipe))
+    known, sources = folder.read_record().sources, member.hash_sources()
+    differences += [f"another source of {name}" for name, hashed in sources.items() if known.get(name) != hashed]
     if differences:
         raise RunError(f"{folder.path}: was trained with {'; '.join(differences)}; choose another folder")
 

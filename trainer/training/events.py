@@ -22,6 +22,8 @@ class TrainingStarted:
     """Macro average precision on validation of a constant prediction: the mean label frequency."""
     n_devices: int
     """Share each batch."""
+    digest: str
+    """Of the training patches."""
     epoch: int
     step: int
     """Where it begins: 0, 0 unless it goes on."""

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, RunError
-from bigearthnet.files import convert_values
 from trainer.model.devices import Wanted, find_devices
-from trainer.model.layers import WeightedCrossEntropy
-from trainer.model.networks import ModelCard, build_model, describe_model, save_model
-from trainer.run.folder import Position, Provenance, RunFolder, RunRecord
+from trainer.model.layers import WeightedCrossEntropy, make_own_loss
+from trainer.model.networks import ModelCard, build_model, check_saving, describe_model, save_model
+from trainer.model.weights import begin_with, read_weights
+from trainer.run.folder import Position, RunFolder, RunRecord, describe_provenance
+from trainer.run.function import is_function_name
 from trainer.run.recipe import FINAL_RATE, Recipe
-from trainer.score.match import select_with_sensors
+from trainer.score.match import select_split
 from trainer.score.metrics import baseline_average_precision, cross_entropy, measure_ranking
 from trainer.score.predict import predict_selection, take_pixels
 from trainer.source.store import Selection, Store
@@ -86,11 +87,13 @@ class _Training:
     def __init__(self, store: Store, folder: RunFolder, recipe: Recipe, options: FitOptions, on_event: OnEvent) -> None:
         self.folder, self.options, self.on_event = folder, options, on_event
         bands = store.resolve_bands(recipe.bands)
-        if not (store.labels_43 if recipe.labels == 43 else store.labels_19):
+        if not recipe.target and not (store.labels_43 if recipe.labels == 43 else store.labels_19):
             raise OptionError(f"{store.name}: has no list of {recipe.labels} classes; choose the other number")
-        self.train = select_with_sensors(store, "train", recipe.labels, bands)
-        self.validation = select_with_sensors(store, "validation", recipe.labels, bands)
+        self.train = select_split(store, recipe, "train", bands)
+        self.validation = select_split(store, recipe, "validation", bands)
         self.recipe = recipe.fit_to(len(self.train))
+        sources = recipe.hash_sources()
+        weights = read_weights(self.recipe) if self.recipe.weights else None
         scales = {name: store.scale_of(names) for name, names in bands.items()}
         self.record = RunRecord(
             recipe=self.recipe,
@@ -103,11 +106,8 @@ class _Training:
             store=store.name,
             command=options.command,
             versions=_list_versions(),
-            provenance=convert_values(
-                {name: store.attributes[name] for name in ("dataset", "license", "citation", "counts")}
-                | ({"synthetic": True} if store.attributes.get("synthetic") else {}),
-                Provenance,
-            ),
+            provenance=describe_provenance(store.attributes),
+            sources=sources | ({} if weights is None else {"weights": weights.digest}),
         )
         if self.recipe.deterministic and keras.config.backend() == "tensorflow":  # others have no such switch
             import tensorflow as tf  # noqa: PLC0415 - other backends do without
@@ -125,11 +125,15 @@ class _Training:
                 self.train.classes,
             )
             self.card: ModelCard = describe_model(self.model)
+            if weights is not None:
+                begin_with(self.model, weights)
             self.stream = Stream(self.train, _stream_options(self.recipe, self.card, options))
             _compile(self.model, self.recipe, self.train, len(self.stream))
         self.worker = self.devices.spread(self.model)
         self.variables = [*self.model.variables, *self.model.optimizer.variables]
         self.truth = self.validation.labels
+        if "network" in sources:
+            check_saving(self.model, str(self.recipe.network))
         folder.begin(self.record)  # now that nothing can be wrong with the options
         self.position = self._restore()
 
@@ -146,6 +150,7 @@ class _Training:
                 n_steps=len(self.stream),
                 baseline=baseline,
                 n_devices=len(self.devices),
+                digest=self.train.digest,
                 epoch=at.epoch,
                 step=at.step,
             )
@@ -263,6 +268,8 @@ def _compile(model: Any, recipe: Recipe, train: Selection, n_steps: int) -> None
 
 
 def _make_loss(recipe: Recipe, train: Selection) -> Any:
+    if is_function_name(str(recipe.loss)):
+        return make_own_loss(str(recipe.loss), len(train.classes))
     if recipe.loss == "focal":
         return keras.losses.BinaryFocalCrossentropy(gamma=_FOCAL_GAMMA, from_logits=True)
     fixed = recipe.fixed_pos_weight()
