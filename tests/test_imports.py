@@ -67,12 +67,13 @@ LIBRARIES = {
     "tensorstore": "trainer.source.read",
     "keras": "trainer.adapters trainer.model trainer.training",
     "tensorflow": "trainer.adapters trainer.model trainer.training",
+    "jax": "trainer.model trainer.training",
     "onnx": "trainer.model.export",
     "matplotlib": "trainer.training",
 }
 """Who may import a library; numpy is everybody's."""
 
-DEFERRED = {"rasterio", "botocore", "requests", "urllib3", "pyogrio", "tensorstore", "onnx"}
+DEFERRED = {"rasterio", "botocore", "requests", "urllib3", "pyogrio", "tensorstore", "jax", "onnx"}
 """Imported inside functions only: they take long, or an extra installs them."""
 
 DISTRIBUTIONS = {"PIL": "pillow"}
@@ -247,7 +248,7 @@ def test_every_library_has_its_line_and_is_declared() -> None:
         for package, names in {
             "bigearthnet": ["geo", "remote"],
             "converter": ["geo"],
-            "trainer": ["train", "onnx"],
+            "trainer": ["train", "jax", "onnx"],
         }.items()
     }
     for found in find_imports():
