@@ -95,6 +95,7 @@ format: $(VENV)/.all ## Format the code
 bench: $(VENV)/.all ## Run the benchmarks: this project, its rivals and the floor
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.stream
+	$(BIN)/python -m benchmarks.fit
 	$(BIN)/python -m benchmarks.remote
 
 clean: ## Remove the virtual environment and the sample

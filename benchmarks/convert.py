@@ -60,7 +60,7 @@ _GOAL_UNPACKING = 3
 
 def clone_real_patches(raw: Path, raw_s1: Path, n_patches: int) -> None:
     """Write copies of the six real v1.0 pairs under names from the official lists."""
-    pairs = list(zip(_read_example("S2"), _read_example("S1"), strict=True))
+    pairs = list(zip(read_example("S2"), read_example("S1"), strict=True))
     for i, (s2_name, pairing) in enumerate(
         tqdm(
             islice(read_lists().pairing_of.items(), n_patches),
@@ -71,11 +71,11 @@ def clone_real_patches(raw: Path, raw_s1: Path, n_patches: int) -> None:
         )
     ):
         s2, s1 = pairs[i % len(pairs)]
-        _clone(s2, raw / s2_name, {s2[0]: s2_name})
-        _clone(s1, raw_s1 / pairing.s1_name, {s1[0]: pairing.s1_name, s2[0]: s2_name})
+        clone_patch(s2, raw / s2_name, {s2[0]: s2_name})
+        clone_patch(s1, raw_s1 / pairing.s1_name, {s1[0]: pairing.s1_name, s2[0]: s2_name})
 
 
-def _read_example(sensor: str) -> list[tuple[str, dict[str, bytes]]]:
+def read_example(sensor: str) -> list[tuple[str, dict[str, bytes]]]:
     """Return name and files of each real patch, ordered by the place in its tile so that pairs match."""
     files: dict[str, dict[str, bytes]] = {}
     with tarfile.open(packaged_example(sensor)) as archive:
@@ -88,7 +88,8 @@ def _read_example(sensor: str) -> list[tuple[str, dict[str, bytes]]]:
     return sorted(files.items(), key=lambda patch: patch[0].split("_")[-2:])
 
 
-def _clone(patch: tuple[str, dict[str, bytes]], folder: Path, renamed: dict[str, str]) -> None:
+def clone_patch(patch: tuple[str, dict[str, bytes]], folder: Path, renamed: dict[str, str]) -> None:
+    """Write a patch as it is, but for its name."""
     name, files = patch
     folder.mkdir(parents=True)
     for file, content in files.items():

@@ -69,12 +69,13 @@ LIBRARIES = {
     "tensorflow": "trainer.adapters trainer.model trainer.training",
     "torch": "trainer.adapters",
     "grain": "trainer.adapters",
+    "jax": "trainer.model trainer.training",
     "onnx": "trainer.model.export",
     "matplotlib": "trainer.training",
 }
 """Who may import a library; numpy is everybody's."""
 
-DEFERRED = {"rasterio", "botocore", "requests", "urllib3", "pyogrio", "tensorstore", "onnx"}
+DEFERRED = {"rasterio", "botocore", "requests", "urllib3", "pyogrio", "tensorstore", "jax", "onnx"}
 """Imported inside functions only: they take long, or an extra installs them."""
 
 DISTRIBUTIONS = {"PIL": "pillow"}
@@ -249,7 +250,7 @@ def test_every_library_has_its_line_and_is_declared() -> None:
         for package, names in {
             "bigearthnet": ["geo", "remote"],
             "converter": ["geo"],
-            "trainer": ["train", "torch", "grain", "onnx"],
+            "trainer": ["train", "torch", "jax", "grain", "onnx"],
         }.items()
     }
     for found in find_imports():

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.trainer.trainings import OWN_WARNINGS
 from trainer import open_store
 from trainer.model.networks import load_model
 from trainer.score.evaluate import evaluate
+from trainer.stream.buffers import BatchLayout, BatchMemory, measure_layout
 
 pytestmark = [OWN_WARNINGS, pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")]
 
@@ -62,6 +64,31 @@ def test_a_killed_training_on_jax_goes_on_exactly(run: Path, stores: dict[str, P
     expected = load_model(run / "best.keras").variables
     for variable, wanted in zip(load_model(tmp_path / "run" / "best.keras").variables, expected, strict=True):
         np.testing.assert_array_equal(variable.numpy(), wanted.numpy())
+
+
+def test_how_many_steps_jax_has_in_line_changes_nothing(run: Path, stores: dict[str, Path], tmp_path: Path) -> None:
+    """The other run looked at each loss before the next step, since it saved the state after each."""
+    command = _command(stores["lz4"], tmp_path / "run")
+    subprocess.run([*command, "--checkpoint-steps", "99"], check=True, env=_ENVIRONMENT)
+    expected = load_model(run / "best.keras").variables
+    for variable, wanted in zip(load_model(tmp_path / "run" / "best.keras").variables, expected, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), wanted.numpy())
+
+
+@pytest.mark.parametrize("library", ["jax", "tensorflow"])
+def test_memory_is_not_used_again_while_a_device_needs_it(library: str) -> None:
+    """Where the device is the host, it may go on reading the very same memory."""
+    put = import_module("jax").device_put if library == "jax" else import_module("tensorflow").convert_to_tensor
+    layout: BatchLayout = {"pixels": ((64, 4, 120, 120), np.uint16)}
+    memory = BatchMemory(measure_layout(layout), 4)
+    on_device = []
+    for value in range(8):
+        pixels = memory.take(layout)["pixels"]
+        pixels[:] = value
+        on_device.append(put(pixels))
+    del pixels
+    for value, values in enumerate(on_device):
+        assert (np.asarray(values) == value).all()
 
 
 def test_jax_uses_one_device_and_exports_nothing_but_says_so(

@@ -9,8 +9,10 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,11 @@ from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, t
 from trainer import OptionError, open_store
 from trainer.commands.cli import cli
 from trainer.model.devices import Devices, find_devices
-from trainer.model.networks import load_model
+from trainer.model.networks import ModelCard, load_model
 from trainer.run.folder import RunFolder
 from trainer.training.events import StepTrained, TrainingStarted
 from trainer.training.fit import FitOptions, fit
+from trainer.training.steps import make_steps
 
 pytestmark = OWN_WARNINGS
 
@@ -65,10 +68,10 @@ def _train_width(width: int) -> float:
         features = keras.layers.BatchNormalization()(keras.layers.Dense(width)(given))
         model = keras.Model({"x": given}, keras.layers.Dense(1)(features))
         model.compile("sgd", "mse")
-    worker = devices.spread(model)
-    with devices.training(model):
-        loss: float = worker.train_on_batch({"x": np.ones((4, 4))}, np.ones((4, 1)), return_dict=True)["loss"]
-    return loss
+    batch = {"x": np.ones((4, 4), np.float32), "labels": np.ones((4, 1), np.float32)}
+    stream: Any = SimpleNamespace(forever=lambda: repeat(batch), batch_bytes=1)
+    with make_steps(model, ModelCard({"x": ("B01",)}, ()), stream, devices) as steps, devices.training(model):
+        return float(steps.train(1).losses[0])
 
 
 def _stop(event: Any) -> None:

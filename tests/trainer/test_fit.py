@@ -26,8 +26,9 @@ from tests.manifests import drop_classes_43, drop_splits
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import OptionError, RunError, SelectionError, Store, open_store
 from trainer.commands.cli import cli
+from trainer.model.devices import Devices
 from trainer.model.networks import describe_model, load_model
-from trainer.run.folder import RunFolder
+from trainer.run.folder import TIMES, RunFolder, describe_times
 from trainer.score.metrics import macro_average_precision
 from trainer.score.predict import predict_selection
 from trainer.training.events import EpochEnded, StepTrained, TrainingStarted
@@ -35,7 +36,7 @@ from trainer.training.fit import FitOptions, fit
 
 pytestmark = OWN_WARNINGS
 
-_TIMES = ("patches_per_s", "data_wait_share")
+_TIMES = ("patches_per_s", *TIMES)
 
 
 @pytest.fixture(scope="module")
@@ -168,14 +169,50 @@ def test_the_optimizer_and_the_random_draws_are_part_of_the_state(trained: Path,
     assert _read_log(tmp_path / "run") != _read_log(trained)
 
 
-def test_the_rate_of_an_epoch_counts_the_patches_that_were_trained(
+@pytest.mark.parametrize("gpu", [None, "CPU:0"])
+def test_how_many_steps_a_call_has_changes_nothing(
+    trained: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: str | None
+) -> None:
+    """Where batches are copied ahead of the training, too: the steps that were trained count, not those fetched."""
+    monkeypatch.setattr("trainer.training.fit.MAX_STEPS", 1 if gpu is None else 32)
+    monkeypatch.setattr(Devices, "find_gpu", lambda _: gpu)
+    with pytest.raises(StoppedError):
+        fit(store, tmp_path / "run", RECIPE, FitOptions(tensorboard=False, checkpoint_steps=5), _stop_after(13))
+    events: list[Any] = []
+    fit(store, tmp_path / "run", RECIPE, FitOptions(tensorboard=False), events.append)
+    assert (events[0].epoch, events[0].step) == (1, 5)
+    _assert_same(tmp_path / "run", trained)
+
+
+def test_an_epoch_says_where_its_time_went(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this clock each call of the training, each validation and each state takes a second."""
+    monkeypatch.setattr("trainer.training.fit.time", SimpleNamespace(perf_counter=count().__next__))
+    events: list[Any] = []
+    fit(store, tmp_path / "run", replace(RECIPE, epochs=2), FitOptions(tensorboard=False), events.append)
+    first, second = (event.record for event in events if isinstance(event, EpochEnded))
+    for epoch in (first, second):
+        assert epoch["waiting_s"] > 0
+        assert epoch["computing_s"] + epoch["waiting_s"] + epoch["copying_s"] == pytest.approx(7)
+        assert epoch["patches_per_s"] == 8
+        assert epoch["validating_s"] == 1
+    assert (first["saving_s"], second["saving_s"]) == (0, 1)
+    assert describe_times(second | {"waiting_s": 4, "copying_s": 1, "computing_s": 3}) == (
+        "40% waiting for data, 10% copying, 30% computing, 10% validating, 10% saving"
+    )
+
+
+def test_a_state_that_cannot_be_written_ends_the_training(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 60 patches, 7 batches of 8 are trained; by this clock a batch comes within a second and is trained in one."""
-    monkeypatch.setattr("trainer.training.fit.time", SimpleNamespace(perf_counter=count().__next__))
-    result = train(store, tmp_path / "run", replace(RECIPE, epochs=1))
-    assert result["validation"]["patches_per_s"] == 8 / 2
-    assert result["validation"]["data_wait_share"] == 1 / 2
+    """Though it is written in the background."""
+
+    def refuse(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(RunFolder, "save_state", refuse)
+    with pytest.raises(OSError, match="no space left"):
+        train(store, tmp_path / "run", replace(RECIPE, epochs=1))
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_training_stops_when_validation_gets_no_better(store: Store, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bigearthnet.commandline import echo
+from trainer.run.folder import describe_times
 from trainer.training.events import EpochEnded, StepTrained, TrainingStarted
 
 
@@ -69,7 +70,7 @@ class FitDisplay(AbstractContextManager["FitDisplay"]):
             f"Epoch {record['epoch']:.0f}/{self._n_epochs}  loss {record['loss']:.4f}  "
             f"val_loss {record['val_loss']:.4f}  val_macro_ap {record['val_macro_ap']:.4f}"
             f"{' *' if event.is_best else '  '}  "
-            f"{record['patches_per_s']:,.0f} patches/s, {record['data_wait_share']:.1%} waiting for data",
+            f"{record['patches_per_s']:,.0f} patches/s; {describe_times(record)}",
             err=True,
         )
 

@@ -7,7 +7,7 @@ what comes out does not depend on the number of devices, but for the rounding of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, Final, Literal
@@ -55,8 +55,47 @@ class Devices:
         return self._strategy.scope() if self._strategy else nullcontext()
 
     def spread(self, model: Any) -> Any:
-        """Return what has the model's `train_on_batch` and `predict_on_batch`, on all devices."""
-        return SpreadModel(model, self._strategy) if self._strategy else model
+        """Return what has the model's `predict_on_batch`, on all devices."""
+        if self._strategy:
+            return SpreadModel(model, self)
+        return QueuedModel(model) if keras.config.backend() == "jax" else model
+
+    def share(self, data: Any, gpu: str | None = None) -> Any:
+        """Put nested arrays on the device, or on each its part of them, in the order of the devices.
+
+        Args:
+            data: Arrays (patch, ...).
+            gpu: The device, if there is one alone and it is not the host.
+        """
+        import tensorflow as tf  # noqa: PLC0415 - other backends do without
+
+        if not self._strategy:
+            with tf.device(gpu) if gpu else nullcontext():
+                return tf.nest.map_structure(tf.convert_to_tensor, data)
+
+        def take_part(context: Any) -> Any:
+            place = context.replica_id_in_sync_group
+
+            def take(values: NDArray[Any]) -> Any:
+                size = len(values) // len(self)
+                return tf.convert_to_tensor(values[place * size : (place + 1) * size])
+
+            return tf.nest.map_structure(take, data)
+
+        return self._strategy.experimental_distribute_values_from_function(take_part)
+
+    def run(self, step: Callable[..., Any], data: Any) -> Any:
+        """Call a function on each device with its part of shared data, and return the sum of what it returns."""
+        if not self._strategy:
+            return step(*data)
+        return self._strategy.reduce("SUM", self._strategy.run(step, args=data), axis=None)
+
+    def find_gpu(self) -> str | None:
+        """Find the device to which batches are to be copied ahead; None if it is the host, or there are several."""
+        import tensorflow as tf  # noqa: PLC0415 - other backends do without
+
+        gpus = [] if self._strategy else tf.config.list_logical_devices("GPU")
+        return gpus[0].name if gpus else None
 
     @contextmanager
     def training(self, model: Any) -> Iterator[None]:
@@ -74,51 +113,46 @@ class Devices:
                 layer.synchronized = False
 
 
+class QueuedModel:
+    """A model of JAX that predicts without waiting for the outcome.
+
+    Args:
+        model: Built.
+    """
+
+    def __init__(self, model: Any) -> None:
+        import jax  # noqa: PLC0415 - other backends do without
+
+        self._model = model
+        self._predict = jax.jit(
+            lambda trained, others, pixels: model.stateless_call(trained, others, pixels, training=False)[0]
+        )
+
+    def predict_on_batch(self, pixels: Mapping[str, NDArray[Any]]) -> Any:
+        """Put a batch in line, and return what becomes an array when somebody looks at it."""
+        groups = self._model.trainable_variables, self._model.non_trainable_variables
+        return self._predict(*([variable.value for variable in group] for group in groups), dict(pixels))
+
+
 class SpreadModel:
     """A model whose batches are shared by several devices.
 
     Args:
-        model: Built and compiled in the strategy's scope.
-        strategy: TensorFlow's.
+        model: Built and compiled in the scope of the devices.
+        devices: Several.
     """
 
-    def __init__(self, model: Any, strategy: Any) -> None:
-        self._model, self._strategy = model, strategy
-        self._n_devices: int = strategy.num_replicas_in_sync
-        model.make_train_function()
+    def __init__(self, model: Any, devices: Devices) -> None:
+        self._model, self._devices = model, devices
         model.make_predict_function()
-
-    def train_on_batch(
-        self, pixels: Mapping[str, NDArray[Any]], labels: NDArray[Any], *, return_dict: Literal[True]
-    ) -> dict[str, float]:
-        """Train on a batch that the devices can share equally, and return the mean loss of its patches."""
-        assert return_dict
-        self._model.reset_metrics()
-        outcome = self._model.train_function(iter([self._share((dict(pixels), labels))]))
-        return {name: float(value) for name, value in outcome.items()}
 
     def predict_on_batch(self, pixels: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Predict a batch of any size."""
         n_patches = len(next(iter(pixels.values())))
-        n_missing = -n_patches % self._n_devices
+        n_missing = -n_patches % len(self._devices)
         filled = {name: np.concatenate([values, values[:1].repeat(n_missing, 0)]) for name, values in pixels.items()}
-        outputs = self._model.predict_function([self._share((filled,))])
+        outputs = self._model.predict_function([self._devices.share((filled,))])
         return np.asarray(outputs.numpy()[:n_patches])
-
-    def _share(self, data: Any) -> Any:
-        """Give each device its part of some arrays, in the order of the devices."""
-        import tensorflow as tf  # noqa: PLC0415 - other backends do without
-
-        def take_part(context: Any) -> Any:
-            place = context.replica_id_in_sync_group
-
-            def take(values: NDArray[Any]) -> Any:
-                size = len(values) // self._n_devices
-                return tf.convert_to_tensor(values[place * size : (place + 1) * size])
-
-            return tf.nest.map_structure(take, data)
-
-        return self._strategy.experimental_distribute_values_from_function(take_part)
 
 
 def find_devices(wanted: Wanted = 1) -> Devices:

@@ -18,7 +18,7 @@ from trainer.report.sections import (
     list_patches,
 )
 from trainer.report.sources import RunSources, read_sources
-from trainer.run.folder import RunFolder
+from trainer.run.folder import RunFolder, describe_times
 from trainer.run.recipe import Recipe
 from trainer.score.metrics import THRESHOLD
 from trainer.source.store import Store
@@ -66,6 +66,7 @@ def _describe(sources: RunSources) -> dict[str, Any]:
         "synthetic": SYNTHETIC_NOTE if record.provenance.get("synthetic") else None,
         "notes": sources.notes,
         "log": sources.log,
+        "times": describe_times(sources.log[-1]) if sources.log else "",
         "result": sources.result,
         "learning": draw_learning(sources.log, sources.result),
         "evaluations": sources.evaluations,

@@ -45,9 +45,19 @@ from trainer.run.recipe import Recipe
 
 _STATE_VERSION: Final = 1
 
+TIMES: Final = {
+    "waiting_s": "waiting for data",
+    "copying_s": "copying",
+    "computing_s": "computing",
+    "validating_s": "validating",
+    "saving_s": "saving",
+}
+"""Where the time of an epoch goes, and how that is called: while the device waits for a batch to be decoded, then for
+it to be copied; the rest of the training; validation; what saving holds up."""
+
 RECORDED: Final = (
     *("epoch", "loss", "val_loss", "val_macro_ap", "val_micro_ap", "learning_rate", "patches_per_s"),
-    "data_wait_share",
+    *TIMES,
 )
 """What is recorded of each epoch."""
 
@@ -124,7 +134,11 @@ class Position:
     busy_s: float = 0.0
     """Time of these steps."""
     wait_s: float = 0.0
-    """Time of these steps that went by until the batch was there."""
+    """Part of it in which the device waited until a batch was decoded."""
+    copy_s: float = 0.0
+    """Part of it in which the device waited until a batch was copied."""
+    save_s: float = 0.0
+    """Time in which states were written since the last epoch was recorded."""
     best_epoch: int = -1
     """-1 until there is one."""
     best_score: float = float("-inf")
@@ -138,14 +152,26 @@ class Position:
                 f"epoch {self.epoch}, step {self.step} and best epoch {self.best_epoch} do not go together "
                 f"with {len(self.history)} epochs"
             )
-        if not all(map(math.isfinite, (self.loss_sum, self.busy_s, self.wait_s))) or math.isnan(self.best_score):
+        numbers = (self.loss_sum, self.busy_s, self.wait_s, self.copy_s, self.save_s)
+        if not all(map(math.isfinite, numbers)) or math.isnan(self.best_score):
             raise ValueError("a number is infinite or none")
         _check_records(self.history)
+
+    def begin_epoch(self) -> None:
+        """Go to the next epoch."""
+        self.epoch, self.step = self.epoch + 1, 0
+        self.loss_sum = self.busy_s = self.wait_s = self.copy_s = self.save_s = 0.0
 
     def is_over(self, recipe: Recipe) -> bool:
         """Say whether the last epoch is over, or patience has run out."""
         waited = self.epoch - 1 - self.best_epoch
         return self.epoch >= recipe.epochs or (0 < recipe.patience <= waited and self.epoch > 0)
+
+
+def describe_times(record: Mapping[str, float]) -> str:
+    """Say which share of the time of an epoch went where."""
+    total = sum(record[name] for name in TIMES)
+    return ", ".join(f"{record[name] / (total or 1):.0%} {what}" for name, what in TIMES.items())
 
 
 def _check_records(records: Sequence[Mapping[str, float]]) -> None:

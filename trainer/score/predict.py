@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +33,9 @@ from trainer.stream.stream import Batch, Stream
 
 BATCH_SIZE: Final = 64
 """Patches predicted at once; larger ones are no faster on a CPU."""
+
+_N_QUEUED: Final = 2
+"""Batches that may wait for a model that does not make its caller wait."""
 
 
 def predict_selection(
@@ -65,12 +70,16 @@ def predict_selection(
     check_bands(card, selection.store)
     probabilities = np.empty((len(selection), len(card.classes)), np.float32)
     done = 0
+    queue: deque[Any] = deque()
     with Stream(selection, options) as stream:
-        for batch in stream:
-            part = _predict_batch(model, take_pixels(batch, card))
-            probabilities[done : done + len(part)] = part
-            done += len(part)
-            advance(done, len(selection))
+        for batch in chain(stream, [None] * _N_QUEUED):
+            if batch is not None:
+                queue.append(model.predict_on_batch(take_pixels(batch, card)))
+            if queue and (batch is None or len(queue) > _N_QUEUED):
+                part = _squash(queue.popleft())
+                probabilities[done : done + len(part)] = part
+                done += len(part)
+                advance(done, len(selection))
     return probabilities
 
 
@@ -181,7 +190,7 @@ def predict_raw(
             complain(reason)
         if batch.patches:
             read += (replace(patch, files=None) for patch in batch.patches)
-            probabilities.append(_predict_batch(model, batch.pixels))
+            probabilities.append(_squash(model.predict_on_batch(batch.pixels)))
         n_bad += len(batch.bad)
         advance(len(read) + n_bad, n_total)
     if not read:
@@ -210,9 +219,9 @@ def open_model(
     return wrap_model(path, plain, store.arrays, (store.labels_19, store.labels_43), store.scale_of, network)
 
 
-def _predict_batch(model: Any, pixels: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    logits = np.asarray(model.predict_on_batch(dict(pixels)), np.float64)
-    return (1 / (1 + np.exp(-logits))).astype(np.float32)
+def _squash(logits: Any) -> NDArray[np.float32]:
+    """Turn logits into probabilities, once the model has them."""
+    return (1 / (1 + np.exp(-np.asarray(logits, np.float64)))).astype(np.float32)
 
 
 def take_pixels(batch: Batch, card: ModelCard) -> dict[str, NDArray[Any]]:

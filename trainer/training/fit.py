@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import platform
 import sys
 import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,15 +28,21 @@ from trainer.run.function import is_function_name
 from trainer.run.recipe import FINAL_RATE, Recipe
 from trainer.score.match import select_split
 from trainer.score.metrics import baseline_average_precision, cross_entropy, measure_ranking
-from trainer.score.predict import predict_selection, take_pixels
+from trainer.score.predict import BATCH_SIZE, predict_selection
 from trainer.source.store import Selection, Store
 from trainer.stream.options import StreamOptions, check_at_least, count_threads
 from trainer.stream.stream import Stream
 from trainer.training.events import EpochEnded, OnEvent, StepTrained, TrainingStarted
+from trainer.training.steps import Steps, make_steps
 from trainer.training.tensorboard import open_log
 
 _FOCAL_GAMMA: Final = 2.0
 """Lin et al., "Focal Loss for Dense Object Detection", 2017."""
+
+MAX_STEPS: Final = 32
+_CALL_S: Final = 1.0
+"""Of a call: it has so many steps at most, and no more than pass in about that time, since nothing is shown, and Ctrl-C
+does nothing, until it ends."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,11 @@ class _Training:
             check_saving(self.model, str(self.recipe.network))
         folder.begin(self.record)  # now that nothing can be wrong with the options
         self.position = self._restore()
+        self.n_wanted = 1
+        """Steps of the next call, if nothing cuts it short."""
+        self.writer: Executor
+        self.saving: Future[None] | None = None
+        """The last state, while it is written."""
 
     def run(self) -> dict[str, Any]:
         """Train to the end."""
@@ -155,13 +169,16 @@ class _Training:
                 step=at.step,
             )
         )
-        with self.stream, open_log(self.folder.events_path) if self.options.tensorboard else nullcontext() as write:
+        steps = make_steps(self.model, self.card, self.stream, self.devices)
+        log = open_log(self.folder.events_path) if self.options.tensorboard else nullcontext()
+        with ThreadPoolExecutor(1) as self.writer, steps, self.stream, log as write:
             while not at.is_over(self.recipe):
                 with self.devices.training(self.model):
-                    self._train_epoch()
+                    self._train_epoch(steps)
                 record = self._end_epoch()
                 if write:
                     write(record)
+            self._finish_saving()
         result = {
             "best_epoch": at.best_epoch + 1,
             "epochs": at.epoch,
@@ -189,34 +206,56 @@ class _Training:
     def _values(self) -> list[NDArray[Any]]:
         return [keras.ops.convert_to_numpy(variable) for variable in self.variables]
 
-    def _save(self) -> None:
-        self.folder.save_state(self.record.digest, self.position, self._values())
+    def _save(self, *, best: bool = False) -> None:
+        """Save the state, and before it the model if it is the best so far; the state is written in the background."""
+        start = time.perf_counter()
+        if best:
+            save_model(self.model, self.folder.model_path)
+        self._finish_saving()
+        at, values = copy.deepcopy(self.position), self._values()
+        self.saving = self.writer.submit(self.folder.save_state, self.record.digest, at, values)
+        self.position.save_s += time.perf_counter() - start
 
-    def _train_epoch(self) -> None:
-        """Train the steps of the epoch that are left."""
-        at = self.position
+    def _finish_saving(self) -> None:
+        """Wait until the state is written, so that files appear one after the other."""
+        if self.saving:
+            self.saving.result()
+            self.saving = None
+
+    def _train_epoch(self, steps: Steps) -> None:
+        """Train the steps of the epoch that are left, some in each call."""
+        at, every = self.position, self.options.checkpoint_steps
         while at.step < len(self.stream):
+            n_steps = min(self.n_wanted, every - at.step % every, len(self.stream) - at.step)
             start = time.perf_counter()
-            batch = self.stream.batch(at.epoch, at.step)
-            waited = time.perf_counter()
-            logs = self.worker.train_on_batch(take_pixels(batch, self.card), batch["labels"], return_dict=True)
-            if not np.isfinite(logs["loss"]):
-                raise RunError(
-                    f"{self.folder.path}: the loss is {logs['loss']} in step {at.step + 1} of epoch {at.epoch + 1}; "
-                    "begin anew with a lower learning rate"
-                )
-            at.loss_sum += float(logs["loss"])
-            at.step += 1
-            at.wait_s += waited - start
-            at.busy_s += time.perf_counter() - start
-            self.on_event(StepTrained(at.epoch, at.step, at.loss_sum / at.step))
-            if at.step % self.options.checkpoint_steps == 0 and at.step < len(self.stream):
+            outcome = steps.train(n_steps)
+            took_s = time.perf_counter() - start
+            for loss in outcome.losses.tolist():
+                if not math.isfinite(loss):
+                    raise RunError(
+                        f"{self.folder.path}: the loss is {loss} in step {at.step + 1} of epoch {at.epoch + 1}; "
+                        "begin anew with a lower learning rate"
+                    )
+                at.loss_sum += loss
+                at.step += 1
+                self.on_event(StepTrained(at.epoch, at.step, at.loss_sum / at.step))
+            at.busy_s += took_s
+            at.wait_s += outcome.wait_s
+            at.copy_s += outcome.copy_s
+            if at.step % every == 0 and at.step < len(self.stream):
                 self._save()
+            self.n_wanted = max(1, min(2 * n_steps, MAX_STEPS, int(n_steps * _CALL_S / max(took_s, 1e-9))))
 
     def _end_epoch(self) -> dict[str, float]:
         """Validate, keep the model if it is the best so far, and save where we are."""
-        at = self.position
-        probabilities = predict_selection(self.worker, self.card, self.validation, threads=self.options.threads)
+        at, start = self.position, time.perf_counter()
+        probabilities = predict_selection(
+            self.worker,
+            self.card,
+            self.validation,
+            batch_size=max(self.stream.options.batch_size, BATCH_SIZE),  # what trains fits the device
+            threads=self.options.threads,
+        )
         scores = measure_ranking(self.truth, probabilities)
         record = {
             "epoch": at.epoch + 1,
@@ -226,16 +265,20 @@ class _Training:
             "val_micro_ap": scores["micro"]["average_precision"],
             "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             "patches_per_s": at.step * self.stream.options.batch_size / at.busy_s,
-            "data_wait_share": at.wait_s / at.busy_s,
+            "waiting_s": at.wait_s,
+            "copying_s": at.copy_s,
+            "computing_s": at.busy_s - at.wait_s - at.copy_s,
+            "validating_s": time.perf_counter() - start,
+            "saving_s": at.save_s,
         }
         at.history.append(record)
+        self._finish_saving()
         self.folder.write_log(at.history)  # before the state, without which the epoch is trained again
         is_best = record["val_macro_ap"] > at.best_score
         if is_best:
             at.best_epoch, at.best_score = at.epoch, record["val_macro_ap"]
-            save_model(self.model, self.folder.model_path)
-        at.epoch, at.step, at.loss_sum, at.busy_s, at.wait_s = at.epoch + 1, 0, 0.0, 0.0, 0.0
-        self._save()
+        at.begin_epoch()
+        self._save(best=is_best)
         self.on_event(EpochEnded(record, is_best))
         return record
 

@@ -1,0 +1,218 @@
+"""Train the next steps in one call, on batches that are on the device before they are needed.
+
+No loss is looked at before the end of a call. However many steps a call has, what comes out is the same to the last
+bit: each step computes what it would alone, and the losses are added up by whoever called.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from trainer.model.devices import Devices
+from trainer.model.networks import ModelCard
+from trainer.score.predict import take_pixels
+from trainer.stream.stream import Stream
+
+_N_AHEAD: Final = 2
+"""Batches on their way to the device before they are needed, and, with JAX, steps that wait there for their turn."""
+
+_MAX_UNROLLED: Final = 16
+_UNROLLED_BYTES: Final = 64 * 2**20
+"""So many steps, with batches of so many bytes in all, are at most one function of TensorFlow. What calling one costs
+matters only if a step takes about as long, and then batches are small."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of some steps."""
+
+    losses: NDArray[np.float64]
+    """Of each step, shape (step,)."""
+    wait_s: float
+    """Time that went by until batches were decoded."""
+    copy_s: float
+    """Time that went by until they were on the device."""
+
+
+class Steps(ABC):
+    """Trains a compiled model on the batches of a stream, from where the stream stands at the first call.
+
+    Batches are fetched ahead, so the position of the stream says nothing of what was trained. On leaving the context,
+    close the stream before this: what waits for a batch ends then.
+
+    Args:
+        model: Its variables are true between two calls.
+        card: The model's own description.
+        stream: Nobody else may take batches from it.
+        ahead: Copy batches in a thread of their own; where nothing is copied, that would only cost time.
+    """
+
+    def __init__(self, model: Any, card: ModelCard, stream: Stream, *, ahead: bool) -> None:
+        self._model, self._card, self._batches = model, card, stream.forever()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="trainer-copy") if ahead else None
+        self._ahead: deque[Future[tuple[Any, float]]] = deque()
+        self._wait_s = self._copy_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the thread that copies."""
+        if self._executor:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        self._ahead.clear()
+
+    def train(self, n_steps: int) -> Outcome:
+        """Train on the next batches."""
+        self._wait_s = self._copy_s = 0.0
+        losses = self._train(n_steps)
+        return Outcome(losses.astype(np.float64), self._wait_s, self._copy_s)
+
+    @abstractmethod
+    def _train(self, n_steps: int) -> NDArray[Any]:
+        """Train, and return the loss of each step."""
+
+    def _put(self, parts: Any) -> Any:
+        """Put arrays on the device, or begin to."""
+        return parts
+
+    def _settle(self, parts: Any) -> Any:
+        """Wait until they are there."""
+        return parts
+
+    def _take(self) -> Any:
+        """Return pixels and labels of the next batch, on the device."""
+        start = time.perf_counter()
+        if self._executor:
+            while len(self._ahead) <= _N_AHEAD:
+                self._ahead.append(self._executor.submit(self._fetch))
+            parts, decoded = self._ahead.popleft().result()
+        else:
+            parts, decoded = self._fetch()
+        parts = self._settle(parts)
+        self._wait_s += max(decoded - start, 0.0)
+        self._copy_s += time.perf_counter() - max(decoded, start)
+        return parts
+
+    def _fetch(self) -> tuple[Any, float]:
+        """Start to put the next batch on the device, and say when it was decoded."""
+        batch = next(self._batches)
+        decoded = time.perf_counter()
+        return self._put((take_pixels(batch, self._card), batch["labels"])), decoded
+
+
+def make_steps(model: Any, card: ModelCard, stream: Stream, devices: Devices) -> Steps:
+    """Choose the way of training that the backend of Keras knows."""
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        return _TensorFlowSteps(model, card, stream, devices)
+    return _JaxSteps(model, card, stream) if backend == "jax" else _SingleSteps(model, card, stream, ahead=False)
+
+
+class _SingleSteps(Steps):
+    """Steps one by one through Keras, each of which waits for the last one: on any backend."""
+
+    def _train(self, n_steps: int) -> NDArray[Any]:
+        return np.array([self._model.train_on_batch(*self._take(), return_dict=True)["loss"] for _ in range(n_steps)])
+
+
+class _JaxSteps(Steps):
+    """A compiled function of one step, which JAX puts in line on the device without waiting for it."""
+
+    def __init__(self, model: Any, card: ModelCard, stream: Stream) -> None:
+        import jax  # noqa: PLC0415 - other backends do without
+
+        super().__init__(model, card, stream, ahead=jax.default_backend() != "cpu")
+        self._jax: Any = jax
+        self._step = jax.jit(self._compute_step, donate_argnums=0)
+
+    def _train(self, n_steps: int) -> NDArray[Any]:
+        model = self._model
+        groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
+        state = tuple([variable.value for variable in group] for group in groups)
+        losses: list[Any] = []
+        for step in range(n_steps):
+            if step >= _N_AHEAD:  # or batches would pile up on the device
+                losses[step - _N_AHEAD].block_until_ready()
+            state, loss = self._step(state, *self._take())
+            losses.append(loss)
+        for group, values in zip(groups, state, strict=True):
+            for variable, value in zip(group, values, strict=True):
+                variable.assign(value)
+        return np.array(self._jax.device_get(losses))
+
+    def _put(self, parts: Any) -> Any:
+        # JAX keeps the arrays, and with them the batch's memory, until it has copied them, or, where the device is the
+        # host and nothing is copied, for as long as it uses them.
+        return self._jax.device_put(parts)
+
+    def _settle(self, parts: Any) -> Any:
+        return self._jax.block_until_ready(parts)
+
+    def _compute_step(self, state: Any, pixels: Any, labels: Any) -> tuple[Any, Any]:
+        """Compute the state after a step, and its loss, from the state before."""
+        model, (trained, others, optimizer_values) = self._model, state
+
+        def compute_loss(trained: Any) -> tuple[Any, tuple[Any, Any]]:
+            logits, updated, penalties = model.stateless_call(
+                trained, others, pixels, training=True, return_losses=True
+            )
+            loss = keras.ops.mean(model.loss(labels, logits)) + sum(penalties)
+            mapping = list(zip(model.optimizer.variables, optimizer_values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return model.optimizer.scale_loss(loss), (loss, updated)
+
+        (_, (loss, others)), gradients = self._jax.value_and_grad(compute_loss, has_aux=True)(trained)
+        trained, optimizer_values = model.optimizer.stateless_apply(optimizer_values, gradients, trained)
+        return (trained, others, optimizer_values), loss
+
+
+class _TensorFlowSteps(Steps):
+    """A compiled function of several steps, whose number is a power of two, so that few are compiled."""
+
+    def __init__(self, model: Any, card: ModelCard, stream: Stream, devices: Devices) -> None:
+        import tensorflow as tf  # noqa: PLC0415 - other backends do without
+
+        self._tf, self._devices, self._gpu = tf, devices, devices.find_gpu()
+        super().__init__(model, card, stream, ahead=self._gpu is not None)
+        self._step = tf.function(self._share_step, jit_compile=bool(model.jit_compile), autograph=False)
+        self._steps = tf.function(self._compute_steps, autograph=False)
+        self._n_unrolled = max(1, min(_MAX_UNROLLED, _UNROLLED_BYTES // stream.batch_bytes))
+
+    def _train(self, n_steps: int) -> NDArray[Any]:
+        losses, n_left = [], n_steps
+        while n_left:
+            n_unrolled = 2 ** (min(n_left, self._n_unrolled).bit_length() - 1)
+            losses.append(self._steps([self._take() for _ in range(n_unrolled)]))
+            n_left -= n_unrolled
+        return np.concatenate([some.numpy() for some in losses])
+
+    def _put(self, parts: Any) -> Any:
+        return self._devices.share(parts, self._gpu)
+
+    def _compute_steps(self, batches: Any) -> Any:
+        """Train a step on each batch, and return the losses."""
+        return self._tf.stack([self._step(*batch) for batch in batches])
+
+    def _share_step(self, pixels: Any, labels: Any) -> Any:
+        """Train a step on all devices, and return the mean loss."""
+        return self._devices.run(self._compute_step, (pixels, labels))
+
+    def _compute_step(self, pixels: Any, labels: Any) -> Any:
+        """Train a step on one device's part of a batch, and return what the part adds to the mean loss."""
+        model, variables = self._model, self._model.trainable_variables
+        with self._tf.GradientTape() as tape:
+            logits = model(pixels, training=True)
+            loss = model.compute_loss(y=labels, y_pred=logits, training=True)  # divided by the number of devices
+            scaled = model.optimizer.scale_loss(loss)
+        model.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
+        return loss
