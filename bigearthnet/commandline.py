@@ -39,14 +39,20 @@ def _escape_controls(text: str) -> str:
     return _CONTROLS.sub(lambda control: ascii(control[0])[1:-1], text)
 
 
+def open_bar(doing: str, unit: str, **options: Any) -> Any:
+    """Open a progress bar on a terminal or in a notebook; elsewhere it shows nothing."""
+    is_shown = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return tqdm(desc=doing, unit=unit, disable=not is_shown, leave=False, dynamic_ncols=True, **options)
+
+
 @contextmanager
 def show_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
-    """Show on a terminal how many patches are done, at what rate, and how long the rest takes; elsewhere nothing.
+    """Show how many patches are done, at what rate, and how long the rest takes; see `open_bar`.
 
     Yields:
         To be called with how many are done, and how many there are; 0 if nobody knows.
     """
-    with tqdm(unit=" patches", desc=doing, disable=None, leave=False, dynamic_ncols=True) as bar:
+    with open_bar(doing, " patches") as bar:
 
         def show(n_done: int, n_total: int) -> None:
             bar.total = n_total or None

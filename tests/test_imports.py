@@ -63,7 +63,7 @@ LIBRARIES = {
     "distributed": "converter.cluster",
     "pyogrio": "converter.export",
     "click": "bigearthnet.commandline converter.commands trainer.commands",
-    "tqdm": "bigearthnet.commandline converter.commands trainer.commands",
+    "tqdm": "bigearthnet.commandline converter.commands",
     "tensorstore": "trainer.source.read",
     "keras": "trainer.adapters trainer.model trainer.training",
     "tensorflow": "trainer.adapters trainer.model trainer.training",
@@ -71,11 +71,12 @@ LIBRARIES = {
     "grain": "trainer.adapters",
     "jax": "trainer.model trainer.training",
     "onnx": "trainer.model.export",
+    "tensorboard": "trainer.training.tensorboard",
     "matplotlib": "trainer.training",
 }
 """Who may import a library; numpy is everybody's."""
 
-DEFERRED = {"rasterio", "botocore", "requests", "urllib3", "pyogrio", "tensorstore", "jax", "onnx"}
+DEFERRED = {"rasterio", "botocore", "requests", "urllib3", "pyogrio", "tensorstore", "jax", "onnx", "tensorboard"}
 """Imported inside functions only: they take long, or an extra installs them."""
 
 DISTRIBUTIONS = {"PIL": "pillow"}

@@ -21,7 +21,7 @@ from trainer import OptionError, RunError, SelectionError, Store
 from trainer.commands.cli import cli
 from trainer.run.folder import RunFolder, locate_evaluation
 from trainer.score.evaluate import evaluate
-from trainer.score.predict import predict_store
+from trainer.score.predict import predict
 from trainer.source.fraction import draw_fraction
 from trainer.training.events import StepTrained
 from trainer.training.fit import FitOptions, fit
@@ -252,7 +252,7 @@ def test_a_training_has_the_patches_that_its_recipe_chooses(store: Store, tmp_pa
     assert list(found["classes"]) == list(names)
     assert evaluate(store, tmp_path / "run", "validation")["patches"] == record.n_patches["validation"]
     assert set(record.sources) == {"join"}
-    predicted = predict_store(tmp_path / "run" / "best.keras", store, split="test")
+    predicted = predict(tmp_path / "run" / "best.keras", store, split="test")
     np.testing.assert_array_equal(predicted.truth, store.select("test", recommended=False, classes=names).labels)
 
 

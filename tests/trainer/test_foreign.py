@@ -37,7 +37,7 @@ from trainer.model.networks import load_model
 from trainer.report import write_report
 from trainer.run.folder import RunFolder, locate_evaluation
 from trainer.score.evaluate import evaluate
-from trainer.score.predict import predict_store
+from trainer.score.predict import predict
 from trainer.score.predictions import read_predictions
 from trainer.training.events import StepTrained
 from trainer.training.fit import FitOptions, fit
@@ -307,7 +307,7 @@ def test_a_model_that_inflates_is_refused_before_it_is_loaded(run: Path, stores:
         archive.writestr("assets/more", bytes(300 * 2**20))
     assert path.stat().st_size < 2**20
     with bounded_memory(), pytest.raises(RunError, match=r"best\.keras: it inflates from"):
-        predict_store(path, open_store(stores["lz4"]))
+        predict(path, open_store(stores["lz4"]))
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(RunError, match="there is no model"):

@@ -22,7 +22,7 @@ from trainer.model.networks import load_model
 from trainer.run.folder import RunFolder
 from trainer.run.recipe import Recipe
 from trainer.score.evaluate import evaluate
-from trainer.score.predict import predict_store
+from trainer.score.predict import predict
 from trainer.training.events import StepTrained
 from trainer.training.fit import FitOptions, fit
 
@@ -80,7 +80,7 @@ def test_the_loss_is_the_mean_of_what_the_function_gives(store: Store, tmp_path:
     recipe = replace(SHORT, network=own.network_with_own_layer, loss=own.loss, **still)
     result = train(store, tmp_path / "run", recipe)
     predicted = tmp_path / "train.parquet"
-    found = predict_store(
+    found = predict(
         tmp_path / "run" / "best.keras", store, predicted, split="train", recommended=True, network=str(recipe.network)
     )
     assert found.truth is not None

@@ -19,7 +19,7 @@ from trainer.commands.cli import cli
 from trainer.model.plain import PlainModel
 from trainer.run.folder import locate_evaluation
 from trainer.score.evaluate import evaluate_plain
-from trainer.score.predict import predict_raw, predict_store
+from trainer.score.predict import predict, predict_raw
 
 pytestmark = OWN_WARNINGS
 
@@ -54,7 +54,7 @@ def test_it_gets_its_bands_in_its_order_and_says_the_same(
     store: Store, pixels: Pixels, tmp_path: Path, shape: tuple[int | None, ...], activation: str | None
 ) -> None:
     model = _save(tmp_path / "plain.keras", shape, activation)
-    found = predict_store(tmp_path / "plain.keras", store, plain=PLAIN)
+    found = predict(tmp_path / "plain.keras", store, plain=PLAIN)
     given = (_join(pixels, store) / 10_000).astype(np.float32)
     outputs = model.predict_on_batch(given if shape[-1] == 3 else given.transpose(0, 3, 1, 2)).astype(np.float64)
     expected = outputs if activation else 1 / (1 + np.exp(-outputs))
@@ -66,7 +66,7 @@ def test_it_gets_its_bands_in_its_order_and_says_the_same(
 @pytest.mark.parametrize("scale", ["stored", "standardised"])
 def test_pixels_are_scaled_as_it_is_said(store: Store, pixels: Pixels, tmp_path: Path, scale: Any) -> None:
     model = _save(tmp_path / "plain.keras", (120, 120, 3), None)
-    found = predict_store(tmp_path / "plain.keras", store, plain=PlainModel(PLAIN.bands, "19", scale))
+    found = predict(tmp_path / "plain.keras", store, plain=PlainModel(PLAIN.bands, "19", scale))
     given = _join(pixels, store)
     if scale == "standardised":
         mean, std = store.scale_of(["B04", "B05", "B02"])
@@ -98,7 +98,7 @@ def test_it_is_measured_as_scikit_learn_does(store: Store, stores: dict[str, Pat
 def test_classes_of_its_own_can_be_predicted_but_not_measured(store: Store, tmp_path: Path) -> None:
     _save(tmp_path / "plain.keras", (120, 120, 3), None, 2)
     plain = PlainModel(PLAIN.bands, "Water; Land", "stored")
-    assert predict_store(tmp_path / "plain.keras", store, plain=plain).classes == ("Water", "Land")
+    assert predict(tmp_path / "plain.keras", store, plain=plain).classes == ("Water", "Land")
     with pytest.raises(OptionError, match="has no list of the classes Water; Land"):
         evaluate_plain(store, tmp_path / "plain.keras", plain, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_refused(store: Store, tmp_path: Path, changes: dic
     _save(tmp_path / "plain.keras", (120, 120, 3), changes.pop("activation", None))
     plain = PlainModel(**({"bands": "rgb", "classes": "19", "pixels": "stored"} | changes))
     with pytest.raises(OptionError, match=message):
-        predict_store(tmp_path / "plain.keras", store, plain=plain)
+        predict(tmp_path / "plain.keras", store, plain=plain)
 
 
 def test_an_evaluation_never_replaces_that_of_a_training(store: Store, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
 from trainer import OptionError, Store, open_store
 from trainer.commands.cli import cli
 from trainer.model.networks import load_model
-from trainer.score.predict import predict_store
+from trainer.score.predict import predict
 
 pytestmark = OWN_WARNINGS
 
@@ -29,7 +29,7 @@ def run(stores: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def test_probabilities_are_those_of_the_model_on_the_stored_pixels(run: Path, store: Store, tmp_path: Path) -> None:
-    found = predict_store(run / "best.keras", store, tmp_path / "out.parquet", where="country = 'Austria'")
+    found = predict(run / "best.keras", store, tmp_path / "out.parquet", where="country = 'Austria'")
     selection = store.select(where="country = 'Austria'", recommended=False)
     assert found.selection.indices.tolist() == selection.indices.tolist()
     arrays = store.resolve_bands("B09,B05")
@@ -52,7 +52,7 @@ def test_a_store_without_the_classes_of_the_model_gives_no_true_labels(store: St
     """As a v2.0 store, which has 19 classes only, to a model of 43."""
     train(store, tmp_path / "run", replace(RECIPE, epochs=1, bands="B09", labels=43))
     renewed = replace(store, labels_43=())
-    found = predict_store(tmp_path / "run" / "best.keras", renewed, tmp_path / "out.parquet", split="test")
+    found = predict(tmp_path / "run" / "best.keras", renewed, tmp_path / "out.parquet", split="test")
     assert found.truth is None
     assert found.probabilities.shape == (20, len(store.labels_43))
     assert "labels" not in pq.read_table(tmp_path / "out.parquet").column_names
@@ -75,9 +75,9 @@ def test_what_cannot_be_predicted_is_refused(run: Path, store: Store, tmp_path: 
     out = tmp_path / "out.parquet"
     lacking = replace(store, arrays=tuple(info for info in store.arrays if info.name != "s2_60m"))
     with pytest.raises(OptionError, match="no band 'B09'; choose from B02"):
-        predict_store(run / "best.keras", lacking, out)
+        predict(run / "best.keras", lacking, out)
     with pytest.raises(OutputError, match="there is no folder"):
-        predict_store(run / "best.keras", store, tmp_path / "no" / "out.parquet")
+        predict(run / "best.keras", store, tmp_path / "no" / "out.parquet")
     out.touch()
     with pytest.raises(OutputError, match=r"out\.parquet: it is already there"):
-        predict_store(run / "best.keras", store, out)
+        predict(run / "best.keras", store, out)

@@ -28,7 +28,7 @@ from trainer import RunError, SelectionError, Store, open_store
 from trainer.commands.cli import cli
 from trainer.model.networks import build_model, save_model
 from trainer.run.recipe import Recipe
-from trainer.score.predict import predict_raw, predict_store
+from trainer.score.predict import predict, predict_raw
 
 pytestmark = OWN_WARNINGS
 
@@ -81,7 +81,7 @@ def _read_column(store: Store, column: str) -> list[str]:
 
 def _check_same(found: Any, model: Path, store: Store, column: str = "patch_id") -> None:
     """Compare with the predictions from the store."""
-    expected = dict(zip(_read_column(store, column), predict_store(model, store).probabilities, strict=True))
+    expected = dict(zip(_read_column(store, column), predict(model, store).probabilities, strict=True))
     assert sorted(patch.patch_id for patch in found.patches) == sorted(expected)
     assert np.ptp(found.probabilities, axis=0).max() > 1e-4
     for patch, probabilities in zip(found.patches, found.probabilities, strict=True):

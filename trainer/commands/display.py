@@ -1,20 +1,17 @@
-"""A training on a terminal."""
+"""A training on a terminal, or in a notebook."""
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
-from tqdm import tqdm
-
-from bigearthnet.commandline import echo
+from bigearthnet.commandline import echo, open_bar
 from trainer.run.folder import describe_times
 from trainer.training.events import EpochEnded, StepTrained, TrainingStarted
 
 
 class FitDisplay(AbstractContextManager["FitDisplay"]):
-    """Shows a training on stderr."""
+    """Shows a training on stderr, with a bar on a terminal or in a notebook: `fit(..., on_event=FitDisplay())`."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -52,14 +49,8 @@ class FitDisplay(AbstractContextManager["FitDisplay"]):
 
     def _show_step(self, event: StepTrained) -> None:
         if self._bar is None:
-            self._bar = tqdm(
-                total=self._n_steps,
-                initial=event.step - 1,
-                desc=f"Epoch {event.epoch + 1}/{self._n_epochs}",
-                unit="step",
-                leave=False,
-                disable=not sys.stderr.isatty(),
-            )
+            doing = f"Epoch {event.epoch + 1}/{self._n_epochs}"
+            self._bar = open_bar(doing, " steps", total=self._n_steps, initial=event.step - 1)
         self._bar.set_postfix(loss=f"{event.loss:.4f}", refresh=False)
         self._bar.update()
 

@@ -48,8 +48,9 @@ def command(
     Example:
       ben-train fit STORE RUN --network ResNet50 --bands 10m,20m,s1
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    packages = ["tensorboard"] if tensorboard else []
     opened, chosen = open_store(store), Recipe(labels=int(labels), **recipe)
-    with load_backend():
+    with load_backend(*packages):
         from trainer.training.fit import FitOptions, fit  # noqa: PLC0415
 
     options = FitOptions(

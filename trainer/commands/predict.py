@@ -13,7 +13,6 @@ from bigearthnet.commandline import echo, show_progress
 from bigearthnet.store.layout import IMAGES
 from trainer.commands.backend import load_backend
 from trainer.commands.options import add_network, add_plain, take_plain
-from trainer.run.folder import RunFolder
 from trainer.score.predictions import Predictions, Scores, describe_patches
 from trainer.source.store import open_store
 
@@ -91,22 +90,19 @@ def command(
     opened = open_store(stores[0]) if stores else None
     with load_backend():
         from trainer.model.plain import PlainModel  # noqa: PLC0415
-        from trainer.score.predict import predict_raw, predict_store  # noqa: PLC0415
+        from trainer.score.predict import predict, predict_raw  # noqa: PLC0415
 
-    path = RunFolder(model).model_path if model.is_dir() else model
     said = take_plain(bands, classes, pixels)
     plain = PlainModel(**said) if said else None  # type: ignore[arg-type] # click has checked the choice
     scores: Scores
     with show_progress("Predicting") as show:
         if opened:
             choice: dict[str, Any] = {"split": split, "where": where, "join": join, "recommended": recommended}
-            scores = predict_store(
-                path, opened, out, **choice, network=network, plain=plain, threads=threads, advance=show
-            )
+            scores = predict(model, opened, out, **choice, network=network, plain=plain, threads=threads, advance=show)
             names = describe_patches(scores.selection)["patch_id"].to_pylist()
         else:
             scores = predict_raw(
-                path,
+                model,
                 [Path(path) for path in paths],
                 out,
                 on_bad=on_bad,

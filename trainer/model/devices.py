@@ -155,6 +155,15 @@ class SpreadModel:
         return np.asarray(outputs.numpy()[:n_patches])
 
 
+def start_backend() -> None:
+    """Let TensorFlow look for its devices and say now what it says once a process, while nobody listens."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf  # noqa: PLC0415 - other backends do without
+
+        tf.config.list_logical_devices()
+        tf.transpose(tf.zeros((1, 1), tf.uint16))  # that oneDNN has no uint16 on most processors
+
+
 def find_devices(wanted: Wanted = 1) -> Devices:
     """Find the devices to train on.
 

@@ -17,6 +17,7 @@ from bigearthnet.archive.records import OnBad, is_archive_file
 from bigearthnet.errors import SourceError
 from trainer.model.networks import ModelCard, describe_model, load_model
 from trainer.model.plain import PlainModel, wrap_model
+from trainer.run.folder import RunFolder
 from trainer.score.batches import read_batches
 from trainer.score.match import check_bands, choose_files, find_labels, select_with_sensors
 from trainer.score.metrics import THRESHOLD
@@ -83,10 +84,10 @@ def predict_selection(
     return probabilities
 
 
-def predict_store(
-    model_path: Path,
+def predict(
+    model: Path | str,
     store: Store,
-    out: Path | None = None,
+    out: Path | str | None = None,
     *,
     split: str | None = None,
     where: str | None = None,
@@ -100,7 +101,7 @@ def predict_store(
     """Predict patches of any store that has the bands of a saved model, and perhaps write a Parquet table.
 
     Args:
-        model_path: A file that `ben-train fit` wrote.
+        model: Folder of a training, or a `.keras` file.
         store: Its labels go into the table if it has the classes of the model.
         out: The table, which must not exist; None to write none.
         split: As `where` and `recommended`, see `Store.select`. A model that takes Sentinel-1 bands leaves out patches
@@ -119,8 +120,8 @@ def predict_store(
         OutputError: The table is already there, or cannot be written.
     """
     if out:
-        check_table(out)
-    model, card = open_model(model_path, network, plain, store)
+        check_table(out := Path(out))
+    loaded, card = open_model(model, network, plain, store)
     check_bands(card, store)
     labels = find_labels(card.classes, store)
     known: dict[str, Any] = {} if labels is None else {"labels": labels, "classes": card.classes}
@@ -129,7 +130,7 @@ def predict_store(
     predictions = Predictions(
         selection=selection,
         classes=card.classes,
-        probabilities=predict_selection(model, card, selection, threads=threads, advance=advance),
+        probabilities=predict_selection(loaded, card, selection, threads=threads, advance=advance),
         thresholds=np.full(len(card.classes), THRESHOLD),
         truth=selection.labels if selection.classes == card.classes else None,
     )
@@ -139,9 +140,9 @@ def predict_store(
 
 
 def predict_raw(
-    model_path: Path,
+    model: Path | str,
     paths: Sequence[Path],
-    out: Path | None = None,
+    out: Path | str | None = None,
     *,
     on_bad: OnBad = "stop",
     network: str = "",
@@ -153,7 +154,7 @@ def predict_raw(
     """Predict patches from their GeoTIFFs, and perhaps write a Parquet table.
 
     Args:
-        model_path: A file that `ben-train fit` wrote.
+        model: Folder of a training, or a `.keras` file.
         paths: Patch folders, or folders of them; see `bigearthnet.archive.folders.find_patches`. Or one archive file,
             which is read once, in the order of the archive.
         out: The table, which must not exist; None to write none.
@@ -171,9 +172,9 @@ def predict_raw(
         OutputError: The table is already there, or cannot be written.
     """
     if out:
-        check_table(out)
-    model, card = open_model(model_path, network, plain)
-    groups = choose_files(model, card)
+        check_table(out := Path(out))
+    loaded, card = open_model(model, network, plain)
+    groups = choose_files(loaded, card)
     patches: Iterable[RawPatch]
     n_total = 0
     if len(paths) == 1 and is_archive_file(paths[0]) and paths[0].suffix != ".parquet":
@@ -190,7 +191,7 @@ def predict_raw(
             complain(reason)
         if batch.patches:
             read += (replace(patch, files=None) for patch in batch.patches)
-            probabilities.append(_squash(model.predict_on_batch(batch.pixels)))
+            probabilities.append(_squash(loaded.predict_on_batch(batch.pixels)))
         n_bad += len(batch.bad)
         advance(len(read) + n_bad, n_total)
     if not read:
@@ -208,12 +209,13 @@ def predict_raw(
 
 
 def open_model(
-    path: Path, network: str = "", plain: PlainModel | None = None, store: Store | None = None
+    model: Path | str, network: str = "", plain: PlainModel | None = None, store: Store | None = None
 ) -> tuple[Any, ModelCard]:
     """Load a model and say what it takes and gives; if it is a plain one, for the bands and classes of a store."""
+    path = RunFolder(model).model_path if Path(model).is_dir() else Path(model)
     if plain is None:
-        model = load_model(path, network)
-        return model, describe_model(model)
+        loaded = load_model(path, network)
+        return loaded, describe_model(loaded)
     if store is None:
         return wrap_model(path, plain, network=network)
     return wrap_model(path, plain, store.arrays, (store.labels_19, store.labels_43), store.scale_of, network)

@@ -1,11 +1,11 @@
-"""Write what TensorBoard shows."""
+"""Write what TensorBoard shows. Needs TensorBoard alone, on any backend."""
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 
 from bigearthnet.errors import MissingPackageError
@@ -16,22 +16,21 @@ def open_log(path: Path) -> Iterator[Callable[[Mapping[str, float]], None]]:
     """Add a file to a folder of logs, and give what writes the record of an epoch to it.
 
     Raises:
-        MissingPackageError: TensorBoard or TensorFlow is not installed.
+        MissingPackageError: TensorBoard is not installed.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own dependencies
-            import_module("tensorboard")  # TensorFlow fails without it, much later
-            import tensorflow as tf  # noqa: PLC0415 - training on other backends does without
+            from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415 - an extra
+            from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter  # noqa: PLC0415
     except ImportError as error:
         raise MissingPackageError(f"TensorBoard cannot be written ({error}); install it or go without") from error
-    writer = tf.summary.create_file_writer(str(path))
+    writer = EventFileWriter(str(path))
 
     def write(record: Mapping[str, float]) -> None:
-        with writer.as_default():
-            for name, value in record.items():
-                if name != "epoch":
-                    tf.summary.scalar(name, value, step=int(record["epoch"]))
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in record.items() if name != "epoch"]
+        writer.add_event(Event(step=int(record["epoch"]), wall_time=time.time(), summary=Summary(value=values)))
         writer.flush()
 
     try:
