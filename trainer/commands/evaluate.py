@@ -77,7 +77,7 @@ def command(
     opened = open_store(store or RunFolder(run).read_record().store)
     with load_backend():
         from trainer.model.plain import PlainModel  # noqa: PLC0415
-        from trainer.report import write_report  # noqa: PLC0415
+        from trainer.report import comment, write_report  # noqa: PLC0415
         from trainer.score.evaluate import evaluate, evaluate_plain  # noqa: PLC0415
 
     files = locate_evaluation(out or run, split, where)
@@ -96,6 +96,7 @@ def command(
         echo(json.dumps(evaluation, indent=2))
         return
     echo("\n".join(_describe_evaluation(evaluation)))
+    echo("".join(f"\n{sentence}\n" for sentence in comment(evaluation)).rstrip("\n"))
     echo(f"\nWritten: {', '.join(map(str, written))}")
 
 

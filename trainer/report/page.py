@@ -13,11 +13,13 @@ from trainer.report.mistakes import count_mistakes
 from trainer.report.sections import (
     draw_learning,
     draw_precision,
+    draw_reliability,
     list_baselines,
     list_classes,
     list_patches,
 )
 from trainer.report.sources import RunSources, read_sources
+from trainer.report.words import comment
 from trainer.run.folder import RunFolder, describe_times
 from trainer.run.recipe import Recipe
 from trainer.score.metrics import THRESHOLD
@@ -88,6 +90,8 @@ def _describe(sources: RunSources) -> dict[str, Any]:
         if decision == "at_0.5"
         else "thresholds tuned for F1 on validation, one a class",
         "classes": list_classes(evaluation, decision),
+        "comments": comment(evaluation),
+        "reliability": draw_reliability(sources.predictions),
         "overview": overview,
         "curves": curves,
         "mistakes": count_mistakes(sources.predictions.truth, sources.predictions.predicted),

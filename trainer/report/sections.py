@@ -15,6 +15,7 @@ from bigearthnet.look.picture import RGB, render_picture
 from bigearthnet.look.sheet import mark_synthetic
 from trainer.report.mistakes import rank_patches
 from trainer.report.sources import RunSources
+from trainer.score.confidence import trace_reliability
 from trainer.score.metrics import baseline_average_precision, trace_precision
 from trainer.score.predictions import PredictionTable
 from trainer.source.store import Store
@@ -124,6 +125,19 @@ def draw_precision(predictions: PredictionTable, evaluation: Mapping[str, Any]) 
         for place in present
     ]
     return Figure("Precision over recall", chart, legend), small
+
+
+def draw_reliability(predictions: PredictionTable) -> Figure:
+    """Draw how often what was predicted with a probability came true."""
+    assert predictions.truth is not None
+    expected, observed, _ = trace_reliability(predictions.truth, predictions.probabilities)
+    lines = [
+        Series("perfect", np.array([0.0, 1.0]), np.array([0.0, 1.0]), "reference"),
+        Series("all classes", expected, observed, "first", has_dots=True),
+    ]
+    span: dict[str, Any] = {"x_name": "probability", "x_range": (0.0, 1.0), "y_range": (0.0, 1.0)}
+    chart = draw_lines("Share that came true over probability", lines, **span, box=_SQUARE)
+    return Figure("Reliability", chart, (("first", "all classes", None), ("reference", "perfect", None)))
 
 
 def list_patches(sources: RunSources) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bool]:

@@ -16,6 +16,7 @@ from bigearthnet.files import hash_file, write_json
 from trainer.model.networks import ModelCard, describe_model, load_model
 from trainer.model.plain import PlainModel
 from trainer.run.folder import RunFolder, RunRecord, describe_provenance, locate_evaluation
+from trainer.score.confidence import apply_temperature, calibration_error, draw_intervals, fit_temperature
 from trainer.score.match import find_labels, select_split, select_with_sensors
 from trainer.score.metrics import THRESHOLD, measure_classes, measure_decisions, measure_ranking, tune_thresholds
 from trainer.score.predict import open_model, predict_selection
@@ -164,6 +165,7 @@ def _measure(
         thresholds=np.full(len(card.classes), THRESHOLD) if tuned is None else tuned,
         truth=selection.labels,
     )
+    intervals = draw_intervals(selection.labels, probabilities[split])
     results: dict[str, Any] = {
         **measured.head,
         "store": store.name,
@@ -173,12 +175,28 @@ def _measure(
         "patches": len(selection),
         **measure_predictions(selection.labels, probabilities[split], card.classes, tuned),
         "slices": _measure_slices(predictions),
+        "intervals": {
+            "macro": intervals.macro.tolist(),
+            "classes": dict(zip(card.classes, intervals.classes.tolist(), strict=True)),
+        },
+        "calibration": _calibrate(chosen, probabilities, split),
     }
     results = {name: _without_nan(value) for name, value in results.items()}
     files = locate_evaluation(measured.folder.path, split, where)
     write_predictions(files.predictions, predictions, overwrite=True)
     write_json(files.metrics, results)
     return results
+
+
+def _calibrate(chosen: Mapping[str, Selection], probabilities: Mapping[str, Any], split: str) -> dict[str, float]:
+    """Say how far probabilities can be taken at their word, and what a temperature from another split would mend."""
+    truth = chosen[split].labels
+    calibration = {"error": calibration_error(truth, probabilities[split])}
+    if split != TUNED_ON:
+        temperature = fit_temperature(chosen[TUNED_ON].labels, probabilities[TUNED_ON])
+        mended = apply_temperature(probabilities[split], temperature)
+        calibration |= {"temperature": temperature, "error_at_temperature": calibration_error(truth, mended)}
+    return calibration
 
 
 def measure_predictions(
@@ -275,4 +293,6 @@ def _without_nan(values: Any) -> Any:
     """Replace what is not a number, which JSON does not know, by None."""
     if isinstance(values, Mapping):
         return {name: _without_nan(value) for name, value in values.items()}
+    if isinstance(values, list):
+        return [_without_nan(value) for value in values]
     return None if isinstance(values, float) and math.isnan(values) else values

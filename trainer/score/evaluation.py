@@ -70,6 +70,22 @@ class Slice(Struct):
     micro_f1: Score
 
 
+class Intervals(Struct):
+    """Lower and upper bound of average precision in 95 of 100 draws of patches."""
+
+    macro: tuple[Score, Score]
+    classes: dict[str, tuple[Score, Score]]
+
+
+class Calibration(Struct):
+    """How far probabilities can be taken at their word."""
+
+    error: Annotated[float, Meta(ge=0, le=1)]
+    temperature: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
+    """Fitted on validation; of other splits only."""
+    error_at_temperature: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
+
+
 class Evaluation(Struct):
     """Of one split."""
 
@@ -83,4 +99,6 @@ class Evaluation(Struct):
     slices: dict[str, dict[str, Slice]]
     at_half: DecisionMeans = field(name="at_0.5")
     at_tuned: DecisionMeans | UnsetType = UNSET
+    intervals: Intervals | UnsetType = UNSET
+    calibration: Calibration | UnsetType = UNSET
     model: str | None = None

@@ -40,6 +40,32 @@ def average_precision(truth: NDArray[Any], scores: NDArray[Any]) -> Array:
     return _divide((hits * n_true / n_reached).sum(1), hits.sum(1))
 
 
+def weigh_average_precision(truth: NDArray[Any], scores: NDArray[Any], weights: NDArray[Any]) -> Array:
+    """Compute the average precision of every class for several weightings of the patches.
+
+    Args:
+        truth: Zeros and ones, shape (patch, class).
+        scores: Any monotone measure of belief, shape (patch, class).
+        weights: Shape (weighting, patch); a weight of 2 is a patch that is there twice.
+
+    Returns:
+        Shape (weighting, class); NaN for a class that no patch of any weight has.
+    """
+    hits, n_reached, _ = _rank(truth, scores)
+    order = np.argsort(-np.ascontiguousarray(np.transpose(scores)), axis=1)
+    out = np.empty((len(weights), len(hits)))
+    for place, (ranked, hit, reached) in enumerate(zip(order, hits > 0, n_reached, strict=True)):
+        places = np.flatnonzero(hit)
+        ends = reached[places] - 1  # the last patch with the score of each
+        true_ends = np.searchsorted(places, ends, "right") - 1
+        for number, weight in enumerate(weights):
+            ordered = np.asarray(weight, np.float64)[ranked]
+            true = ordered[places]
+            precision = _divide(np.cumsum(true)[true_ends], np.cumsum(ordered)[ends], empty=0.0)
+            out[number, place] = _divide((true * precision).sum(), true.sum())
+    return out
+
+
 def trace_precision(truth: NDArray[Any], scores: NDArray[Any], recalls: NDArray[np.float64]) -> Array:
     """Compute the precision of every class at the highest threshold that reaches each recall.
 
