@@ -1,13 +1,14 @@
 """What does training take beside computing, and how busy is the device? Run: python -m benchmarks.fit.
 
 `--only loops` compares loops over the same stream with a network that has next to nothing to compute: milliseconds of
-CPU a step, in one run, each loop in a process of its own. Only ratios within one run mean anything on a shared machine.
+CPU a step, in one run, each loop in a process of its own, TensorFlow deterministic as `ben-train fit` has it. Only
+ratios within one run mean anything on a shared machine.
 
   stream           the batches alone
   ours             what `ben-train fit` does
   step by step     `train_on_batch`, with a look at the loss after each step
   keras fit        Keras's `fit` over tf.data; and the same with 8 steps an execution
-  torch            PyTorch's DataLoader and a loop of its own, where torch is installed
+  torch            PyTorch's DataLoader and a loop of its own, on one thread, where torch is installed
 
 `--only device` trains ResNet50 on ten bands for some epochs as `ben-train fit` does, then step by step, and compares
 both with the ceiling: the same steps on one batch that stays on the device. Where there is nvidia-smi, it is asked for
@@ -173,6 +174,7 @@ def _run_torch(stream: Stream, n_steps: int) -> float:
         def __iter__(self) -> Iterator[Any]:
             return stream.forever()
 
+    torch.set_num_threads(1)  # two of them spin while they wait for one another, which takes ten times as much
     model = torch.nn.Linear(2, 19)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     loss_of = torch.nn.BCEWithLogitsLoss()
@@ -312,6 +314,11 @@ def main() -> None:
     if args.loop:
         options = StreamOptions(bands=BANDS, batch_size=BATCH, drop_last=True, threads=2)
         stream = Stream(open_store(args.store).select("train"), options)
+        if LOOPS[args.loop][0] == "tensorflow":
+            import tensorflow as tf
+
+            tf.keras.utils.set_random_seed(0)
+            tf.config.experimental.enable_op_determinism()
         run: Callable[[Stream, int], float] = globals()[LOOPS[args.loop][1]]
         print(json.dumps(run(stream, args.steps)))
         return

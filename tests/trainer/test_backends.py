@@ -17,6 +17,7 @@ import pytest
 
 from tests.trainer.trainings import OWN_WARNINGS
 from trainer import open_store
+from trainer.model.devices import Devices
 from trainer.model.networks import load_model
 from trainer.score.evaluate import evaluate
 from trainer.stream.buffers import BatchLayout, BatchMemory, measure_layout
@@ -78,7 +79,7 @@ def test_how_many_steps_jax_has_in_line_changes_nothing(run: Path, stores: dict[
 @pytest.mark.parametrize("library", ["jax", "tensorflow"])
 def test_memory_is_not_used_again_while_a_device_needs_it(library: str) -> None:
     """Where the device is the host, it may go on reading the very same memory."""
-    put = import_module("jax").device_put if library == "jax" else import_module("tensorflow").convert_to_tensor
+    put = import_module("jax").device_put if library == "jax" else Devices().share
     layout: BatchLayout = {"pixels": ((64, 4, 120, 120), np.uint16)}
     memory = BatchMemory(measure_layout(layout), 4)
     on_device = []

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -132,15 +133,45 @@ def test_the_run_does_not_depend_on_the_number_of_hosts(train: Selection, order:
             host.close()
 
 
-def test_a_run_may_resume_on_another_number_of_hosts(train: Selection) -> None:
-    with Stream(train, bands="s2_60m", batch_size=8, n_hosts=2, host=1) as stream:
-        next(iter(stream))
-        state = stream.state()
-    with (
-        Stream.from_state(train, state, bands="s2_60m") as alone,
-        Stream(train, bands="s2_60m", batch_size=8) as whole,
-    ):
-        assert digest([alone.batch(0, 1)]) == digest([whole.batch(0, 1)])
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 2**32),
+    n_before=st.sampled_from([1, 2, 4, 8]),
+    n_after=st.sampled_from([1, 2, 4, 8]),
+    n_trained=st.integers(0, 13),
+    ahead=st.lists(st.integers(0, 3), min_size=8, max_size=8),
+)
+def test_hosts_that_die_and_others_that_go_on_see_the_batches_of_one_undisturbed_host(
+    stores: dict[str, Path], seed: int, n_before: int, n_after: int, n_trained: int, ahead: list[int]
+) -> None:
+    """Though each had fetched some batches more than were trained."""
+    train = open_store(stores["none"]).select("train")
+    options = StreamOptions(bands="s2_60m", batch_size=8, seed=seed, drop_last=True, threads=1)
+
+    def share(n_hosts: int, host: int) -> StreamOptions:
+        return replace(options, n_hosts=n_hosts, host=host)
+
+    def join(parts: list[list[Batch]]) -> list[tuple[int, ...]]:
+        whole = [
+            {name: np.concatenate([part[name] for part in step]) for name in step[0]}
+            for step in zip(*parts, strict=True)
+        ]
+        return digest(whole)
+
+    with Stream(train, options) as stream:
+        expected = digest(islice(stream.forever(), 14))
+    parts, states = [], []
+    for host in range(n_before):
+        with Stream(train, share(n_before, host)) as stream:
+            parts.append(list(islice(stream.forever(), n_trained + ahead[host]))[:n_trained])
+            states.append(stream.state(*divmod(n_trained, len(stream))))
+    assert join(parts) == expected[:n_trained]
+    assert states == states[:1] * n_before
+    parts = []
+    for host in range(n_after):
+        with Stream.from_state(train, states[0], share(n_after, host)) as stream:
+            parts.append(list(islice(stream.forever(), 14 - n_trained)))
+    assert join(parts) == expected[n_trained:]
 
 
 @pytest.mark.parametrize("bands", ["all", ("B04", "B11")])

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError
+from trainer.stream.buffers import ALIGNMENT
 
 ALL: Final = "all"
 Wanted = int | Literal["all"]
@@ -71,7 +72,7 @@ class Devices:
 
         if not self._strategy:
             with tf.device(gpu) if gpu else nullcontext():
-                return tf.nest.map_structure(tf.convert_to_tensor, data)
+                return tf.nest.map_structure(tf.convert_to_tensor if gpu else _share_memory, data)
 
         def take_part(context: Any) -> Any:
             place = context.replica_id_in_sync_group
@@ -162,6 +163,15 @@ def start_backend() -> None:
 
         tf.config.list_logical_devices()
         tf.transpose(tf.zeros((1, 1), tf.uint16))  # that oneDNN has no uint16 on most processors
+
+
+def _share_memory(values: NDArray[Any]) -> Any:
+    """Make a tensor of TensorFlow on the memory of an array, which lives as long; NumPy's own way would copy it."""
+    import tensorflow as tf  # noqa: PLC0415 - other backends do without
+
+    if values.ctypes.data % ALIGNMENT:
+        return tf.convert_to_tensor(values)
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
 
 
 def find_devices(wanted: Wanted = 1) -> Devices:
