@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bigearthnet.errors import OptionError
-from trainer.run.recipe import Recipe
+from trainer.commands.cli import cli
+from trainer.run.recipe import Recipe, follow_reben
 
 
 def test_the_full_training_split_gets_the_numbers_of_the_paper() -> None:
@@ -65,3 +67,22 @@ def test_differences_are_named() -> None:
     recipe = Recipe(seed=3)
     assert recipe.list_differences(asdict(recipe)) == []
     assert replace(recipe, seed=4).list_differences(asdict(recipe)) == ["seed=3, not 4"]
+
+
+def test_the_protocol_of_reben_is_for_its_splits_and_leaves_little_open() -> None:
+    recipe = follow_reben("BigEarthNet v2.0", seed=3, precision="mixed_bfloat16")
+    assert (recipe.network, recipe.bands, recipe.labels, recipe.epochs) == ("ResNet50", "10m,20m,s1", 19, 100)
+    assert (recipe.batch_size, recipe.warmup_steps, recipe.drop_path, recipe.dropout) == (512, 1000, 0.15, 0.15)
+    assert (recipe.seed, recipe.precision) == (3, "mixed_bfloat16")
+    with pytest.raises(OptionError, match=r"for the splits of BigEarthNet v2.0, and this store is of BigEarthNet v1.0"):
+        follow_reben("BigEarthNet v1.0")
+    for choice in ({"labels": 43}, {"classes": "Pastures"}, {"fraction": 0.5}, {"batch_size": 64}):
+        with pytest.raises(OptionError, match=f"the protocol of reBEN fixes {next(iter(choice))}"):
+            follow_reben("BigEarthNet v2.0", **choice)
+
+
+def test_the_command_refuses_what_the_protocol_does_not_leave_open(stores: dict[str, Path], tmp_path: Path) -> None:
+    command = ["fit", str(stores["lz4"]), str(tmp_path / "run"), "--protocol", "reben"]
+    with pytest.raises(OptionError, match=r"this store is of BigEarthNet v1.0"):
+        cli(command, standalone_mode=False)
+    assert not (tmp_path / "run").exists()

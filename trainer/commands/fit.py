@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from bigearthnet.commandline import echo
 from trainer.commands.backend import load_backend
 from trainer.commands.display import FitDisplay
 from trainer.commands.options import add_devices, add_recipe, add_threads, quote_command
-from trainer.run.recipe import Recipe
+from trainer.run.recipe import Recipe, follow_reben
 from trainer.source.store import open_store
 
 
@@ -20,6 +21,11 @@ from trainer.source.store import open_store
 @click.argument("store")
 @click.argument("run", type=click.Path(path_type=Path))
 @add_recipe
+@click.option(
+    "--protocol",
+    type=click.Choice(["reben"]),
+    help="Train exactly as the authors of BigEarthNet v2.0 did, on its splits and 19 classes, so that results compare.",
+)
 @add_devices
 @add_threads
 @click.option(
@@ -27,11 +33,15 @@ from trainer.source.store import open_store
 )
 @click.option("--tensorboard/--no-tensorboard", default=True, show_default=True, help="Write RUN/tensorboard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     store: str,
     run: Path,
     *,
     labels: str,
+    protocol: str | None,
     devices: int | Literal["all"],
     threads: int | None,
     checkpoint_steps: int,
@@ -45,11 +55,17 @@ def command(
     validation in RUN/best.keras.
 
     \b
-    Example:
+    Examples:
       ben-train fit STORE RUN --network ResNet50 --bands 10m,20m,s1
+      ben-train fit STORE RUN --protocol reben --seed 1
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     packages = ["tensorboard"] if tensorboard else []
-    opened, chosen = open_store(store), Recipe(labels=int(labels), **recipe)
+    opened, recipe["labels"] = open_store(store), int(labels)
+    if protocol:
+        given = {name for name in recipe if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+        chosen = follow_reben(opened.attributes["dataset"], **{name: recipe[name] for name in sorted(given)})
+    else:
+        chosen = Recipe(**recipe)
     with load_backend(*packages):
         from trainer.training.fit import FitOptions, fit  # noqa: PLC0415
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from bigearthnet.errors import OptionError
 from bigearthnet.files import hash_file
 from bigearthnet.labels import split_names
+from bigearthnet.names import TITLES
 from trainer.run.function import hash_source, is_function_name, name_function
 from trainer.stream.options import check_at_least, check_choice
 from trainer.stream.order import ORDERS, Order
@@ -205,3 +206,37 @@ class Recipe:
             for name, value in asdict(self).items()
             if saved.get(name) != value
         ]
+
+
+REBEN: Final = Recipe(
+    network="ResNet50",
+    bands="10m,20m,s1",
+    epochs=100,
+    batch_size=_BATCH_SIZE,
+    warmup_steps=_WARMUP_STEPS,
+    drop_path=0.15,
+)
+"""What the authors of v2.0 trained ResNet-50 with (model card of version 0.2.0); the rest are defaults."""
+
+FREE: Final = ("seed", "precision", "order", "deterministic")
+"""Options that a protocol leaves open."""
+
+
+def follow_reben(dataset: object, **choice: Any) -> Recipe:
+    """Return the recipe of reBEN's authors, for a result that can be held against theirs.
+
+    Args:
+        dataset: What the store says it is.
+        choice: Options that the protocol leaves open.
+
+    Raises:
+        OptionError: The store has other splits than theirs, or an option is not open.
+    """
+    if dataset != TITLES["v2"]:
+        raise OptionError(
+            f"the protocol of reBEN is for the splits of {TITLES['v2']}, and this store is of {dataset}: those "
+            "have neighbouring patches in train and test, and other labels"
+        )
+    if fixed := [name for name in choice if name not in FREE]:
+        raise OptionError(f"the protocol of reBEN fixes {', '.join(fixed)}; it leaves open {', '.join(FREE)}")
+    return replace(REBEN, **choice)
