@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click import ClickException
 
 from bigearthnet.errors import OptionError
 from trainer.commands.cli import cli
@@ -83,6 +84,6 @@ def test_the_protocol_of_reben_is_for_its_splits_and_leaves_little_open() -> Non
 
 def test_the_command_refuses_what_the_protocol_does_not_leave_open(stores: dict[str, Path], tmp_path: Path) -> None:
     command = ["fit", str(stores["lz4"]), str(tmp_path / "run"), "--protocol", "reben"]
-    with pytest.raises(OptionError, match=r"this store is of BigEarthNet v1.0"):
+    with pytest.raises(ClickException, match=r"this store is of BigEarthNet v1.0"):
         cli(command, standalone_mode=False)
     assert not (tmp_path / "run").exists()
