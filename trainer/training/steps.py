@@ -25,9 +25,9 @@ from trainer.stream.stream import Stream
 _N_AHEAD: Final = 2
 """Batches on their way to the device before they are needed, and, with JAX, steps that wait there for their turn."""
 
-_MAX_UNROLLED: Final = 16
-_UNROLLED_BYTES: Final = 64 * 2**20
-"""So many steps, with batches of so many bytes in all, are at most one function of TensorFlow. What calling one costs
+_MAX_TOGETHER: Final = 16
+_TOGETHER_BYTES: Final = 64 * 2**20
+"""So many batches, of so many bytes in all, are at most handed to TensorFlow together. What calling a function costs
 matters only if a step takes about as long, and then batches are small."""
 
 
@@ -177,7 +177,7 @@ class _JaxSteps(Steps):
 
 
 class _TensorFlowSteps(Steps):
-    """A compiled function of several steps, whose number is a power of two, so that few are compiled."""
+    """A compiled function of several steps, compiled once for any number of them."""
 
     def __init__(self, model: Any, card: ModelCard, stream: Stream, devices: Devices) -> None:
         import tensorflow as tf  # noqa: PLC0415 - other backends do without
@@ -186,22 +186,33 @@ class _TensorFlowSteps(Steps):
         super().__init__(model, card, stream, ahead=self._gpu is not None)
         self._step = tf.function(self._share_step, jit_compile=bool(model.jit_compile), autograph=False)
         self._steps = tf.function(self._compute_steps, autograph=False)
-        self._n_unrolled = max(1, min(_MAX_UNROLLED, _UNROLLED_BYTES // stream.batch_bytes))
+        self._n_together = 1 if len(devices) > 1 else max(1, min(_MAX_TOGETHER, _TOGETHER_BYTES // stream.batch_bytes))
 
     def _train(self, n_steps: int) -> NDArray[Any]:
-        losses, n_left = [], n_steps
-        while n_left:
-            n_unrolled = 2 ** (min(n_left, self._n_unrolled).bit_length() - 1)
-            losses.append(self._steps([self._take() for _ in range(n_unrolled)]))
-            n_left -= n_unrolled
-        return np.concatenate([some.numpy() for some in losses])
+        losses: list[Any] = []
+        while len(losses) < n_steps:
+            batches = [self._take() for _ in range(min(n_steps - len(losses), self._n_together))]
+            if self._n_together == 1:
+                losses.append(self._step(*batches[0]))
+            else:
+                filled = batches + batches[-1:] * (self._n_together - len(batches))
+                losses += self._steps(filled, self._tf.constant(len(batches))).numpy().tolist()
+        return np.array([float(loss) for loss in losses])
 
     def _put(self, parts: Any) -> Any:
         return self._devices.share(parts, self._gpu)
 
-    def _compute_steps(self, batches: Any) -> Any:
-        """Train a step on each batch, and return the losses."""
-        return self._tf.stack([self._step(*batch) for batch in batches])
+    def _compute_steps(self, batches: Any, n_steps: Any) -> Any:
+        """Train a step on each of the first batches, and return the losses."""
+        tf = self._tf
+
+        def train(step: Any, losses: Any) -> tuple[Any, Any]:
+            batch = tf.switch_case(step, [lambda batch=batch: batch for batch in batches])
+            return step + 1, losses.write(step, self._step(*batch))
+
+        start = (tf.constant(0), tf.TensorArray(tf.float32, n_steps))
+        _, losses = tf.while_loop(lambda step, _: step < n_steps, train, start, parallel_iterations=1)
+        return losses.stack()
 
     def _share_step(self, pixels: Any, labels: Any) -> Any:
         """Train a step on all devices, and return the mean loss."""
