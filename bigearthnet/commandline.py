@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from tempfile import TemporaryFile
 from typing import Any, Final, NoReturn
 
 import click
@@ -20,6 +21,9 @@ from bigearthnet.errors import EXIT_INTERRUPTED, BigEarthNetError
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 _INTERRUPTED: Final = "Interrupted."
+
+_shown = 2
+"""The descriptor of what a user sees as stderr."""
 
 _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters but tab and line feed, and those that change the direction of writing."""
@@ -110,8 +114,29 @@ def end_on_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@contextmanager
+def hold_notes() -> Iterator[None]:
+    """Hold back what is written to stderr, by whatever library; show it if there is an error."""
+    global _shown  # noqa: PLW0603 - a process has one stderr
+    sys.stderr.flush()
+    with TemporaryFile() as held, open(os.dup(2), "wb", buffering=0) as shown:
+        os.dup2(held.fileno(), 2)
+        _shown = shown.fileno()
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            held.seek(0)
+            shown.write(held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(shown.fileno(), 2)
+            _shown = 2
+
+
 def _end_at_once(*_: object) -> NoReturn:
-    os.write(2, f"\n{_INTERRUPTED}\n".encode())
+    os.write(_shown, f"\n{_INTERRUPTED}\n".encode())
     os._exit(EXIT_INTERRUPTED)
 
 

@@ -124,7 +124,9 @@ def test_scores_are_those_of_the_evaluation(measured: Path, visit: Visitor) -> N
         expected = [values["average_precision"], values["auroc"], *(values["at_tuned"][m] for m in ("f1", "precision"))]
         cells = [shown[name][column] for column in (0, 4, 5, 6)]
         assert cells == ["–" if value is None else f"{value:.3f}" for value in expected]
-        assert shown[name][1] == f"{values['support']:.0f}"
+        assert shown[name][2] == f"{values['support']:.0f}"
+        low, high = found["intervals"]["classes"][name]
+        assert shown[name][1] == ("–" if low is None else f"{low:.2f} – {high:.2f}")
     for column in ("country", "season"):
         rows = page.locator(f"[aria-label='Scores by {column}'] tbody th").all_inner_texts()
         assert sorted(rows) == sorted(found["slices"][column])

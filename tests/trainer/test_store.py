@@ -332,17 +332,10 @@ def test_streaming_imports_no_framework(stores: dict[str, Path]) -> None:
 
 def test_exported_names_are_pinned() -> None:
     assert trainer.__all__ == [
-        *(
-            "Batch",
-            "BigEarthNetError",
-            "OptionError",
-            "ReadError",
-            "RemoteError",
-            "RunError",
-            "Selection",
-            "SelectionError",
-        ),
-        *("State", "StateError", "Store", "StoreError", "Stream", "StreamOptions", "open_store"),
+        *("Batch", "BigEarthNetError", "EpochEnded", "FitDisplay", "FitOptions", "OptionError", "ReadError", "Recipe"),
+        *("RemoteError", "RunError", "Selection", "SelectionError", "State", "StateError", "StepTrained", "Store"),
+        *("StoreError", "Stream", "StreamOptions", "TrainingStarted", "compare", "evaluate", "fit", "list_variants"),
+        *("open_store", "predict", "predict_raw"),
     ]
 
 
