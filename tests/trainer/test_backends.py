@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tests.trainer.trainings import OWN_WARNINGS
@@ -22,7 +22,7 @@ from trainer.model.networks import load_model
 from trainer.score.evaluate import evaluate
 from trainer.stream.buffers import BatchLayout, BatchMemory, measure_layout
 
-pytestmark = [OWN_WARNINGS, pytest.mark.skipif(find_spec("jax") is None, reason="jax is not installed")]
+pytestmark = OWN_WARNINGS
 
 _ENVIRONMENT = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
 
@@ -35,9 +35,29 @@ def _command(store: Path, run: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def run(stores: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that JAX finished without interruption. Evaluations may be written to it."""
+    pytest.importorskip("jax")
     path = tmp_path_factory.mktemp("runs") / "run"
     subprocess.run(_command(stores["lz4"], path), check=True, env=_ENVIRONMENT)
     return path
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_every_backend_trains_measures_and_predicts(backend: str, stores: dict[str, Path], tmp_path: Path) -> None:
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    run, store, table = tmp_path / "run", stores["lz4"], tmp_path / "predictions.parquet"
+    environment = {**_ENVIRONMENT, "KERAS_BACKEND": backend}
+    for command in (
+        _command(store, run),
+        [sys.executable, "-m", "trainer", "evaluate", str(run), "--split", "test"],
+        [sys.executable, "-m", "trainer", "predict", str(run), str(store), "--split", "test", "--out", str(table)],
+    ):
+        subprocess.run(command, check=True, env=environment)
+    assert json.loads((run / "run.json").read_text())["versions"]["backend"] == backend
+    evaluation = json.loads((run / "evaluation/test.json").read_text())
+    assert evaluation["patches"] == len(open_store(store).select("test"))
+    rows = pq.read_table(table).column("patch_id").to_pylist()
+    assert len(rows) == len(open_store(store).select("test", recommended=False))
 
 
 def test_jax_trains_a_model_that_tensorflow_measures_the_same(run: Path, stores: dict[str, Path]) -> None:
@@ -79,7 +99,7 @@ def test_how_many_steps_jax_has_in_line_changes_nothing(run: Path, stores: dict[
 @pytest.mark.parametrize("library", ["jax", "tensorflow"])
 def test_memory_is_not_used_again_while_a_device_needs_it(library: str) -> None:
     """Where the device is the host, it may go on reading the very same memory."""
-    put = import_module("jax").device_put if library == "jax" else Devices().share
+    put = pytest.importorskip(library).device_put if library == "jax" else Devices().share
     layout: BatchLayout = {"pixels": ((64, 4, 120, 120), np.uint16)}
     memory = BatchMemory(measure_layout(layout), 4)
     on_device = []
