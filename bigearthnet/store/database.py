@@ -132,9 +132,8 @@ def ask_apart(function: Callable[..., T], *args: Any, seconds: float = TIME_LIMI
 def answer() -> None:
     """Be the process of `ask_apart`: read a question from stdin, write the answer to stdout."""
     function, args, seconds = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own process
-    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_GB * 10**9,) * 2)
-    n_seconds = math.ceil(seconds * (os.cpu_count() or 1)) + 1  # for when nobody waits any more
-    resource.setrlimit(resource.RLIMIT_CPU, (n_seconds,) * 2)
+    _limit(resource.RLIMIT_DATA, _MAX_GB * 10**9)
+    _limit(resource.RLIMIT_CPU, math.ceil(seconds * (os.cpu_count() or 1)) + 1)  # for when nobody waits any more
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as out:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # to which DuckDB draws a bar
         try:
@@ -142,6 +141,13 @@ def answer() -> None:
         except BigEarthNetError as error:
             answered = error
         pickle.dump(answered, out)
+
+
+def _limit(kind: int, most: int) -> None:
+    """Limit what this process may take, to less if the system allows it less."""
+    _, allowed = resource.getrlimit(kind)
+    most = most if allowed == resource.RLIM_INFINITY else min(most, allowed)
+    resource.setrlimit(kind, (most, most))
 
 
 def shorten(error: Exception) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -272,3 +274,14 @@ def test_no_copy_is_left(store: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(SelectionError):
         show_answer(store, "SELECT nothing")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_question_is_answered_where_the_system_allows_less_memory(store: Path) -> None:
+    """As batch systems do, with a limit that no process may raise."""
+    code = (
+        "import resource, sys; from pathlib import Path; from bigearthnet.store.query import show_answer\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (3 * 10**9, 3 * 10**9))\n"
+        "print(show_answer(Path(sys.argv[1]), 'SELECT count(*) AS n FROM patches'))"
+    )
+    command = [sys.executable, "-c", code, str(store)]
+    assert "22" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
