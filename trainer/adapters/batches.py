@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,25 @@ def split_batch(batch: Batch) -> tuple[Any, ...]:
     return (inputs if len(inputs) > 1 else next(iter(inputs.values())), *rest)
 
 
-def locate_batch(stream: Stream, number: int) -> tuple[int, int]:
-    """Return epoch and step of a batch by its number from the first of all."""
-    return divmod(number, len(stream))
+class NumberedBatches:
+    """Batches by their number from where a stream stands, whoever asks for which.
 
+    Args:
+        stream: The stream.
+        transform: What to make of each batch.
+        n_epochs: Epochs to give, the present one included; None for no end.
+    """
 
-def count_batches(stream: Stream, n_epochs: int) -> int:
-    """Count the batches from where a stream stands to the end of so many epochs, the present one included."""
-    return n_epochs * len(stream) - stream.step
+    def __init__(self, stream: Stream, transform: Transform, n_epochs: int | None) -> None:
+        self._stream, self._transform = stream, transform
+        self._first = stream.epoch * len(stream) + stream.step
+        self.n_batches = None if n_epochs is None else n_epochs * len(stream) - stream.step
+        """Batches in all; None for no end."""
+
+    def __len__(self) -> int:
+        """Count the batches; without an end, as many as can be counted."""
+        return sys.maxsize if self.n_batches is None else self.n_batches
+
+    def __getitem__(self, number: int) -> Any:
+        """Return a batch."""
+        return self._transform(self._stream.batch(*divmod(self._first + number, len(self._stream))))

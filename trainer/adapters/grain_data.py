@@ -7,7 +7,7 @@ from typing import Any
 
 import grain
 
-from trainer.adapters.batches import Transform, count_batches, locate_batch, split_batch
+from trainer.adapters.batches import NumberedBatches, Transform, split_batch
 from trainer.stream.options import check_hosts
 from trainer.stream.stream import Stream
 
@@ -32,20 +32,5 @@ def to_grain_dataset(stream: Stream, transform: Transform = split_batch, n_epoch
     jax = sys.modules.get("jax")
     if jax is not None and jax.distributed.is_initialized():
         check_hosts(stream.options, jax.process_count())
-    dataset = grain.MapDataset.source(_Batches(stream, transform, n_epochs))
+    dataset = grain.MapDataset.source(NumberedBatches(stream, transform, n_epochs))
     return dataset.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-
-
-class _Batches:
-    """Batches by their number from where the stream stands."""
-
-    def __init__(self, stream: Stream, transform: Transform, n_epochs: int | None) -> None:
-        self._stream, self._transform = stream, transform
-        self._first = stream.epoch * len(stream) + stream.step
-        self._n_batches = sys.maxsize if n_epochs is None else count_batches(stream, n_epochs)
-
-    def __len__(self) -> int:
-        return self._n_batches
-
-    def __getitem__(self, number: int) -> Any:
-        return self._transform(self._stream.batch(*locate_batch(self._stream, self._first + number)))

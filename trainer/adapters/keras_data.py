@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from trainer.adapters.batches import Transform, count_batches, locate_batch, split_batch
+from trainer.adapters.batches import NumberedBatches, Transform, split_batch
 from trainer.stream.stream import Stream
 
 
@@ -30,18 +30,16 @@ class KerasBatches(keras.utils.PyDataset):  # type: ignore[misc] # Keras has no 
 
     def __init__(self, stream: Stream, transform: Transform = split_batch, n_epochs: int | None = None) -> None:
         super().__init__()  # one worker: the stream has threads of its own
-        self._stream, self._transform = stream, transform
-        self._first = stream.epoch * len(stream) + stream.step
-        self._n_batches = None if n_epochs is None else count_batches(stream, n_epochs)
+        self._batches = NumberedBatches(stream, transform, n_epochs)
 
     @property
     def num_batches(self) -> int | None:
         """Batches in all; None for no end."""
-        return self._n_batches
+        return self._batches.n_batches
 
     def __getitem__(self, number: int) -> Any:
         """Return a batch by its number from the start."""
-        return self._transform(self._stream.batch(*locate_batch(self._stream, self._first + number)))
+        return self._batches[number]
 
 
 def to_tf_dataset(stream: Stream, transform: Transform = split_batch, n_epochs: int | None = None) -> tf.data.Dataset:
@@ -53,13 +51,13 @@ def to_tf_dataset(stream: Stream, transform: Transform = split_batch, n_epochs: 
         n_epochs: Epochs to give, the present one included; None for no end, which `fit` needs in order to go from
             epoch to epoch without stopping: `fit(dataset, steps_per_epoch=len(stream), epochs=...)`.
     """
-    first = stream.epoch * len(stream) + stream.step
-    example = transform(stream.batch(*locate_batch(stream, first)))
-    stream.seek(*locate_batch(stream, first))
+    batches, position = NumberedBatches(stream, transform, n_epochs), (stream.epoch, stream.step)
+    example = batches[0]
+    stream.seek(*position)
     parts = tf.nest.flatten(example)
 
     def get(number: np.int64) -> list[Any]:
-        batch: list[Any] = tf.nest.flatten(transform(stream.batch(*locate_batch(stream, int(number)))))
+        batch: list[Any] = tf.nest.flatten(batches[int(number)])
         return batch
 
     def pack(number: Any) -> Any:
@@ -70,8 +68,6 @@ def to_tf_dataset(stream: Stream, transform: Transform = split_batch, n_epochs: 
 
     # Not `from_generator`: on Python 3.11 and later it makes malloc map every block of 128 KiB and more anew
     # (TensorFlow's ApplyPython311MemoryPatch), and blosc asks for one at each chunk, which takes as long as decoding.
-    numbers = tf.data.Dataset.counter(first)
-    if n_epochs is not None:
-        numbers = tf.data.Dataset.range(first, first + count_batches(stream, n_epochs))
+    numbers = tf.data.Dataset.counter() if batches.n_batches is None else tf.data.Dataset.range(batches.n_batches)
     # The stream reads ahead; prefetching here only takes the hand-over off the training loop.
     return numbers.map(pack).prefetch(2)

@@ -51,8 +51,8 @@ def weigh_average_precision(truth: NDArray[Any], scores: NDArray[Any], weights: 
     Returns:
         Shape (weighting, class); NaN for a class that no patch of any weight has.
     """
-    hits, n_reached, _ = _rank(truth, scores)
-    order = np.argsort(-np.ascontiguousarray(np.transpose(scores)), axis=1)
+    order = _sort(scores)
+    hits, n_reached, _ = _rank(truth, scores, order)
     out = np.empty((len(weights), len(hits)))
     for place, (ranked, hit, reached) in enumerate(zip(order, hits > 0, n_reached, strict=True)):
         places = np.flatnonzero(hit)
@@ -214,17 +214,23 @@ def measure_classes(truth: NDArray[Any], scores: NDArray[Any], predicted: NDArra
     }
 
 
-def _rank(truth: NDArray[Any], scores: NDArray[Any]) -> tuple[Array, NDArray[np.int64], Array]:
+def _sort(scores: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the patches of each class by falling score, shape (class, patch)."""
+    return np.argsort(-np.ascontiguousarray(np.transpose(scores)), axis=1)
+
+
+def _rank(
+    truth: NDArray[Any], scores: NDArray[Any], order: NDArray[np.int64] | None = None
+) -> tuple[Array, NDArray[np.int64], Array]:
     """Sort each class by falling score.
 
     Returns:
         Three of shape (class, patch), the last axis in that order: the truth; how many patches have such a score or a
         higher one; how many of these have the class.
     """
-    falling = -np.ascontiguousarray(np.transpose(scores))
-    order = np.argsort(falling, axis=1)
+    order = _sort(scores) if order is None else order
     hits = np.take_along_axis(np.ascontiguousarray(np.transpose(truth), np.float64), order, 1)
-    ordered = np.take_along_axis(falling, order, 1)
+    ordered = np.take_along_axis(np.ascontiguousarray(np.transpose(scores)), order, 1)
     is_last = np.ones(ordered.shape, bool)
     is_last[:, :-1] = ordered[:, :-1] != ordered[:, 1:]
     n_patches = ordered.shape[1]
