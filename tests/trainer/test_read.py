@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 import tempfile
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from bigearthnet.store.shard import DamagedError
 from tests.manifests import seal_again
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
+from trainer.source import read
 from trainer.source.decode import BloscDecoder, Shard
 from trainer.source.read import CHECKS, ArrayReader, ShardReader, TensorStoreReader
 
@@ -277,3 +279,35 @@ def _reconsolidate(folder: Path, name: str) -> None:
     root["consolidated_metadata"]["metadata"][name] = json.loads((folder / f"images.zarr/{name}/zarr.json").read_text())
     path.write_text(json.dumps(root))
     seal_again(folder)
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="only Linux says what a mapping takes")
+def test_what_is_mapped_counts_as_memory_of_the_process_only_up_to_a_bound(
+    stores: dict[str, Path], pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As batch systems count it, which end a job for what it only reads."""
+    store = open_store(stores["none"])
+    bound = store.patch_bytes * 10
+    monkeypatch.setattr(read, "MAX_RESIDENT", bound)
+    readers = {info.name: store.open_reader(info.name, info.bands) for info in store.arrays}
+    largest = 0
+    for row in [*range(N_PATCHES), *range(N_PATCHES)]:
+        for name, reader in readers.items():
+            out = np.empty_like(pixels[name][:1])
+            reader.read(np.array([row]), out, None)
+            np.testing.assert_array_equal(out[0], pixels[name][row])
+        if row % 9 == 8:
+            largest = max(largest, _measure_resident(store.name))
+    everything = store.manifest.counts["converted"] * store.patch_bytes
+    assert 0 < largest < 2 * bound < everything / 3
+
+
+def _measure_resident(folder: str) -> int:
+    """Bytes that the mappings of files in a folder count as this process's."""
+    n_bytes, is_ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            is_ours = folder in line
+        elif is_ours and line.startswith("Rss:"):
+            n_bytes += int(line.split()[1]) * 1024
+    return n_bytes

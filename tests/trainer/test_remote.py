@@ -23,6 +23,7 @@ import pytest
 
 from bigearthnet.errors import MissingPackageError
 from bigearthnet.store.cache import Cache
+from converter.staging import StageOptions, stage
 from tests.manifests import seal_again
 from tests.servers import (
     Fault,
@@ -544,6 +545,8 @@ def test_s3_gives_the_batches_of_the_local_store(
     s3.upload(stores["lz4"], "bucket")
     options: dict[str, Any] = {"cache_dir": tmp_path / "cache", "storage_options": s3.options}
     _assert_same_batches(open_store("s3://bucket/store", **options), local, order="window", window=2)
+    stage("s3://bucket/store", tmp_path / "part", StageOptions(recommended=False), storage_options=s3.options)
+    _assert_same_batches(open_store(tmp_path / "part"), local, order="window", window=2)
     with pytest.raises(StoreError, match="finished store"):
         open_store("s3://bucket/nothing", **options)
     options["storage_options"] = s3.options | {"aws_secret_access_key": "wrong"}

@@ -29,7 +29,7 @@ from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
 from trainer import Store, open_store
 from trainer.commands.cli import cli
 from trainer.report import write_report
-from trainer.run.folder import RunFolder, locate_evaluation
+from trainer.run.folder import TIMES, RunFolder, locate_evaluation
 from trainer.score.evaluate import evaluate
 
 pytestmark = OWN_WARNINGS
@@ -130,6 +130,18 @@ def test_scores_are_those_of_the_evaluation(measured: Path, visit: Visitor) -> N
     for column in ("country", "season"):
         rows = page.locator(f"[aria-label='Scores by {column}'] tbody th").all_inner_texts()
         assert sorted(rows) == sorted(found["slices"][column])
+
+
+def test_it_says_how_long_all_epochs_took_on_what_and_with_what_energy(
+    copy_run: Callable[[], Path], store: Store
+) -> None:
+    folder = RunFolder(copy_run())
+    log = folder.read_log()
+    folder.write_log([record | dict.fromkeys(TIMES, 600.0) | {"energy_j": 1.8e6} for record in log])
+    result = json.loads((folder.path / "result.json").read_text())
+    (folder.path / "result.json").write_text(json.dumps(result | {"devices": ["2 cores of a <b>", "1 NVIDIA H200"]}))
+    page = write_report(folder.path, store).path.read_text()
+    assert "All epochs took 1 h 40 min on 2 cores of a &lt;b&gt;, then 1 NVIDIA H200 with 1 kWh." in page
 
 
 def test_a_heading_sorts_its_table(measured: Path, visit: Visitor) -> None:

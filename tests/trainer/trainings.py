@@ -10,6 +10,7 @@ import pytest
 
 from trainer import Store
 from trainer.run.recipe import Recipe
+from trainer.training.events import OnEvent
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # TensorFlow's own, on import
@@ -27,6 +28,8 @@ class StoppedError(Exception):
     """Stands for the end of the process."""
 
 
-def train(store: Store, path: Path, recipe: Recipe = RECIPE, **options: Any) -> dict[str, Any]:
+def train(
+    store: Store, path: Path, recipe: Recipe = RECIPE, on_event: OnEvent = lambda _: None, **options: Any
+) -> dict[str, Any]:
     """Train without TensorBoard."""
-    return fit(store, path, recipe, FitOptions(tensorboard=False, threads=2, **options))
+    return fit(store, path, recipe, FitOptions(tensorboard=False, threads=2, **options), on_event)

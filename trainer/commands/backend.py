@@ -25,7 +25,7 @@ def load_backend(*packages: str) -> Iterator[None]:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with end_on_interrupt():
-        backend = _name_backend()
+        backend = name_backend()
         missing = [name for name in ("keras", backend, *packages) if find_spec(name) is None]
     if missing:
         raise MissingPackageError(
@@ -39,7 +39,7 @@ def load_backend(*packages: str) -> Iterator[None]:
         start_backend()
 
 
-def _name_backend() -> str:
+def name_backend() -> str:
     """Name the backend that Keras will choose."""
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     configured = "tensorflow"

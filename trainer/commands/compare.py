@@ -10,9 +10,11 @@ from typing import Any, Literal
 import click
 
 from bigearthnet.commandline import echo
+from bigearthnet.errors import OptionError
 from trainer.commands.backend import load_backend
 from trainer.commands.display import FitDisplay
 from trainer.commands.options import add_devices, add_recipe, add_threads, quote_command
+from trainer.model.hosts import find_place
 from trainer.run.recipe import Recipe
 from trainer.source.store import open_store
 
@@ -72,6 +74,8 @@ def command(
       ben-train compare STORE OUT --without country
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     opened, chosen = open_store(store), Recipe(labels=int(labels), **recipe)
+    if (n_ranks := find_place().n_ranks) > 1:
+        raise OptionError(f"compare trains in one process, found {n_ranks} (srun or mpirun started them); start one")
     with load_backend():
         from trainer.training.compare import compare  # noqa: PLC0415
         from trainer.training.fit import FitOptions  # noqa: PLC0415

@@ -37,7 +37,7 @@ class FitDisplay(AbstractContextManager["FitDisplay"]):
             f"Network    {recipe.network}, {event.n_weights:,} weights, bands {recipe.bands}, "
             f"{recipe.target or f'{recipe.labels} classes'}",
             f"Patches    {event.n_train:,} train, {event.n_validation:,} validation; batches of {recipe.batch_size}"
-            f"{f' on {event.n_devices} devices' if event.n_devices > 1 else ''}, "
+            f" on {event.named_devices}, "
             f"{event.n_steps:,} an epoch, {recipe.warmup_steps:,} to warm up",
             f"Train on   {'all' if recipe.fraction == 1 else f'a fraction of {recipe.fraction:g}'}"
             f"{f' where {recipe.train_where}' if recipe.train_where else ''} (digest {event.digest})",

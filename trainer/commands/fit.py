@@ -10,9 +10,10 @@ import click
 from click.core import ParameterSource
 
 from bigearthnet.commandline import echo
-from trainer.commands.backend import load_backend
+from trainer.commands.backend import load_backend, name_backend
 from trainer.commands.display import FitDisplay
-from trainer.commands.options import add_devices, add_recipe, add_threads, quote_command
+from trainer.commands.options import add_devices, add_hosts, add_recipe, add_threads, quote_command
+from trainer.model.hosts import end_together, find_hosts, find_place, join
 from trainer.run.recipe import Recipe, follow_reben
 from trainer.source.store import open_store
 
@@ -27,6 +28,7 @@ from trainer.source.store import open_store
     help="Train exactly as the authors of BigEarthNet v2.0 did, on its splits and 19 classes, so that results compare.",
 )
 @add_devices
+@add_hosts
 @add_threads
 @click.option(
     "--checkpoint-steps", default=250, show_default=True, help="Steps between two saved states within an epoch."
@@ -43,6 +45,9 @@ def command(
     labels: str,
     protocol: str | None,
     devices: int | Literal["all"],
+    coordinator: str | None,
+    rank: int | None,
+    ranks: int | None,
     threads: int | None,
     checkpoint_steps: int,
     tensorboard: bool,
@@ -58,6 +63,7 @@ def command(
     Examples:
       ben-train fit STORE RUN --network ResNet50 --bands 10m,20m,s1
       ben-train fit STORE RUN --protocol reben --seed 1
+      KERAS_BACKEND=jax srun ben-train fit STORE RUN
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     packages = ["tensorboard"] if tensorboard else []
     opened, recipe["labels"] = open_store(store), int(labels)
@@ -66,18 +72,24 @@ def command(
         chosen = follow_reben(opened.attributes["dataset"], **{name: recipe[name] for name in sorted(given)})
     else:
         chosen = Recipe(**recipe)
-    with load_backend(*packages):
-        from trainer.training.fit import FitOptions, fit  # noqa: PLC0415
+    place = find_place(coordinator, rank, ranks)
+    with end_together(place):
+        with load_backend(*packages):
+            join(place, name_backend())
+            from trainer.training.fit import FitOptions, fit  # noqa: PLC0415
 
-    options = FitOptions(
-        threads=threads,
-        devices=devices,
-        checkpoint_steps=checkpoint_steps,
-        tensorboard=tensorboard,
-        command=quote_command(),
-    )
-    with FitDisplay() as display:
-        result = fit(opened, run, chosen, options, display)
+        options = FitOptions(
+            threads=threads,
+            devices=devices,
+            checkpoint_steps=checkpoint_steps,
+            tensorboard=tensorboard,
+            command=quote_command(),
+        )
+        is_first = find_hosts().is_first
+        with FitDisplay() as display:
+            result = fit(opened, run, chosen, options, display if is_first else lambda _: None)
+    if not is_first:
+        return
     if as_json:
         echo(json.dumps(result, indent=2))
         return

@@ -124,6 +124,22 @@ add_devices = click.option(
 )
 
 
+def add_hosts(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which of several processes this is."""
+    for option in (
+        click.option("--ranks", type=int, metavar="N", help="How many there are; 1 for a training alone under srun."),
+        click.option("--rank", type=int, metavar="R", help="Which of them this is, from 0."),
+        click.option(
+            "--coordinator",
+            metavar="HOST:PORT",
+            help="Train in several processes, one a GPU, with KERAS_BACKEND=jax: where the first listens. Under srun "
+            "or mpirun, nothing of this need be said.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def add_fields(record: Any, texts: dict[str, str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add an option for each field of a record that there is a text for; what it is in the record is the default."""
 

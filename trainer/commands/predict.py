@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -13,8 +13,10 @@ from bigearthnet.commandline import echo, show_progress
 from bigearthnet.store.layout import IMAGES
 from trainer.commands.backend import load_backend
 from trainer.commands.options import add_network, add_plain, take_plain
-from trainer.score.predictions import Predictions, Scores, describe_patches
 from trainer.source.store import open_store
+
+if TYPE_CHECKING:  # importing it takes a tenth of a second
+    from trainer.score.predictions import Scores
 
 _OF_STORES = ("split", "where", "join", "recommended")
 _OF_FOLDERS = ("on_bad",)
@@ -91,6 +93,7 @@ def command(
     with load_backend():
         from trainer.model.plain import PlainModel  # noqa: PLC0415
         from trainer.score.predict import predict, predict_raw  # noqa: PLC0415
+        from trainer.score.predictions import Predictions, describe_patches  # noqa: PLC0415
 
     said = take_plain(bands, classes, pixels)
     plain = PlainModel(**said) if said else None  # type: ignore[arg-type] # click has checked the choice

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from bigearthnet.files import write_new
 from bigearthnet.look.page import render_page
+from bigearthnet.look.quantity import format_seconds
 from bigearthnet.names import SYNTHETIC_NOTE
 from trainer.report.mistakes import count_mistakes
 from trainer.report.sections import (
@@ -20,10 +22,12 @@ from trainer.report.sections import (
 )
 from trainer.report.sources import RunSources, read_sources
 from trainer.report.words import comment
-from trainer.run.folder import RunFolder, describe_times
+from trainer.run.folder import TIMES, RunFolder, describe_times
 from trainer.run.recipe import Recipe
 from trainer.score.metrics import THRESHOLD
 from trainer.source.store import Store
+
+_JOULES_PER_KWH: Final = 3.6e6
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def _describe(sources: RunSources) -> dict[str, Any]:
         "notes": sources.notes,
         "log": sources.log,
         "times": describe_times(sources.log[-1]) if sources.log else "",
+        "effort": _describe_effort(sources.log, sources.result["devices"] if sources.result else ()),
         "result": sources.result,
         "learning": draw_learning(sources.log, sources.result),
         "evaluations": sources.evaluations,
@@ -99,6 +104,18 @@ def _describe(sources: RunSources) -> dict[str, Any]:
         "worst": worst,
         "has_pictures": has_pictures,
     }
+
+
+def _describe_effort(log: Sequence[Mapping[str, float]], devices: Sequence[str]) -> str:
+    """Say how long the epochs of a log took, on what, and what energy it drew."""
+    seconds = sum(record[name] for record in log for name in TIMES)
+    joules = sum(record["energy_j"] for record in log)
+    told = [format_seconds(seconds)]
+    if devices:
+        told.append(f"on {', then '.join(devices)}")
+    if joules:
+        told.append(f"with {joules / _JOULES_PER_KWH:.3g} kWh")
+    return " ".join(told)
 
 
 def _list_recipe(recipe: Recipe) -> list[tuple[str, Any, bool]]:

@@ -162,10 +162,12 @@ def list_patches(sources: RunSources) -> tuple[list[dict[str, Any]], list[dict[s
     return cards[: len(best)], cards[len(best) :], pictures is not None
 
 
-def _draw_patches(store: Store, rows: NDArray[np.integer]) -> list[str] | None:
-    """Draw patches in true colour; None if the store lacks a band of it."""
-    if "rgb" not in store.band_sets:
+def _draw_patches(store: Store, indices: NDArray[np.integer]) -> list[str] | None:
+    """Draw patches in true colour; None if the store lacks a band of it, or is a part without one of them."""
+    there = store.select(recommended=False)
+    if "rgb" not in store.band_sets or not np.isin(indices, there.indices).all():
         return None
+    rows = there.rows[np.searchsorted(there.indices, indices)]
     planes: dict[str, NDArray[Any]] = {}
     for name, bands in store.resolve_bands("rgb").items():
         info = store.describe(name)

@@ -58,6 +58,7 @@ it to be copied; the rest of the training; validation; what saving holds up."""
 RECORDED: Final = (
     *("epoch", "loss", "val_loss", "val_macro_ap", "val_micro_ap", "learning_rate", "patches_per_s"),
     *TIMES,
+    "energy_j",
 )
 """What is recorded of each epoch."""
 
@@ -139,6 +140,10 @@ class Position:
     """Part of it in which the device waited until a batch was copied."""
     save_s: float = 0.0
     """Time in which states were written since the last epoch was recorded."""
+    energy_j: float = 0.0
+    """What the devices drew since then; 0 if they do not tell."""
+    devices: list[str] = field(default_factory=list)
+    """What trained so far, each kind once."""
     best_epoch: int = -1
     """-1 until there is one."""
     best_score: float = float("-inf")
@@ -152,7 +157,7 @@ class Position:
                 f"epoch {self.epoch}, step {self.step} and best epoch {self.best_epoch} do not go together "
                 f"with {len(self.history)} epochs"
             )
-        numbers = (self.loss_sum, self.busy_s, self.wait_s, self.copy_s, self.save_s)
+        numbers = (self.loss_sum, self.busy_s, self.wait_s, self.copy_s, self.save_s, self.energy_j)
         if not all(map(math.isfinite, numbers)) or math.isnan(self.best_score):
             raise ValueError("a number is infinite or none")
         _check_records(self.history)
@@ -160,7 +165,7 @@ class Position:
     def begin_epoch(self) -> None:
         """Go to the next epoch."""
         self.epoch, self.step = self.epoch + 1, 0
-        self.loss_sum = self.busy_s = self.wait_s = self.copy_s = self.save_s = 0.0
+        self.loss_sum = self.busy_s = self.wait_s = self.copy_s = self.save_s = self.energy_j = 0.0
 
     def is_over(self, recipe: Recipe) -> bool:
         """Say whether the last epoch is over, or patience has run out."""
@@ -195,6 +200,8 @@ class Result(TypedDict):
     epochs: int
     validation: dict[str, int | float]
     baseline_macro_ap: float
+    devices: list[str]
+    """What trained, one after the other."""
 
 
 @dataclass(frozen=True)

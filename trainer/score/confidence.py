@@ -87,14 +87,14 @@ def fit_temperature(truth: NDArray[Any], probabilities: NDArray[Any]) -> float:
     low, high = 1 / _MAX_TEMPERATURE, _MAX_TEMPERATURE  # of its inverse, in which the cross-entropy is convex
     for _ in range(_N_HALVINGS):
         inverse = np.sqrt(low * high)
-        slope = ((_squash(logits * inverse) - true) * logits).sum()
+        slope = ((sigmoid(logits * inverse) - true) * logits).sum()
         low, high = (inverse, high) if slope < 0 else (low, inverse)
     return float(1 / np.sqrt(low * high))
 
 
 def apply_temperature(probabilities: NDArray[Any], temperature: float) -> Array:
     """Divide the logits of some probabilities by a temperature."""
-    return _squash(_find_logits(probabilities) / temperature)
+    return sigmoid(_find_logits(probabilities) / temperature)
 
 
 def _find_logits(probabilities: NDArray[Any]) -> Array:
@@ -102,5 +102,6 @@ def _find_logits(probabilities: NDArray[Any]) -> Array:
     return np.asarray(np.log(likely / (1 - likely)))
 
 
-def _squash(logits: Array) -> Array:
-    return np.asarray(1 / (1 + np.exp(-logits)))
+def sigmoid(logits: NDArray[Any]) -> Array:
+    """Turn logits into probabilities; of any size, for a network that nobody trained gives thousands."""
+    return np.asarray(np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64))))

@@ -19,6 +19,7 @@ from trainer.model.networks import ModelCard, describe_model, load_model
 from trainer.model.plain import PlainModel, wrap_model
 from trainer.run.folder import RunFolder
 from trainer.score.batches import read_batches
+from trainer.score.confidence import sigmoid
 from trainer.score.match import check_bands, choose_files, find_labels, select_with_sensors
 from trainer.score.metrics import THRESHOLD
 from trainer.score.predictions import (
@@ -223,7 +224,7 @@ def open_model(
 
 def _squash(logits: Any) -> NDArray[np.float32]:
     """Turn logits into probabilities, once the model has them."""
-    return (1 / (1 + np.exp(-np.asarray(logits, np.float64)))).astype(np.float32)
+    return sigmoid(np.asarray(logits)).astype(np.float32)
 
 
 def take_pixels(batch: Batch, card: ModelCard) -> dict[str, NDArray[Any]]:

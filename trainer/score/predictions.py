@@ -159,7 +159,7 @@ def read_predictions(path: Path) -> PredictionTable:
 def describe_patches(selection: Selection) -> Any:
     """Read patch_id, country and season of the patches of a selection, as an Arrow table in its order."""
     table = pq.read_table(selection.store.table, columns=list(_DESCRIBING))
-    return table.take(pa.array(selection.indices))
+    return table.take(pa.array(selection.rows))
 
 
 def _read_names(column: Any, classes: tuple[str, ...]) -> NDArray[np.bool_]:

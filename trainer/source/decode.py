@@ -35,6 +35,7 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 _FAILED: Final = ctypes.c_void_p(-1).value
 
@@ -68,6 +69,10 @@ class Shard:
         entries = parse_index(self.data[-index_bytes:].tobytes(), n_chunks, n_bytes - index_bytes)
         self.entries = memoryview(entries.tobytes()).cast("Q")
         self.planes = None if shape is None else _view_planes(self.data, entries[entries[:, 0] != EMPTY], shape)
+
+    def leave_memory(self) -> None:
+        """Let the system no longer count the pages that were read as this process's; they are read again as before."""
+        _LIBC.madvise(self.data.ctypes.data, len(self.data), mmap.MADV_DONTNEED)
 
     def chunk(self, position: int) -> NDArray[np.uint8]:
         """View the encoded bytes of a chunk, checksum included."""

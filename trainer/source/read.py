@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Final, Literal, Protocol, get_args
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +31,14 @@ Check = Literal["first", "always", "never"]
 
 CHECKS: Final[tuple[Check, ...]] = get_args(Check)
 
+MAX_RESIDENT = 4 * 2**30
+"""Bytes of mapped shards that may count as memory of this process, as batch systems count it."""
+
 _MAX_MAPPED = 16_384
 """Shards mapped at a time; Linux allows a process 65,530 mappings (vm.max_map_count)."""
+
+_FAULT_BYTES = 16 * 1024
+"""What comes in beside a chunk: Linux maps the pages around one that is touched, if they are in memory anyway."""
 
 
 class ArrayReader(Protocol):
@@ -59,13 +66,42 @@ class ArrayReader(Protocol):
         ...
 
 
+class Residency:
+    """Bounds what the mapped shards of a store take of this process's memory.
+
+    They are in the page cache, which the system takes back when it likes. But pages that a process has read through a
+    mapping count as its own, and SLURM or Kubernetes may end a job for them that has read a large store.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: WeakSet[MappedShards] = WeakSet()
+        self._n_bytes = 0
+        self._guard = threading.Lock()
+
+    def add(self, shards: MappedShards) -> None:
+        """Look after the shards of one more array."""
+        self._arrays.add(shards)
+
+    def count(self, n_chunks: int, chunk_bytes: int) -> None:
+        """Count chunks that were read; when all together may take too much, begin anew with none."""
+        with self._guard:
+            self._n_bytes += n_chunks * (chunk_bytes + _FAULT_BYTES)
+            if self._n_bytes < MAX_RESIDENT:
+                return
+            self._n_bytes = 0
+        for shards in [*self._arrays]:
+            shards.leave_memory()
+
+
 class MappedShards:
     """The shards of one array that have been read so far: opened on first use, shared by all readers."""
 
     checked: NDArray[np.bool_]
     """For each patch, whether its chunk has been found sound since its shard was opened, shape (patch,)."""
 
-    def __init__(self, info: ArrayInfo, manifest: Manifest, objects: Objects) -> None:
+    def __init__(self, info: ArrayInfo, manifest: Manifest, objects: Objects, residency: Residency) -> None:
+        residency.add(self)
+        self.residency = residency
         self.checked = np.zeros(info.n_patches, np.bool_)
         self.objects = objects
         self._info, self._manifest = info, manifest
@@ -86,6 +122,13 @@ class MappedShards:
         """Bring shards near that are not open."""
         with suppress(DamagedError):  # that is for whoever reads it
             self.objects.fetch_ahead([self._describe(number) for number in numbers if number not in self._opened])
+
+    def leave_memory(self) -> None:
+        """Let pages that were read no longer count as this process's."""
+        with self._guard:
+            opened = [*self._opened.values()]
+        for shard in opened:
+            shard.leave_memory()
 
     def renew(self, number: int) -> None:
         """Let a damaged shard be opened again, and be fetched again if it was fetched, but only once."""
@@ -161,6 +204,7 @@ class ShardReader:
         self._decoder().decode(chunks, out.reshape(len(out), -1).view(np.uint8), check)
         if check:
             checked[rows] = True
+        self._shards.residency.count(len(rows), self._info.plane_bytes * len(self._info.bands))
 
     def _mend(self, rows: NDArray[np.integer], out: NDArray[Any]) -> None:
         """Read patches one by one, each from a renewed shard if it is damaged, and name the one that stays so."""

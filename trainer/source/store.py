@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from bigearthnet.store.remote import Objects, RemoteObjects
 from bigearthnet.store.rows import check_rows
 from bigearthnet.store.statistics import BandSummary
 from trainer.source.fraction import draw_fraction
-from trainer.source.read import ArrayReader, Check, MappedShards, ShardReader, TensorStoreReader
+from trainer.source.read import ArrayReader, Check, MappedShards, Residency, ShardReader, TensorStoreReader
 
 DEFAULT_CACHE_BYTES: Final = 32 * 2**30
 
@@ -39,7 +39,7 @@ class Store:
     """The path or URL that it was opened by."""
     n_patches: int
     fingerprint: str
-    """Identifies names, pixels and labels."""
+    """Identifies names, pixels and labels; of the whole store, if this one is a part of it."""
     arrays: tuple[ArrayInfo, ...]
     """Arrays of pixels, finest first."""
     labels_43: tuple[str, ...]
@@ -78,7 +78,8 @@ class Store:
 
     @cached_property
     def _shards(self) -> dict[str, MappedShards]:
-        return {info.name: MappedShards(info, self.manifest, self.objects) for info in self.arrays}
+        residency = Residency()
+        return {info.name: MappedShards(info, self.manifest, self.objects, residency) for info in self.arrays}
 
     def select(
         self,
@@ -121,7 +122,7 @@ class Store:
         if labels not in columns:
             raise SelectionError(f"labels must be one of {', '.join(map(str, columns))} classes, not {labels!r}")
         column, listed = (target, None) if target else columns[labels]
-        indices, bits, known = select_labels(
+        rows, indices, bits, known = select_labels(
             self.table,
             column,
             listed,
@@ -135,8 +136,8 @@ class Store:
         chosen, bits = _choose_classes(classes or known, known, bits)
         if fraction != 1:
             drawn = draw_fraction(bits, len(chosen), fraction, seed)
-            indices, bits = indices[drawn], bits[drawn]
-        return Selection(self, indices, bits, chosen, split)
+            rows, indices, bits = rows[drawn], indices[drawn], bits[drawn]
+        return Selection(self, rows, indices, bits, chosen, split)
 
     def resolve_bands(self, bands: str | Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Say which bands of which arrays are meant.
@@ -214,8 +215,11 @@ class Selection:
 
     store: Store = field(repr=False)
     """The store that the patches are in."""
-    indices: NDArray[np.int32]
+    rows: NDArray[np.int32]
     """Positions in the store, ascending; shape (patch,)."""
+    indices: NDArray[np.int32]
+    """What order and names of the patches go by: their positions in the whole store, if this one is a part of it (see
+    `ben-convert stage`); else the same."""
     label_bits: NDArray[np.int64]
     """Bit i is set where a patch has class i; shape (patch,)."""
     classes: tuple[str, ...]
@@ -232,6 +236,10 @@ class Selection:
         hashed = hashlib.blake2b(self.indices.astype("<i4").tobytes(), digest_size=16)
         hashed.update("\n".join(self.classes).encode())
         return hashed.hexdigest()
+
+    def take(self, part: slice) -> Selection:
+        """Take the patches of a stretch of it."""
+        return replace(self, rows=self.rows[part], indices=self.indices[part], label_bits=self.label_bits[part])
 
     @property
     def labels(self) -> NDArray[np.float32]:
@@ -293,7 +301,7 @@ def open_store(
     return Store(
         name=objects.name,
         n_patches=n_patches,
-        fingerprint=manifest.fingerprint,
+        fingerprint=(attributes.get("part_of") or {}).get("whole", manifest.fingerprint),
         arrays=arrays,
         labels_43=tuple(attributes["labels_43"]),
         labels_19=tuple(attributes["labels_19"]),

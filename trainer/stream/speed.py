@@ -97,7 +97,7 @@ def measure_stream(selection: Selection, options: StreamOptions, seconds: float 
 
 def _measure_decoding(selection: Selection, bands: Mapping[str, Sequence[str]], check: Check) -> float:
     """Return the seconds for a patch on one thread: the best of three passes over a few rows."""
-    rows = selection.indices[:_MAX_STAGE_ROWS]
+    rows = selection.rows[:_MAX_STAGE_ROWS]
     work = []
     for name, chosen in bands.items():
         info = selection.store.describe(name)

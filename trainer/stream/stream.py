@@ -240,7 +240,7 @@ class Stream:
         size = max(self.selection.store.describe(name).shard_size for name in self.bands)
         until = position[0] * len(self) + position[1] + 1 + self.options.window * size // self.options.batch_size
         while self._announced[0] * len(self) + self._announced[1] < until:
-            rows = self.selection.indices[self._items(self._announced)[0]]
+            rows = self.selection.rows[self._items(self._announced)[0]]
             for reader in self._readers.values():
                 reader.fetch_ahead(rows)
             self._announced = self._after(self._announced)
@@ -278,7 +278,7 @@ class Stream:
     def _start(self, position: tuple[int, int]) -> tuple[Batch, list[Future[None]]]:
         """Start to decode a batch; it is whole when all of its pieces are done."""
         items, symmetries = self._items(position)
-        rows = self.selection.indices[items]
+        rows = self.selection.rows[items]
         arrays = self._memory.take(self._layout(len(rows)))
         n_pieces = min(-(-self.options.threads // self._n_ahead), len(rows))
         futures = [
@@ -287,7 +287,7 @@ class Stream:
             )
             for piece in range(n_pieces)
         ]
-        batch = {**arrays, "labels": self.selection.take_labels(items), "index": rows}
+        batch = {**arrays, "labels": self.selection.take_labels(items), "index": self.selection.indices[items]}
         if symmetries is not None:
             batch["turn"] = symmetries
         if self._weights is not None:

@@ -22,6 +22,8 @@ class TrainingStarted:
     """Macro average precision on validation of a constant prediction: the mean label frequency."""
     n_devices: int
     """Share each batch."""
+    named_devices: str
+    """How many of what they are."""
     digest: str
     """Of the training patches."""
     epoch: int

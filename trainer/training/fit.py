@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, RunError
 from trainer.model.devices import Wanted, find_devices
+from trainer.model.hosts import Hosts, Mesh, check_shared_batch, find_hosts
 from trainer.model.layers import WeightedCrossEntropy, make_own_loss
 from trainer.model.networks import ModelCard, build_model, check_saving, describe_model, save_model
 from trainer.model.weights import begin_with, read_weights
@@ -33,6 +34,7 @@ from trainer.source.store import Selection, Store
 from trainer.stream.options import StreamOptions, check_at_least, count_threads
 from trainer.stream.stream import Stream
 from trainer.training.events import EpochEnded, OnEvent, StepTrained, TrainingStarted
+from trainer.training.meter import survey_devices
 from trainer.training.steps import Steps, make_steps
 from trainer.training.tensorboard import open_log
 
@@ -125,6 +127,9 @@ class _Training:
         keras.utils.set_random_seed(self.recipe.seed)
         self.devices = find_devices(options.devices)
         self.devices.check_batch(self.recipe.batch_size or 0)
+        self.hosts = find_hosts()
+        if self.hosts.n > 1:
+            check_shared_batch(self.recipe.batch_size or 0)
         with self.devices.scope():
             self.model = build_model(
                 self.recipe,
@@ -136,15 +141,18 @@ class _Training:
             self.card: ModelCard = describe_model(self.model)
             if weights is not None:
                 begin_with(self.model, weights)
-            self.stream = Stream(self.train, _stream_options(self.recipe, self.card, options))
+            self.stream = Stream(self.train, _stream_options(self.recipe, self.card, options, self.hosts))
             _compile(self.model, self.recipe, self.train, len(self.stream))
         self.worker = self.devices.spread(self.model)
         self.variables = [*self.model.variables, *self.model.optimizer.variables]
         self.truth = self.validation.labels
         if "network" in sources:
             check_saving(self.model, str(self.recipe.network))
-        folder.begin(self.record)  # now that nothing can be wrong with the options
+        self._begin()  # now that nothing can be wrong with the options
         self.position = self._restore()
+        self.named_devices, self.meter = survey_devices(len(self.devices))
+        if self.named_devices not in self.position.devices:
+            self.position.devices.append(self.named_devices)
         self.n_wanted = 1
         """Steps of the next call, if nothing cuts it short."""
         self.writer: Executor
@@ -163,14 +171,17 @@ class _Training:
                 n_weights=self.model.count_params(),
                 n_steps=len(self.stream),
                 baseline=baseline,
-                n_devices=len(self.devices),
+                n_devices=len(self.devices) * self.hosts.n,
+                named_devices=self.named_devices,
                 digest=self.train.digest,
                 epoch=at.epoch,
                 step=at.step,
             )
         )
-        steps = make_steps(self.model, self.card, self.stream, self.devices)
-        log = open_log(self.folder.events_path) if self.options.tensorboard else nullcontext()
+        mesh = Mesh() if self.hosts.n > 1 else None
+        steps = make_steps(self.model, self.card, self.stream, self.devices, mesh)
+        is_logged = self.options.tensorboard and self.hosts.is_first
+        log = open_log(self.folder.events_path) if is_logged else nullcontext()
         with ThreadPoolExecutor(1) as self.writer, steps, self.stream, log as write:
             while not at.is_over(self.recipe):
                 with self.devices.training(self.model):
@@ -184,12 +195,22 @@ class _Training:
             "epochs": at.epoch,
             "validation": at.history[at.best_epoch],
             "baseline_macro_ap": baseline,
+            "devices": at.devices,
         }
-        self.folder.finish(result)
+        self.hosts.do_first(lambda: self.folder.finish(result))
         return result
 
+    def _begin(self) -> None:
+        """Make the folder, or check that it holds this very training; all processes must mean the same one."""
+        if self.hosts.do_first(lambda: self.record.digest) != self.record.digest:
+            raise OptionError(
+                f"{self.folder.path}: process {self.hosts.rank} was asked for another training than the first; give "
+                "all of them the same options, store and versions"
+            )
+        self.hosts.do_first(lambda: self.folder.begin(self.record))
+
     def _restore(self) -> Position:
-        saved = self.folder.load_state(self.record.digest, self._values())
+        saved = self.hosts.do_first(lambda: self.folder.load_state(self.record.digest, self._values()))
         if saved is None:
             return Position()
         position, values = saved
@@ -208,10 +229,13 @@ class _Training:
 
     def _save(self, *, best: bool = False) -> None:
         """Save the state, and before it the model if it is the best so far; the state is written in the background."""
+        if not self.hosts.is_first:
+            return
         start = time.perf_counter()
         if best:
             save_model(self.model, self.folder.model_path)
         self._finish_saving()
+        self.position.energy_j += self.meter.take_j()
         at, values = copy.deepcopy(self.position), self._values()
         self.saving = self.writer.submit(self.folder.save_state, self.record.digest, at, values)
         self.position.save_s += time.perf_counter() - start
@@ -246,17 +270,26 @@ class _Training:
                 self._save()
             self.n_wanted = max(1, min(2 * n_steps, MAX_STEPS, int(n_steps * _CALL_S / max(took_s, 1e-9))))
 
+    def _predict(self) -> NDArray[np.float32]:
+        """Predict the validation patches, of which each process takes its share."""
+        part = self.validation.take(self.hosts.take_part(len(self.validation)))
+        probabilities = np.zeros((0, len(self.card.classes)), np.float32)
+        if len(part):
+            probabilities = predict_selection(
+                self.worker,
+                self.card,
+                part,
+                batch_size=max(self.stream.options.batch_size, BATCH_SIZE),  # what trains fits the device
+                threads=self.options.threads,
+            )
+        return self.hosts.gather(probabilities, len(self.validation))
+
     def _end_epoch(self) -> dict[str, float]:
         """Validate, keep the model if it is the best so far, and save where we are."""
         at, start = self.position, time.perf_counter()
-        probabilities = predict_selection(
-            self.worker,
-            self.card,
-            self.validation,
-            batch_size=max(self.stream.options.batch_size, BATCH_SIZE),  # what trains fits the device
-            threads=self.options.threads,
-        )
+        probabilities = self._predict()
         scores = measure_ranking(self.truth, probabilities)
+        at.energy_j += self.meter.take_j()
         record = {
             "epoch": at.epoch + 1,
             "loss": at.loss_sum / at.step,
@@ -270,10 +303,12 @@ class _Training:
             "computing_s": at.busy_s - at.wait_s - at.copy_s,
             "validating_s": time.perf_counter() - start,
             "saving_s": at.save_s,
+            "energy_j": at.energy_j,
         }
         at.history.append(record)
         self._finish_saving()
-        self.folder.write_log(at.history)  # before the state, without which the epoch is trained again
+        if self.hosts.is_first:
+            self.folder.write_log(at.history)  # before the state, without which the epoch is trained again
         is_best = record["val_macro_ap"] > at.best_score
         if is_best:
             at.best_epoch, at.best_score = at.epoch, record["val_macro_ap"]
@@ -283,7 +318,7 @@ class _Training:
         return record
 
 
-def _stream_options(recipe: Recipe, card: ModelCard, options: FitOptions) -> StreamOptions:
+def _stream_options(recipe: Recipe, card: ModelCard, options: FitOptions, hosts: Hosts) -> StreamOptions:
     assert recipe.batch_size is not None
     return StreamOptions(
         bands=card.band_names,
@@ -292,6 +327,8 @@ def _stream_options(recipe: Recipe, card: ModelCard, options: FitOptions) -> Str
         order=recipe.order,
         drop_last=True,  # a few patches left over would spoil the batch normalisation; each epoch leaves out others
         threads=options.threads or count_threads(),
+        host=hosts.rank,
+        n_hosts=hosts.n,
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.model.devices import Devices
+from trainer.model.hosts import Mesh
 from trainer.model.networks import ModelCard
 from trainer.score.predict import take_pixels
 from trainer.stream.stream import Stream
@@ -110,12 +111,12 @@ class Steps(ABC):
         return self._put((take_pixels(batch, self._card), batch["labels"])), decoded
 
 
-def make_steps(model: Any, card: ModelCard, stream: Stream, devices: Devices) -> Steps:
-    """Choose the way of training that the backend of Keras knows."""
+def make_steps(model: Any, card: ModelCard, stream: Stream, devices: Devices, mesh: Mesh | None = None) -> Steps:
+    """Choose the way of training that the backend of Keras knows; a mesh, of several processes, only JAX does."""
     backend = keras.config.backend()
     if backend == "tensorflow":
         return _TensorFlowSteps(model, card, stream, devices)
-    return _JaxSteps(model, card, stream) if backend == "jax" else _SingleSteps(model, card, stream, ahead=False)
+    return _JaxSteps(model, card, stream, mesh) if backend == "jax" else _SingleSteps(model, card, stream, ahead=False)
 
 
 class _SingleSteps(Steps):
@@ -128,23 +129,28 @@ class _SingleSteps(Steps):
 class _JaxSteps(Steps):
     """A compiled function of one step, which JAX puts in line on the device without waiting for it."""
 
-    def __init__(self, model: Any, card: ModelCard, stream: Stream) -> None:
+    def __init__(self, model: Any, card: ModelCard, stream: Stream, mesh: Mesh | None) -> None:
         import jax  # noqa: PLC0415 - other backends do without
 
         super().__init__(model, card, stream, ahead=jax.default_backend() != "cpu")
-        self._jax: Any = jax
-        self._step = jax.jit(self._compute_step, donate_argnums=0)
+        self._jax, self._mesh = jax, mesh
+        placed = {"out_shardings": mesh.everywhere} if mesh else {}
+        self._step: Any = jax.jit(self._compute_step, donate_argnums=0, **placed)
 
     def _train(self, n_steps: int) -> NDArray[Any]:
         model = self._model
         groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
-        state = tuple([variable.value for variable in group] for group in groups)
+        state: Any = tuple([variable.value for variable in group] for group in groups)
+        if self._mesh:
+            state = tuple(map(self._mesh.spread, state))
         losses: list[Any] = []
         for step in range(n_steps):
             if step >= _N_AHEAD:  # or batches would pile up on the device
                 losses[step - _N_AHEAD].block_until_ready()
             state, loss = self._step(state, *self._take())
             losses.append(loss)
+        if self._mesh:
+            state = tuple(map(self._mesh.collect, state))
         for group, values in zip(groups, state, strict=True):
             for variable, value in zip(group, values, strict=True):
                 variable.assign(value)
@@ -153,7 +159,7 @@ class _JaxSteps(Steps):
     def _put(self, parts: Any) -> Any:
         # JAX keeps the arrays, and with them the batch's memory, until it has copied them, or, where the device is the
         # host and nothing is copied, for as long as it uses them.
-        return self._jax.device_put(parts)
+        return self._mesh.share(parts) if self._mesh else self._jax.device_put(parts)
 
     def _settle(self, parts: Any) -> Any:
         return self._jax.block_until_ready(parts)
