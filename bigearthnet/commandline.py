@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from tempfile import TemporaryFile
 from typing import Any, Final, NoReturn
@@ -66,7 +67,9 @@ def show_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class Commands(click.Group):
-    """Imports a command when it is asked for, since dask takes a second; an expected error is one message.
+    """Imports a command when it is asked for, and an expected error of it is one message.
+
+    What takes long a command imports itself when it runs, under `end_on_interrupt`, so that no help waits for it.
 
     Args:
         package: Holds a module for each command, whose function is called `command`.
@@ -88,6 +91,17 @@ class Commands(click.Group):
         with end_on_interrupt():
             command: click.Command = import_module(f"{self._package}.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is meant, or name one that is spelt alike."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if not (alike := get_close_matches(args[0], self._names)):
+                raise
+            raise click.UsageError(f"{error.message} Did you mean '{alike[0]}'?", ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -158,7 +172,7 @@ def run_program(program: str) -> NoReturn:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt) as interrupt:
         # click turns what interrupts a command into its own Abort.
-        click.echo(f"\n{str(interrupt.__cause__ or interrupt) or _INTERRUPTED}", err=True)
+        click.echo(f"\n{str(interrupt.__context__ or interrupt) or _INTERRUPTED}", err=True)
         sys.exit(EXIT_INTERRUPTED)
     sys.exit(status)
 

@@ -6,6 +6,7 @@
     ├── OptionError            an option out of range, or options that contradict one another (a ValueError too)
     ├── SelectionError         no such patch, split, class list or column; SQL that cannot be answered; nothing chosen
     ├── OutputError            a file or folder is already there, or cannot be written
+    │   └── BusyError          another process is writing there
     ├── MissingPackageError    an optional package is not installed
     ├── ClusterError           the dask cluster cannot be used, or was lost
     ├── StoreError             no finished store of a format that this version reads, or a damaged one
@@ -64,6 +65,10 @@ class SelectionError(BigEarthNetError):
 
 class OutputError(BigEarthNetError):
     """A file or folder is already there, or cannot be written."""
+
+
+class BusyError(OutputError):
+    """Another process is writing there."""
 
 
 class MissingPackageError(BigEarthNetError):

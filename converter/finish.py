@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,17 +19,21 @@ from bigearthnet.names import CITATIONS, LICENSE, N_PATCHES, SPLITS, TITLES
 from bigearthnet.store.croissant import describe_dataset
 from bigearthnet.store.images import remove_other_shards, write_metadata
 from bigearthnet.store.layout import CROISSANT, FORMAT_NAME, FORMAT_VERSION, MANIFEST, REJECTS, TABLE, Layout
-from bigearthnet.store.manifest import build_manifest, encode_manifest
+from bigearthnet.store.manifest import Entry, build_manifest, encode_manifest
 from bigearthnet.store.statistics import BandStatistics, merge_statistics
 from bigearthnet.store.table import Table, build_table, encode_rejects, encode_table, hash_table
 from converter.interrupts import hold_interrupts
+from converter.lock import Lock
 from converter.plan import Plan
 from converter.receipt import Receipt
 from converter.target import flush_files, place_file, release_target
 
+_COORDINATES: Final = {"patch_id": object, "epsg": np.int32, "x_ul": np.float64, "y_ul": np.float64}
+"""Columns of the table that are coordinates of the images too."""
+
 
 def finish_store(
-    store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: Sequence[Reject], *, synthetic: bool
+    store: Path, plan: Plan, receipts: Sequence[Receipt], rejects: Sequence[Reject], lock: Lock, *, synthetic: bool
 ) -> None:
     """Finish a store all of whose shards are on disk.
 
@@ -38,22 +42,13 @@ def finish_store(
         plan: The plan that the receipts fulfil.
         receipts: One a task, in order.
         rejects: Patches that are not in the plan, and why.
+        lock: That of the store, which must still be held.
         synthetic: The archive was made by `ben-convert sample`.
     """
     facts = [fact for receipt in receipts for fact in receipt.facts]
     table = build_table(plan.patches, facts)
     shards = {path: entry for receipt in receipts for path, entry in receipt.objects.items()}
-    fingerprint = make_fingerprint((entry.checksum for entry in shards.values()), table)
-    coordinates = {
-        "patch_id": np.array([patch.patch_id for patch in plan.patches], dtype=object),
-        "epsg": np.array([fact.epsg for fact in facts], dtype=np.int32),
-        "x_ul": np.array([fact.x_ul for fact in facts]),
-        "y_ul": np.array([fact.y_ul for fact in facts]),
-    }
     attributes: dict[str, Any] = {
-        "format": FORMAT_NAME,
-        "format_version": FORMAT_VERSION,
-        "fingerprint": fingerprint,
         "dataset": TITLES[plan.layout.dataset],
         "converter_version": __version__,
         "options": {"codec": plan.layout.codec, "shard_size": plan.layout.shard_size, "bands": plan.layout.bands},
@@ -71,14 +66,43 @@ def finish_store(
         "license": LICENSE,
         "citation": CITATIONS[plan.layout.dataset],
     }
+    seal_store(store, plan.layout, table, attributes, shards, rejects, lock)
+
+
+def seal_store(
+    store: Path,
+    layout: Layout,
+    table: Table,
+    attributes: Mapping[str, Any],
+    shards: Mapping[str, Entry],
+    rejects: Sequence[Reject],
+    lock: Lock,
+) -> None:
+    """Write all that a store has beside its shards, and the manifest last of all.
+
+    Args:
+        store: The store's folder.
+        layout: Its arrays.
+        table: Its patches.
+        attributes: Root attributes, but for format and fingerprint.
+        shards: How each shard is recognised: shard by shard, inside each in the order of the arrays.
+        rejects: Patches that were left out, and why.
+        lock: That of the store, which must still be held.
+    """
+    fingerprint = make_fingerprint((entry.checksum for entry in shards.values()), table)
+    heading = {"format": FORMAT_NAME, "format_version": FORMAT_VERSION, "fingerprint": fingerprint}
+    attributes = {**heading, **{name: value for name, value in attributes.items() if name not in heading}}
+    coordinates = {name: np.array(table[name].to_pylist(), kind) for name, kind in _COORDINATES.items()}
+    lock.check()
     remove_other_shards(store, shards)
     with hold_interrupts():  # zarr would leave its event loop behind, and complain
-        write_metadata(store, plan.layout, coordinates, attributes)
+        write_metadata(store, layout, coordinates, attributes)
     place_file(store, TABLE, encode_table(table, fingerprint))
     write_rejects(store, rejects)
-    place_file(store, CROISSANT, describe_dataset(store, plan.layout, attributes).encode())
+    place_file(store, CROISSANT, describe_dataset(store, layout, attributes).encode())
     manifest = build_manifest(store, fingerprint, attributes["counts"], shards)
     flush_files(store, manifest.files)
+    lock.check()
     place_file(store, MANIFEST, encode_manifest(manifest), flushed=True)
     release_target(store)
 

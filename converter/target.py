@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
-import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from bigearthnet.errors import OutputError, StoreError
-from bigearthnet.files import flush, make_folder, replace_file, write_durably
+from bigearthnet.files import flush, replace_file, write_durably
+from bigearthnet.look.quantity import format_bytes
 from bigearthnet.store.layout import (
     CROISSANT,
     FORMAT_NAME,
@@ -29,14 +28,16 @@ from bigearthnet.store.layout import (
     TABLE,
     is_litter,
 )
+from converter.events import OnEvent
+from converter.lock import LEASE, LOCK, Lock, hold_lock
 
 _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT, MANIFEST})
 """Everything that a conversion may put into the store's folder, and so may delete."""
 
-_LOCK, _PLAN = "lock", "plan.json"
-_KEPT: Final = frozenset({_LOCK, _PLAN, RECEIPTS, INGESTED, SPILL})
+_PLAN: Final = "plan.json"
+_KEPT: Final = frozenset({LOCK, _PLAN, RECEIPTS, INGESTED, SPILL})
 """What the folder of progress holds."""
-_TEMPORARY: Final = re.compile(r"\.\w+\.[0-9a-f]{8}\.\w+")
+_TEMPORARY: Final = re.compile(rf"\.\w+\.[0-9a-f]{{8}}\.\w+|{LEASE.pattern}")
 """What a killed process may have left in the folder of progress beside these; see `replace_file`."""
 
 
@@ -108,31 +109,30 @@ def _refuse_finished(store: Path) -> OutputError:
 
 
 @contextmanager
-def claim_target(store: Path, plan: dict[str, Any], *, overwrite: bool, projected_bytes: int) -> Iterator[Path]:
+def claim_target(
+    store: Path, plan: dict[str, Any], on_event: OnEvent, *, overwrite: bool, projected_bytes: int
+) -> Iterator[Lock]:
     """Own a store's folder: make or clear it, keep others out, and record the plan that its shards belong to.
 
     Args:
         store: A folder that `check_target` accepts.
         plan: What decides the store's bytes, as JSON values; an unfinished store must have the very same.
+        on_event: Called when it must be seen whether another process lives that holds it.
         overwrite: Begin anew if a finished store or one of another plan is there. One of the same plan is continued
             all the same: the result would be no other.
         projected_bytes: Room that the store is expected to need.
 
     Yields:
-        The folder of receipts.
+        The lock, to be asked before anything is written that counts.
 
     Raises:
         OutputError: The folder cannot be written or is in use, or the disk is too small.
         StoreError: It belongs to another plan.
     """
-    progress = store / PROGRESS
     try:
-        lock = _take_lock(progress, store)
-        try:
+        with hold_lock(store / PROGRESS, store, on_event) as lock:
             _prepare(store, plan, projected_bytes, overwrite=overwrite)
-            yield progress / RECEIPTS
-        finally:
-            os.close(lock)
+            yield lock
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError):  # not about a file
             raise
@@ -168,11 +168,15 @@ def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwri
 
 
 def release_target(store: Path) -> None:
-    """Remove what only an unfinished store needs, once its manifest is on disk.
+    """Remove what only an unfinished store needs, once its manifest is on disk; who holds the lock removes that.
 
-    If another process wrote that, it is: the name was flushed when the store was claimed.
+    If another process wrote the manifest, it is: the name was flushed when the store was claimed.
     """
-    shutil.rmtree(store / PROGRESS)
+    for path in (store / PROGRESS).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif not (path.name == LOCK or LEASE.fullmatch(path.name)):
+            path.unlink()
 
 
 def place_file(store: Path, name: str, content: bytes, *, flushed: bool = False) -> None:
@@ -192,46 +196,6 @@ def flush_files(store: Path, names: Iterable[str]) -> None:
         folders.update(parent for parent in (store / name).parents if parent.is_relative_to(store))
     for folder in sorted(folders, reverse=True):  # what is in a folder before the folder
         flush(folder)
-
-
-def _take_lock(progress: Path, store: Path) -> int:
-    """Take the lock, which the system releases when its holder dies; NFS passes it on to the server."""
-    while True:
-        make_folder(store)
-        make_folder(progress)
-        descriptor = os.open(progress / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        try:
-            _lock(descriptor, store)
-            if _is_same(descriptor, progress / _LOCK):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)  # its last holder removed it in between
-
-
-def _lock(descriptor: int, store: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
-        raise OutputError(
-            f"{store}: {holder} is writing this store; wait for it to end, or give another folder"
-        ) from error
-    except OSError as error:
-        raise OutputError(
-            f"{store}: cannot be locked: {error.strerror}; give a folder on a file system that has locks (Lustre "
-            "has them if it is mounted with the option flock)"
-        ) from error
-
-
-def _is_same(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _clear(store: Path) -> None:
@@ -293,6 +257,6 @@ def _check_space(store: Path, projected_bytes: int) -> None:
     free = shutil.disk_usage(store).free
     if free + already < projected_bytes:
         raise OutputError(
-            f"{store}: the store is expected to take {projected_bytes / 1e9:,.1f} GB, the disk has {free / 1e9:,.1f} "
-            "GB free; make room, or try the codec zstd"
+            f"{store}: the store is expected to take {format_bytes(projected_bytes)}, the disk has "
+            f"{format_bytes(free)} free; make room, or try the codec zstd"
         )

@@ -152,7 +152,9 @@ def _list_folder(folder: Path) -> Iterator[tuple[str, bool]]:
                 if not entry.name.startswith("."):
                     yield entry.name, _is_folder(entry)
     except FileNotFoundError as error:
-        raise SourceError(f"{folder}: expected the extracted archive, found no such folder") from error
+        raise SourceError(
+            f"{folder}: expected the archive, extracted or as downloaded (.tar.zst, .tar.gz), found neither"
+        ) from error
     except NotADirectoryError as error:
         raise SourceError(f"{folder}: expected a folder, found a file; extract the archive first") from error
     except OSError as error:

@@ -52,6 +52,21 @@ class _Options(msgspec.Struct):
     bands: tuple[str, ...]
 
 
+class PartOf(msgspec.Struct):
+    """What a store is a part of, and which."""
+
+    whole: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    """Fingerprint of the whole."""
+    fingerprint: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+    """That of the store that it was copied from, which may be a part itself."""
+    origin: str
+    """Where that was."""
+    bands: tuple[str, ...]
+    splits: tuple[str, ...]
+    where: tuple[str, ...]
+    recommended: bool
+
+
 class Attributes(msgspec.Struct):
     """The root attributes of a store, as docs/store-format.md describes them."""
 
@@ -68,6 +83,7 @@ class Attributes(msgspec.Struct):
     labels_19: Classes
     statistics: dict[str, BandSummary]
     synthetic: bool = False
+    part_of: PartOf | None = None
 
     def __post_init__(self) -> None:
         for names in (self.labels_43, self.labels_19):

@@ -26,6 +26,7 @@ import duckdb
 
 from bigearthnet.errors import BigEarthNetError, OptionError, OutputError, SelectionError, StoreError
 from bigearthnet.files import open_regular
+from bigearthnet.store.layout import ORIGIN
 
 T = TypeVar("T")
 
@@ -182,7 +183,7 @@ def join_columns(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         read.create("joined")
     except (OSError, duckdb.Error, UnicodeEncodeError) as error:
         raise SelectionError(f"{path}: cannot be read as a table to join ({shorten(error)})") from error
-    columns, known = connection.table("joined").columns, connection.table("patches").columns
+    columns, known = connection.table("joined").columns, [*connection.table("patches").columns, ORIGIN]
     twice = {name.lower() for name in columns} & {name.lower() for name in known} - {"patch_id"}
     if "patch_id" not in columns or twice or len(columns) < 2:
         wrong = f"the table of the store has {', '.join(sorted(twice))} already" if twice else f"found {columns}"

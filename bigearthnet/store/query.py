@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import duckdb
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bigearthnet.errors import SelectionError, StoreError
 from bigearthnet.files import check_new, write_new
 from bigearthnet.store.database import TIME_LIMIT_S, ask_apart, connect, copy_tables, quote, shorten
-from bigearthnet.store.layout import REJECTS, TABLE
+from bigearthnet.store.layout import ORIGIN, REJECTS, TABLE
 from bigearthnet.store.manifest import open_images
 from bigearthnet.store.objects import LocalObjects
 from bigearthnet.store.rows import check_rows
@@ -153,6 +153,18 @@ def _select_rows(
     return selected, sorted(unknown)
 
 
+class Selected(NamedTuple):
+    """Some patches of a store, in its order."""
+
+    rows: NDArray[np.int32]
+    """Their rows, ascending, shape (patch,)."""
+    indices: NDArray[np.int32]
+    """Their rows in the whole, if the store is a part of one; else the same."""
+    bits: NDArray[np.int64]
+    """Bit i is set where a patch has class i, bit 63 where it has one that is not listed; shape (patch,)."""
+    classes: tuple[str, ...]
+
+
 def select_labels(
     table: str,
     column: str,
@@ -162,7 +174,7 @@ def select_labels(
     where: Sequence[str],
     recommended: bool,
     join: Path | None = None,
-) -> tuple[NDArray[np.int32], NDArray[np.int64], tuple[str, ...]]:
+) -> Selected:
     """Select patches by split and by conditions in SQL, with the classes that they have.
 
     Args:
@@ -175,22 +187,20 @@ def select_labels(
         recommended: Leave out patches with snow, cloud or shadow, or without a 19-class label.
         join: A file of further columns, see `bigearthnet.store.database.join_columns`.
 
-    Returns:
-        Rows, ascending, shape (patch,); for each the bits of its classes, bit i for class i, and bit 63 for any that is
-        not among them; and the classes.
-
     Raises:
         SelectionError: There is no such split or column, a condition cannot be understood, or nothing meets it.
         StoreError: The table cannot be read.
     """
     views = {"patches": Path(table)}
     asked = (column, classes and list(classes), split, list(where), recommended, join)
-    indices, bits, known = _ask_tables(views, bool(where), _select_bits, *asked)
-    if not len(indices):
+    selected = _ask_tables(views, bool(where), _select_bits, *asked)
+    if not len(selected.rows):
         choice = f"{f'split {split}' if split else 'any split'}{', recommended only' if recommended else ''}"
         choice += f", where {' and '.join(where)}" if where else ""
         raise SelectionError(f"no patch matches: {choice}; widen the condition or pass recommended=False")
-    return indices, bits.view(np.int64), known
+    if (np.diff(selected.indices) <= 0).any():
+        raise StoreError(f"{table}: expected {ORIGIN} to ascend; copy the store again")
+    return selected
 
 
 def _select_bits(
@@ -201,7 +211,7 @@ def _select_bits(
     where: Sequence[str],
     recommended: bool,
     join: Path | None,
-) -> tuple[NDArray[np.int32], NDArray[np.uint64], tuple[str, ...]]:
+) -> Selected:
     with connect(views, join=join) as connection:
         patches = connection.table("patches")
         names = _list_names(patches, column)
@@ -217,18 +227,20 @@ def _select_bits(
             if split not in (splits := [name for (name,) in listed_splits.fetchall()]):
                 raise SelectionError(f"no split {split!r}; the store has {', '.join(splits) or 'none'}")
             conditions.append("split = $split")
+        origin = ORIGIN if ORIGIN in patches.columns else "index"
         query = (
-            "SELECT index, list_aggregate([1::UBIGINT << (coalesce(nullif(list_position($classes, name), 0), 64) - 1) "
-            f"FOR name IN {names}], 'bit_or') AS bits "  # a class that is not listed becomes bit 63
-            f"FROM patches WHERE {' AND '.join(conditions)} ORDER BY index"
+            f"SELECT index, {origin} AS origin, list_aggregate([1::UBIGINT << ("
+            "coalesce(nullif(list_position($classes, name), 0), 64) - 1) "  # a class that is not listed becomes bit 63
+            f"FOR name IN {names}], 'bit_or') AS bits FROM patches WHERE {' AND '.join(conditions)} ORDER BY index"
         )
         asked = {"classes": list(classes)} | ({} if split is None else {"split": split})
         selected = connection.execute(query, asked).fetchnumpy()
-    indices, bits = (
+    return Selected(
         np.ma.getdata(selected["index"]).astype(np.int32),
-        np.ma.filled(selected["bits"], 0).astype(np.uint64),
+        np.ma.getdata(selected["origin"]).astype(np.int32),
+        np.ma.filled(selected["bits"], 0).astype(np.uint64).view(np.int64),
+        tuple(classes),
     )
-    return indices, bits, tuple(classes)
 
 
 def _list_names(patches: duckdb.DuckDBPyRelation, column: str) -> str:

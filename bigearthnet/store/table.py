@@ -20,14 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from bigearthnet.archive.records import Patch, PatchFacts, Reject
 from bigearthnet.errors import StoreError
 from bigearthnet.labels import to_labels_19
 from bigearthnet.names import parse_patch_name
 from bigearthnet.store.footprint import outline_patches
-from bigearthnet.store.layout import FORMAT_NAME, REJECTS, TABLE
+from bigearthnet.store.layout import FORMAT_NAME, ORIGIN, REJECTS, TABLE
 
 _LABELS: Final = pa.list_(pa.string())
 _TIME: Final = pa.timestamp("ms", tz="UTC")
@@ -68,6 +68,8 @@ _NULLABLE: Final = frozenset(
 )
 
 _SCHEMA: Final = pa.schema([pa.field(name, kind, nullable=name in _NULLABLE) for name, (kind, _) in COLUMNS.items()])
+
+_ORIGIN_FIELD: Final = pa.field(ORIGIN, pa.int32(), nullable=False)
 
 _DICTIONARY_COLUMNS: Final = [
     *("labels.list.element", "labels_19.list.element", "split", "country", "season", "satellite", "tile", "epsg"),
@@ -130,6 +132,20 @@ def build_table(patches: Sequence[Patch], facts: Sequence[PatchFacts]) -> pa.Tab
         ),
     }
     return pa.table({name: pa.array(columns[name], _SCHEMA.field(name).type) for name in _SCHEMA.names}, schema=_SCHEMA)
+
+
+def take_rows(table: pa.Table, rows: NDArray[np.integer]) -> pa.Table:
+    """Take some rows, which become a table of their own that says which rows of the whole they were.
+
+    Args:
+        table: A table of a store, perhaps itself a part.
+        rows: Ascending positions in it, shape (patch,).
+    """
+    part = table.take(pa.array(rows))
+    if ORIGIN not in part.column_names:
+        part = part.append_column(_ORIGIN_FIELD, part["index"])
+    place = part.column_names.index("index")
+    return part.set_column(place, _SCHEMA.field("index"), pa.array(np.arange(len(rows), dtype=np.int32)))
 
 
 def encode_table(table: pa.Table, fingerprint: str) -> bytes:
@@ -225,7 +241,8 @@ def _open_parquet(path: Path) -> Iterator[Any]:
 def read_table(store: Path) -> pa.Table:
     """Read the table of a finished store, in the schema that `build_table` gives it."""
     with _open_parquet(store / TABLE) as file:
-        return pq.read_table(file, schema=_SCHEMA)
+        is_part = ORIGIN in pq.read_schema(file).names
+        return pq.read_table(file, schema=_SCHEMA.append(_ORIGIN_FIELD) if is_part else _SCHEMA)
 
 
 def read_rows(store: Path) -> list[dict[str, Any]]:

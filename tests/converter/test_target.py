@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bigearthnet.errors import OutputError, StoreError
+from converter.events import ignore
 from converter.target import check_target, claim_target, release_target
 from tests.archives import read_files
 
@@ -23,8 +24,8 @@ PLAN = {"codec": "lz4", "shard size": 256, "arrays": ["s2_10m"]}
 
 @contextmanager
 def claim(store: Path, plan: dict[str, Any] = PLAN, *, overwrite: bool = False, n_bytes: int = 0) -> Iterator[Path]:
-    with claim_target(store, plan, overwrite=overwrite, projected_bytes=n_bytes) as receipts:
-        yield receipts
+    with claim_target(store, plan, ignore, overwrite=overwrite, projected_bytes=n_bytes):
+        yield store / ".progress" / "receipts"
 
 
 def make_finished(store: Path) -> Path:
@@ -209,7 +210,7 @@ def test_a_store_that_another_process_is_writing_is_refused(tmp_path: Path) -> N
         [
             *(sys.executable, "-c"),
             "import sys; from pathlib import Path; from converter.target import claim_target\n"
-            "with claim_target(Path(sys.argv[1]), {}, overwrite=False, projected_bytes=0):\n"
+            "with claim_target(Path(sys.argv[1]), {}, print, overwrite=False, projected_bytes=0):\n"
             "    print('held', flush=True); sys.stdin.read()",
             str(tmp_path),
         ],
@@ -378,7 +379,7 @@ def count(event, args):
         if n_steps == last:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
-with claim_target(Path(sys.argv[1]), {"codec": "zstd"}, overwrite=True, projected_bytes=0):
+with claim_target(Path(sys.argv[1]), {"codec": "zstd"}, print, overwrite=True, projected_bytes=0):
     pass
 print(n_steps)
 """
