@@ -1,4 +1,4 @@
-"""Run shard tasks on a dask cluster. The only importer of dask.
+"""Run shard tasks on a dask cluster. Only this, `scheduler` and `workers` import dask.
 
 At most a few tasks a worker are in flight, so the scheduler's memory does not grow with the archive. Dask runs a task
 again when its worker dies; a task is safe to run twice, since it renames whole files into place.
@@ -9,51 +9,49 @@ scheduler that went away, an interruption. So its logs are silenced, and Ctrl-C 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import resource_tracker
-from typing import Final, TypeVar
+from typing import Final
 
-from distributed import Client, Future, LocalCluster, Security, Worker, as_completed
-from distributed.comm.core import CommClosedError, connect
+from distributed import Client, Future, LocalCluster, Worker, wait
+from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from bigearthnet import __version__
 from bigearthnet.errors import ClusterError
 from bigearthnet.machine import count_cores
+from converter.events import OnEvent, ignore
 from converter.interrupts import hold_interrupts
-
-Task = TypeVar("Task")
-Outcome = TypeVar("Outcome")
+from converter.options import ClusterOptions
+from converter.scheduler import CONNECT_SECONDS, find_scheduler
+from converter.workers import GOES_ON, LOOK_S, Outcome, Task, Workers, run_there
 
 _IN_FLIGHT_PER_THREAD: Final = 3
 """Tasks submitted ahead for each worker thread: enough that none waits for the scheduler."""
 
-_CONNECT_SECONDS: Final = 5
-"""Time that a scheduler has to answer; one at work takes milliseconds."""
 _POLL_S: Final = 0.05
-
 _SILENT: Final = logging.CRITICAL + 1
 """A level that nothing is logged at."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running dask cluster."""
+    """A running dask cluster, whose workers may come and go."""
 
     client: Client
     n_workers: int
+    """Workers that were there at the start."""
     dashboard: str
     """URL of dask's own page of progress and load."""
+    _workers: Workers
 
     def run(
         self, work: Callable[[Task], Outcome], tasks: Iterable[Task], on_outcome: Callable[[Outcome], None]
@@ -66,33 +64,43 @@ class Cluster:
             on_outcome: Called in this process with what `work` returned.
 
         Raises:
-            ClusterError: A task keeps killing its worker. Errors of `work` itself are passed on.
+            ClusterError: A task keeps killing its worker, a worker lacks this version or a folder, or all are gone
+                and none came in time. Errors of `work` itself are passed on.
         """
-        n_threads = max(1, sum(self.client.nthreads().values()))
         waiting = iter(tasks)
-        futures = {self._submit(work, task) for task in islice(waiting, n_threads * _IN_FLIGHT_PER_THREAD)}
-        ended = as_completed(futures)
+        futures: set[Future[Outcome]] = set()
         try:
-            for future in ended:
-                futures.discard(future)
-                on_outcome(future.result())
-                for task in islice(waiting, 1):
-                    submitted = self._submit(work, task)
-                    futures.add(submitted)
-                    ended.add(submitted)
+            while True:
+                n_free = self._workers.count_threads() * _IN_FLIGHT_PER_THREAD - len(futures)
+                futures.update(self._submit(work, task) for task in islice(waiting, max(n_free, 0)))
+                if not futures:
+                    return
+                for future in _wait_for_any(futures):
+                    try:
+                        outcome = future.result(LOOK_S)
+                    except TimeoutError:
+                        if future.status == "error":  # of the task itself
+                            raise
+                        continue  # its worker has just gone, and the outcome with it: the task is run again
+                    futures.discard(future)
+                    on_outcome(outcome)
         except (CancelledError, CommClosedError):
             futures.clear()  # a lost scheduler cannot be asked what still runs
             raise
         except KilledWorker as error:
             raise ClusterError(
                 f"a worker died several times over one shard ({error}); it may have run out of memory: use fewer "
-                "workers or smaller shards. What is finished is kept, the same command goes on"
+                f"workers or smaller shards. {GOES_ON}"
+            ) from error
+        except ImportError as error:
+            raise ClusterError(
+                f"a worker cannot import what it needs ({error}); install it there. {GOES_ON}"
             ) from error
         finally:
             self._settle(futures)
 
     def _submit(self, work: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
-        return self.client.submit(work, task, pure=False)
+        return self.client.submit(run_there, self._workers.expected, work, task, pure=False)
 
     def _settle(self, futures: Collection[Future[Outcome]]) -> None:
         """Return only when no worker runs any of the tasks: a task that writes must not outlive the run."""
@@ -105,26 +113,42 @@ class Cluster:
                 time.sleep(_POLL_S)
 
 
+def _wait_for_any(futures: Collection[Future[Outcome]]) -> Collection[Future[Outcome]]:
+    """Return those that have ended, within the time after which workers are looked for."""
+    try:
+        ended: set[Future[Outcome]] = wait(futures, timeout=LOOK_S, return_when="FIRST_COMPLETED").done
+    except TimeoutError:
+        return ()
+    return ended
+
+
 def _is_running(keys: Collection[str], dask_worker: Worker) -> bool:
     return any(task.key in keys for task in dask_worker.state.executing)
 
 
 @contextmanager
-def open_cluster(n_workers: int | None, scheduler: str | None, folders: Sequence[str]) -> Iterator[Cluster]:
+def open_cluster(options: ClusterOptions, folders: Sequence[str], on_event: OnEvent = ignore) -> Iterator[Cluster]:
     """Start a cluster on this machine, or connect to a running one.
 
+    Worker processes are spawned, never forked: a forked child inherits the locks of threads it does not have.
+
     Args:
-        n_workers: Worker processes to start, one a core if None. They are spawned, never forked: a forked child
-            inherits the locks of threads it does not have.
-        scheduler: Address of a running scheduler, such as `tcp://head:8786`; no worker is started then.
+        options: Which processes work.
         folders: What every worker must be able to see.
+        on_event: Called when there is no worker to go on with.
 
     Raises:
         ClusterError: The scheduler cannot be reached or has no workers, or its workers lack this version or a folder.
     """
     with _silence_logs(), ExitStack() as stack:
-        address = stack.enter_context(_start_cluster(n_workers)) if scheduler is None else scheduler
-        yield stack.enter_context(_connect(address, scheduler or "the local cluster", folders))
+        address: str | LocalCluster
+        if options.scheduler is None:
+            address, name = stack.enter_context(_start_cluster(options.workers)), "the local cluster"
+        else:
+            address, name = find_scheduler(options.scheduler, options.worker_wait_s), options.scheduler
+        client = stack.enter_context(_connect(address, name))
+        workers = Workers(client, name, folders, options.worker_wait_s, on_event)
+        yield Cluster(client, workers.check(), client.dashboard_link, workers)
 
 
 @contextmanager
@@ -140,7 +164,10 @@ def _start_cluster(n_workers: int | None) -> Iterator[LocalCluster]:
                 silence_logs=_SILENT,
             )
         except (OSError, RuntimeError) as error:
-            raise ClusterError(f"worker processes cannot be started: {error}; try fewer workers") from error
+            raise ClusterError(
+                f"worker processes cannot be started: {error}; a script must call this below `if __name__ == "
+                "'__main__':`, for they import it too. If it does, or is none, try fewer workers"
+            ) from error
     try:
         yield cluster
     finally:
@@ -149,17 +176,15 @@ def _start_cluster(n_workers: int | None) -> Iterator[LocalCluster]:
 
 
 @contextmanager
-def _connect(address: str | LocalCluster, name: str, folders: Sequence[str]) -> Iterator[Cluster]:
+def _connect(address: str | LocalCluster, name: str) -> Iterator[Client]:
     """Connect to a scheduler; if it goes away later, say so instead of what broke first."""
-    if isinstance(address, str):
-        _greet(address)
     with _mask_interrupts():
         try:
-            client = Client(address, timeout=_CONNECT_SECONDS)
+            client = Client(address, timeout=CONNECT_SECONDS)
         except (OSError, ValueError) as error:
             raise ClusterError(f"{name}: expected a dask scheduler, cannot connect: {error}") from error
     try:
-        yield _check_workers(client, name, folders)
+        yield client
     except (CancelledError, CommClosedError) as error:
         raise ClusterError(
             f"{name}: the connection to the dask scheduler was lost. What is finished is kept: once it runs again, or "
@@ -168,28 +193,6 @@ def _connect(address: str | LocalCluster, name: str, folders: Sequence[str]) -> 
     finally:
         with _mask_interrupts():
             client.close()
-
-
-def _greet(address: str) -> None:
-    """Make sure that a dask scheduler answers: a client would wait for ever for whatever else listens there."""
-
-    async def exchange_greetings() -> None:
-        arguments = Security().get_connection_args("client")
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            comm = await connect(address, timeout=_CONNECT_SECONDS / 2, **arguments)
-        comm.abort()
-
-    advice = "give the address that `dask scheduler` prints, and see that it runs"
-    try:
-        with ThreadPoolExecutor(1) as thread:  # in a notebook this one has a loop of its own
-            thread.submit(asyncio.run, exchange_greetings()).result()
-    except (TimeoutError, MemoryError) as error:  # silence, or the text of another protocol taken for a length
-        raise ClusterError(
-            f"{address}: expected a dask scheduler, what listens there does not answer as one; {advice}"
-        ) from error
-    except Exception as error:  # whatever else the bytes of another protocol lead to
-        reason = str(error.__cause__ or "") or str(error)  # the cause has no text if the last attempt had no time left
-        raise ClusterError(f"{address}: expected a dask scheduler, cannot connect: {reason}; {advice}") from error
 
 
 @contextmanager
@@ -238,23 +241,3 @@ def _start_resource_tracker() -> None:
             del os.environ["PYTHONWARNINGS"]
         else:
             os.environ["PYTHONWARNINGS"] = before
-
-
-def _check_workers(client: Client, name: str, folders: Sequence[str]) -> Cluster:
-    """Ask every worker what it sees, which also makes it import what tasks need before the first one comes."""
-    if not client.nthreads():
-        raise ClusterError(f"{name}: expected dask workers, found none; start some and run the same command again")
-    try:
-        seen = client.run(_look_around, list(folders))
-    except ImportError as error:
-        raise ClusterError(f"{name}: its workers cannot import this package ({error}); install it there") from error
-    for worker, (version, missing) in seen.items():
-        if version != __version__:
-            raise ClusterError(f"{worker}: expected version {__version__} of this package, found {version}")
-        if missing:
-            raise ClusterError(f"{worker}: cannot see {', '.join(missing)}; use a path that all workers share")
-    return Cluster(client, len(seen), client.dashboard_link)
-
-
-def _look_around(folders: list[str]) -> tuple[str, list[str]]:
-    return __version__, [folder for folder in folders if not os.path.isdir(folder)]

@@ -23,6 +23,7 @@ from converter.cluster import Cluster, open_cluster
 from converter.events import Advanced, Finishing, OnEvent, Planned, Scanned, Started, ignore
 from converter.finish import finish_store, write_rejects
 from converter.ingestion import Assembly, Ingested, Ingestion, estimate_bytes, read_ingested
+from converter.lock import Lock
 from converter.options import ConvertOptions
 from converter.plan import Plan, ShardTask, leave_out, plan_store
 from converter.receipt import Receipt, read_receipt
@@ -57,6 +58,8 @@ class Summary:
     """Bytes of pixels before compression."""
     stored_bytes: int
     """Bytes of all shards."""
+    plan_s: float
+    """Seconds for scanning the archive, planning the store, and all that is not told below."""
     startup_s: float
     """Seconds until the workers were ready."""
     convert_s: float
@@ -113,21 +116,23 @@ def convert(
         OutputError: The store is already there or cannot be written, or the disk is too small.
         StoreError: What is there is unfinished and belongs to another archive or other options.
     """
+    began = time.perf_counter()
     options = options or ConvertOptions()
     sources = sources if isinstance(sources, Sources) else Sources(s2=Path(sources))
     store = Path(store).absolute()
     check_target(store, overwrite=options.overwrite)
     if sources.archive_files:
-        return _convert_files(sources, store, options, on_event)
+        return _convert_files(sources, store, options, on_event, began)
     planned = plan_conversion(sources, options, on_event)
     job = _make_job(sources, store, planned.plan.layout, options)
     identity = _identify(job, sources) | _identify_patches(planned)
     n_bytes = planned.plan.projected_bytes
-    with claim_target(store, identity, overwrite=options.overwrite, projected_bytes=n_bytes):
-        return _pack(planned, planned.plan, _Conversion(job, options, on_event))
+    claim = claim_target(store, identity, on_event, overwrite=options.overwrite, projected_bytes=n_bytes)
+    with claim as lock:
+        return _pack(planned, planned.plan, _Conversion(job, options, on_event, lock, began))
 
 
-def _convert_files(sources: Sources, store: Path, options: ConvertOptions, on_event: OnEvent) -> Summary:
+def _convert_files(sources: Sources, store: Path, options: ConvertOptions, on_event: OnEvent, began: float) -> Summary:
     """Convert archive files, and folders given with them: encode every patch first, then put the shards together."""
     record = store / PROGRESS / INGESTED
     with ExitStack() as stack:
@@ -137,8 +142,8 @@ def _convert_files(sources: Sources, store: Path, options: ConvertOptions, on_ev
         layout = options.choose_layout(ingestion.catalogue.dataset, sources.roots.keys())
         job = _make_job(sources, store, layout, options)
         identity, n_bytes = _identify(job, sources), estimate_bytes(sources.roots, layout)
-        stack.enter_context(claim_target(store, identity, overwrite=options.overwrite, projected_bytes=n_bytes))
-        conversion = _Conversion(job, options, on_event)
+        claim = claim_target(store, identity, on_event, overwrite=options.overwrite, projected_bytes=n_bytes)
+        conversion = _Conversion(job, options, on_event, stack.enter_context(claim), began)
         spill = Spill(str(store / PROGRESS / SPILL), secrets.token_hex(8))
         if ingested is None:
             ingested = conversion.ingest(ingestion, BatchJob(job.reader, layout.codec, spill))
@@ -165,7 +170,8 @@ def _pack(planned: Planned, plan: Plan, conversion: _Conversion) -> Summary:
     conversion.on_event(Finishing())
     clock = time.perf_counter()
     rejects = [*archive.left_out, *conversion.rejects]
-    finish_store(store, plan, receipts, rejects, synthetic=archive.is_synthetic)
+    finish_store(store, plan, receipts, rejects, conversion.lock, synthetic=archive.is_synthetic)
+    finish_s = time.perf_counter() - clock
     return Summary(
         store=store,
         n_patches=plan.n_patches,
@@ -176,9 +182,10 @@ def _pack(planned: Planned, plan: Plan, conversion: _Conversion) -> Summary:
         n_classes=len(_list_labels(plan, receipts)),
         pixel_bytes=plan.pixel_bytes,
         stored_bytes=sum(entry.n_bytes for receipt in receipts for entry in receipt.objects.values()),
+        plan_s=clock - conversion.began - conversion.startup_s - conversion.convert_s,
         startup_s=conversion.startup_s,
         convert_s=conversion.convert_s,
-        finish_s=time.perf_counter() - clock,
+        finish_s=finish_s,
     )
 
 
@@ -216,7 +223,8 @@ def _identify_patches(planned: Planned) -> dict[str, Any]:
 class _Conversion:
     """Runs tasks until every shard of a plan has its receipt, leaving bad patches out if the options say so."""
 
-    def __init__(self, job: Job, options: ConvertOptions, on_event: OnEvent) -> None:
+    def __init__(self, job: Job, options: ConvertOptions, on_event: OnEvent, lock: Lock, began: float) -> None:
+        self.lock, self.began = lock, began
         self._job, self._options, self.on_event = job, options, on_event
         self.store = Path(job.store)
         self.assembly: Assembly | None = None
@@ -231,6 +239,7 @@ class _Conversion:
         with self._open_cluster(0, 0) as cluster:
             start = time.perf_counter()
             ingested = ingestion.run(job, cluster)
+            self.lock.check()
             self.convert_s += time.perf_counter() - start
         return ingested
 
@@ -273,6 +282,7 @@ class _Conversion:
 
         def advance(outcome: ShardOutcome) -> None:
             nonlocal n_done
+            self.lock.check()
             self.rejects += outcome.rejects
             if not outcome.rejects:
                 n_done += outcome.n_patches
@@ -294,7 +304,7 @@ class _Conversion:
         start = time.perf_counter()
         roots = [root for root in self._job.reader.roots.values() if not is_archive_file(Path(root))]
         folders = [] if self.assembly else roots
-        with open_cluster(self._options.workers, self._options.scheduler, [*folders, self._job.store]) as cluster:
+        with open_cluster(self._options, [*folders, self._job.store], self.on_event) as cluster:
             seconds = time.perf_counter() - start
             self.startup_s += seconds
             self.on_event(Started(cluster.n_workers, cluster.dashboard, n_done, n_total, seconds))

@@ -26,6 +26,21 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """No worker is there; if none comes in time, the run is given up."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Whoever wrote the store last may be alive on another machine; if it shows no sign of life in time, it is dead."""
+
+    holder: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Started:
     """Workers are up and about to begin."""
 
@@ -70,7 +85,7 @@ class Ingesting:
     """Bytes that it has, if that is known."""
 
 
-Event = Scanned | Planned | Ingesting | Started | Advanced | Finishing
+Event = Scanned | Planned | Ingesting | Watching | Waiting | Started | Advanced | Finishing
 
 OnEvent = Callable[[Event], None]
 

@@ -14,18 +14,36 @@ from bigearthnet.names import Dataset
 from bigearthnet.store.layout import Codec, Layout
 
 
-@dataclass(frozen=True)
-class ConvertOptions:
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Which processes work."""
+
+    workers: int | None = None
+    """Worker processes on this machine; one a core if None."""
+    scheduler: str | None = None
+    """A running dask scheduler to use instead: its address, or its file (`dask scheduler --scheduler-file`)."""
+    worker_wait_s: float = 60.0
+    """How long to wait, while no worker is there, for one to come."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise OptionError(f"expected at least one worker, not {self.workers}")
+        if self.workers is not None and self.scheduler is not None:
+            raise OptionError(
+                "workers start a cluster on this machine, scheduler names a running one: give one of them"
+            )
+        if not 0 <= self.worker_wait_s < float("inf"):
+            raise OptionError(f"expected a number of seconds to wait for a worker, not {self.worker_wait_s}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(ClusterOptions):
     """How to convert. Every default is what most users want."""
 
     codec: Codec = "lz4"
     """`lz4` is the fastest to read, `zstd` is a little smaller, `none` is raw."""
     shard_size: int = 256
     """Patches in one file of an array, and in one unit of work."""
-    workers: int | None = None
-    """Worker processes on this machine; one a core if None."""
-    scheduler: str | None = None
-    """Address of a running dask scheduler to use instead."""
     lists: Path | None = None
     """Folder of the official lists; those of `bigearthnet-common` if None."""
     bands: tuple[str, ...] = ("all",)
@@ -48,12 +66,7 @@ class ConvertOptions:
     """`auto` or `rasterio`, which is slow and gives the same pixels."""
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise OptionError(f"expected at least one worker, not {self.workers}")
-        if self.workers is not None and self.scheduler is not None:
-            raise OptionError(
-                "workers start a cluster on this machine, scheduler names a running one: give one of them"
-            )
+        super().__post_init__()
         if not 0 <= self.max_bad <= 1:
             raise OptionError(f"max_bad is a fraction between 0 and 1, not {self.max_bad}")
         self.choose_layout("v1", frozenset({"s1", "s2"}))  # validates codec, shard size and bands

@@ -10,12 +10,9 @@ from typing import Any
 import click
 
 from bigearthnet.archive.records import ON_BAD, Sources
-from bigearthnet.commandline import echo
+from bigearthnet.commandline import echo, end_on_interrupt
 from bigearthnet.store.layout import CODECS
-from converter.commands.cli import PATH
-from converter.commands.descriptions import describe_summary
-from converter.commands.display import ProgressDisplay, describe_plan
-from converter.conversion import ConvertOptions, convert, plan_conversion
+from converter.commands.cli import PATH, cluster_options
 
 
 @click.command()
@@ -49,12 +46,7 @@ from converter.conversion import ConvertOptions, convert, plan_conversion
     help="lz4 reads fastest, zstd is a little smaller, none is raw.",
 )
 @click.option("--shard-size", type=int, default=256, help="Patches in one file of an array, and in one unit of work.")
-@click.option("--workers", type=int, help="Worker processes to start.  [default: one a core]")
-@click.option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="Use a running dask cluster, such as tcp://head:8786, instead of starting one.",
-)
+@cluster_options
 @click.option(
     "--lists",
     type=PATH,
@@ -112,10 +104,16 @@ def command(
           --reference-maps /data/Reference_Maps.tar.zst
       curl https://... | ben-convert convert - /data/ben
       ben-convert convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler tcp://head:8786
+      ben-convert convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler scheduler.json --worker-wait 3600
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if len(paths) > 2 or (len(paths) == 1 and s1 is None):
         msg = f"expected RAW and STORE, or STORE alone with --s1; found {len(paths)} path(s)"
         raise click.UsageError(msg)
+    with end_on_interrupt():
+        from converter.commands.descriptions import describe_summary  # noqa: PLC0415
+        from converter.commands.display import ProgressDisplay, describe_plan  # noqa: PLC0415
+        from converter.conversion import ConvertOptions, convert, plan_conversion  # noqa: PLC0415
+
     sources = Sources(paths[0] if len(paths) == 2 else None, s1, reference_maps)
     chosen = ConvertOptions(bands=(bands,), **options)
     if dry_run:

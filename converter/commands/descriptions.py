@@ -8,20 +8,22 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import SYNTHETIC_NOTE
 from bigearthnet.store.layout import IMAGES
 from converter.commands.display import describe_splits
-from converter.conversion import Summary
-from converter.verify.verification import Verification
+
+if TYPE_CHECKING:  # importing these takes half a second
+    from converter.conversion import Summary
+    from converter.verify.verification import Verification
 
 
 def describe_summary(summary: Summary) -> str:
     """Describe what a conversion did, and what to try next."""
     rate = summary.n_converted_now / summary.convert_s if summary.convert_s else 0
-    seconds = summary.startup_s + summary.convert_s + summary.finish_s
+    seconds = summary.plan_s + summary.startup_s + summary.convert_s + summary.finish_s
     return "\n".join(
         [
             f"Finished  {summary.store}",
@@ -30,8 +32,9 @@ def describe_summary(summary: Summary) -> str:
             f"Splits    {describe_splits(summary.split_counts)}",
             f"Bytes     {format_bytes(summary.pixel_bytes)} of pixels in {format_bytes(summary.stored_bytes)}, "
             f"ratio {summary.pixel_bytes / summary.stored_bytes:.2f}",
-            f"Time      {format_seconds(seconds)}: {summary.startup_s:.1f} s start, {summary.convert_s:.1f} s for "
-            f"{summary.n_converted_now:,} patches ({rate:,.0f} patches/s), {summary.finish_s:.1f} s finish",
+            f"Time      {format_seconds(seconds)}: {summary.plan_s:.1f} s plan, {summary.startup_s:.1f} s start, "
+            f"{summary.convert_s:.1f} s for {summary.n_converted_now:,} patches ({rate:,.0f} patches/s), "
+            f"{summary.finish_s:.1f} s finish",
             "",
             "Try next:",
             *(f"  {command}" for command in suggest_commands(summary)),
@@ -96,6 +99,7 @@ def describe_info(description: dict[str, Any]) -> str:
         f"Bytes     {format_bytes(raw_bytes)} of pixels in {format_bytes(stored_bytes)}, "
         f"ratio {raw_bytes / stored_bytes:.2f}, codec {options['codec']}, {options['shard_size']:,} patches a shard",
         f"Identity  {attributes['fingerprint']}",
+        *_describe_part(attributes.get("part_of")),
         "",
         *_align(("array", "shape", "type", "stored", "ratio", "bands"), map(_describe_array, arrays)),
         "",
@@ -118,6 +122,13 @@ def describe_info(description: dict[str, Any]) -> str:
         lines += ["", *_align((title, "patches"), ((name, f"{n:,}") for name, n in counts[key].items()))]
     snow, cloud = (counts[f"contains_{key}"].get("true", 0) for key in ("seasonal_snow", "cloud_or_shadow"))
     return "\n".join([*lines, "", f"{snow:,} patches with seasonal snow, {cloud:,} with cloud or shadow"])
+
+
+def _describe_part(part: dict[str, Any] | None) -> list[str]:
+    if part is None:
+        return []
+    chosen = [f"bands {','.join(part['bands'])}", *(["recommended"] if part["recommended"] else []), *part["splits"]]
+    return [f"Part of   {part['whole']}, from {part['origin']}: {'; '.join([*chosen, *part['where']])}"]
 
 
 def _format_value(value: float | None) -> str:

@@ -15,7 +15,7 @@ from bigearthnet.bands import BandGroup, Sensor
 from bigearthnet.commandline import echo
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import N_PATCHES, SPLITS, TITLES
-from converter.events import Advanced, Event, Finishing, Ingesting, Planned, Scanned, Started
+from converter.events import Advanced, Event, Finishing, Ingesting, Planned, Scanned, Started, Waiting, Watching
 
 NAMES: Final[dict[Sensor, str]] = {"s2": "Sentinel-2", "s1": "Sentinel-1", "map": "reference maps"}
 
@@ -42,6 +42,12 @@ class ProgressDisplay:
                 echo(describe_plan(event), err=True)
             case Ingesting():
                 self._ingest(event)
+            case Waiting(seconds):
+                echo(f"No worker is there; waiting up to {format_seconds(seconds)} for one", err=True)
+            case Watching(holder, seconds):
+                echo(
+                    f"{holder} was writing this store; looking for {format_seconds(seconds)} if it still does", err=True
+                )
             case Started():
                 self._start(event)
             case Advanced():

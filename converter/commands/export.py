@@ -7,13 +7,10 @@ from typing import Literal
 
 import click
 
-from bigearthnet.commandline import echo, show_progress
+from bigearthnet.commandline import echo, end_on_interrupt, show_progress
 from bigearthnet.look.quantity import format_count
 from bigearthnet.names import parse_patch_name
-from bigearthnet.store.query import select_patches
 from converter.commands.cli import PATH
-from converter.export.geopackage import export_footprints
-from converter.export.geotiffs import export_rasters
 
 
 @click.command()
@@ -59,6 +56,11 @@ def command(
         raise click.UsageError(f"expected a file name that ends in .gpkg, found {out}")
     if parse_patch_name(out.name):
         raise click.UsageError(f"expected the folder to write to as the last word, found the patch {out}")
+    with end_on_interrupt():
+        from bigearthnet.store.query import select_patches  # noqa: PLC0415
+        from converter.export.geopackage import export_footprints  # noqa: PLC0415
+        from converter.export.geotiffs import export_rasters  # noqa: PLC0415
+
     rows = select_patches(store, patch_ids, where=where)
     if kind == "gpkg":
         n_patches = export_footprints(store, [row["index"] for row in rows], out)

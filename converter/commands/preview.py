@@ -6,10 +6,8 @@ from pathlib import Path
 
 import click
 
-from bigearthnet.commandline import echo, show_progress
-from bigearthnet.look.album import Choice, open_album
+from bigearthnet.commandline import echo, end_on_interrupt, show_progress
 from bigearthnet.look.picture import PICTURES, STRETCHES, Stretch
-from bigearthnet.look.preview import PreviewOptions, write_pictures, write_sheet
 from bigearthnet.look.quantity import format_count
 from converter.commands.cli import PATH
 
@@ -92,6 +90,10 @@ def command(
         raise click.UsageError(f"--sheet: expected a file name that ends in .png, found {sheet}")
     if n is None and not patch_ids and where is None:
         n = _N_DRAWN
+    with end_on_interrupt():
+        from bigearthnet.look.album import Choice, open_album  # noqa: PLC0415
+        from bigearthnet.look.preview import PreviewOptions, write_pictures, write_sheet  # noqa: PLC0415
+
     options = PreviewOptions(what, stretch, scale)
     album = open_album(source, Choice(patch_ids, where, n, seed))
     with show_progress("Drawing") as show:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from bigearthnet.commandline import echo
+from bigearthnet.commandline import echo, end_on_interrupt
 from bigearthnet.look.quantity import format_count
 from bigearthnet.store.database import TIME_LIMIT_S
-from bigearthnet.store.query import show_answer, write_answer
 from converter.commands.cli import PATH
 
 
@@ -38,6 +37,9 @@ def command(store: Path, sql: str, *, out: Path | None, rows: int, timeout: int)
       ben-convert query STORE "SELECT unnest(labels_19) AS class, count(*) FROM patches GROUP BY 1"
       ben-convert query STORE "SELECT patch_id FROM patches WHERE contains_seasonal_snow" --out snow.csv
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    with end_on_interrupt():
+        from bigearthnet.store.query import show_answer, write_answer  # noqa: PLC0415
+
     if out is None:
         echo(show_answer(store, sql, rows, timeout))
         return

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from bigearthnet.commandline import echo, show_progress
+from bigearthnet.commandline import echo, end_on_interrupt, show_progress
 from converter.commands.cli import PATH
-from converter.report import ReportOptions, name_report, write_report
 
 
 @click.command()
@@ -17,7 +16,7 @@ from converter.report import ReportOptions, name_report, write_report
 @click.option(
     "--sample",
     type=click.IntRange(min=1),
-    default=ReportOptions.sample,
+    default=256,
     metavar="N",
     help="Patches whose pixels are read for the histograms.",
 )
@@ -35,6 +34,9 @@ def command(store: Path, *, out: Path | None, sample: int, seed: int, overwrite:
       ben-convert report /data/ben
       ben-convert report /data/ben --out ben.html --sample 1000
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    with end_on_interrupt():
+        from converter.report import ReportOptions, name_report, write_report  # noqa: PLC0415
+
     path = out or name_report(store)
     with show_progress("Reading pixels") as show:
         write_report(store, path, ReportOptions(sample, seed, overwrite), show)

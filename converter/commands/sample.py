@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from bigearthnet.commandline import echo, show_progress
+from bigearthnet.commandline import echo, end_on_interrupt, show_progress
 from bigearthnet.look.quantity import format_bytes
 from bigearthnet.names import Dataset
 from converter.commands.cli import PATH
-from converter.sample import SampleForm, write_sample
 
 
 @click.command()
@@ -46,6 +45,9 @@ def command(out: Path, *, patches: int, seed: int, s1: bool, dataset: Dataset, w
       ben-convert convert data/sample-v2/BigEarthNet-S2 data/v2-store
           --s1 data/sample-v2/BigEarthNet-S1 --reference-maps data/sample-v2/Reference_Maps
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    with end_on_interrupt():
+        from converter.sample import SampleForm, write_sample  # noqa: PLC0415
+
     form = SampleForm(dataset, with_s1=s1 or dataset == "v2")
     with show_progress("Writing") as show:
         written = write_sample(out, patches, seed, workers, show, form=form)

@@ -10,13 +10,10 @@ from typing import Any
 import click
 
 from bigearthnet.archive.records import Sources
-from bigearthnet.commandline import echo
+from bigearthnet.commandline import echo, end_on_interrupt
 from bigearthnet.errors import VerificationError
 from bigearthnet.look.quantity import format_count
-from converter.commands.cli import PATH
-from converter.commands.descriptions import describe_verification
-from converter.commands.display import ProgressDisplay
-from converter.verify.verification import VerifyOptions, verify
+from converter.commands.cli import PATH, cluster_options
 
 
 @click.command()
@@ -28,8 +25,7 @@ from converter.verify.verification import VerifyOptions, verify
 @click.option("--lists", type=PATH, metavar="DIR", help="As for convert (v1.0).")
 @click.option("--sample", metavar="N|P%", help="Compare only N patches, or P percent, drawn at random.  [default: all]")
 @click.option("--seed", type=int, default=0, help="Another seed draws other patches.")
-@click.option("--workers", type=int, help="Worker processes to start.  [default: one a core]")
-@click.option("--scheduler", metavar="ADDRESS", help="Use a running dask cluster instead of starting one.")
+@cluster_options
 @click.option(
     "--reader",
     type=click.Choice(["auto", "rasterio"]),
@@ -51,6 +47,11 @@ def command(
       ben-convert verify /data/ben --against /data/BigEarthNet-S2-v1.0.tar.gz
       ben-convert verify /data/ben --against /data/BigEarthNet-v1.0 --sample 5% --reader rasterio
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
+    with end_on_interrupt():
+        from converter.commands.descriptions import describe_verification  # noqa: PLC0415
+        from converter.commands.display import ProgressDisplay  # noqa: PLC0415
+        from converter.verify.verification import VerifyOptions, verify  # noqa: PLC0415
+
     sources = Sources(against, s1, reference_maps) if against or s1 else None
     with closing(ProgressDisplay("Verifying", "faults")) as display:
         verification = verify(store, VerifyOptions(against=sources, **options), display)
