@@ -2,6 +2,7 @@
 # except a RAW and STORE that you name.
 PYTHON ?= python3
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 RAW ?= data/sample
 STORE ?= $(if $(filter data/sample,$(RAW)),data/sample-store,)
 RUN ?= data/run
@@ -11,7 +12,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info verify report train test test-faults test-full clean-full test-js test-backends fuzz check format bench clean
+.PHONY: help setup convert info verify report train test test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends fuzz check format bench clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -62,6 +63,19 @@ test: $(VENV)/.all ## Run all tests but the slow fault injections
 test-faults: $(VENV)/.all ## Kill, starve and deceive the converter, for real
 	$(BIN)/python -m pytest -m faults $(ARGS)
 
+# Old libraries warn of what newer ones have deprecated, which is no fault of theirs or ours: `-W default`.
+test-lowest: ## Run all tests with the lowest versions that pyproject.toml names, on Python 3.11
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[all]'
+	$(LOWEST)/bin/python -m pytest -m 'not faults' -W default -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+test-slurm: $(VENV)/.all ## Submit the scripts of docs/clusters.md to a SLURM of its own (as root; Debian: slurm-wlm, munge)
+	$(BIN)/python -m pytest -m slurm tests/clusters $(ARGS)
+
+test-hosts: $(VENV)/.all ## Work on several hosts, which are network namespaces made for it (as root)
+	$(BIN)/python -m pytest -m hosts $(ARGS)
+
 test-full: $(VENV)/.all ## Run every command on all 590,326 patches, made of hard links in the folder FULL (6 GB)
 	BIGEARTHNET_FULL=$(FULL) $(BIN)/python -m pytest -m full tests/full $(ARGS); status=$$?; \
 	test ! -f $(FULL)/log.txt || cat $(FULL)/log.txt; exit $$status
@@ -99,4 +113,4 @@ bench: $(VENV)/.all ## Run the benchmarks: this project, its rivals and the floo
 	$(BIN)/python -m benchmarks.remote
 
 clean: ## Remove the virtual environment and the sample
-	rm -rf $(VENV) data
+	rm -rf $(VENV) $(LOWEST) data

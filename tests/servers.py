@@ -221,8 +221,8 @@ class S3Server:
         keys = {"accessKey": "key", "secretKey": "secret"}
         users = {"identities": [{"name": "user", "credentials": [keys], "actions": ["Admin", "Read", "Write", "List"]}]}
         (folder / "users.json").write_text(json.dumps(users))
-        ports = {name: _find_free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
-        ports |= {f"{name}.grpc": _find_free_port() for name in ports}
+        ports = {name: find_free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
+        ports |= {f"{name}.grpc": find_free_port() for name in ports}
         self.command = [
             *(found, "server", "-ip=127.0.0.1", f"-dir={folder}", "-s3"),
             *("-volume.max=20", "-master.volumeSizeLimitMB=64", f"-s3.config={folder / 'users.json'}"),
@@ -287,7 +287,8 @@ def run_s3(folder: Path) -> Iterator[S3Server]:
         server.kill()  # it takes half a minute to end by itself
 
 
-def _find_free_port() -> int:
+def find_free_port() -> int:
+    """Find a port that nothing listens at."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

@@ -59,8 +59,8 @@ LIBRARIES = {
     "PIL": "bigearthnet.look",
     "jinja2": "bigearthnet.look",
     "markupsafe": "bigearthnet.look",
-    "dask": "converter.cluster",
-    "distributed": "converter.cluster",
+    "dask": "converter.cluster converter.scheduler converter.workers",
+    "distributed": "converter.cluster converter.scheduler converter.workers",
     "pyogrio": "converter.export",
     "click": "bigearthnet.commandline converter.commands trainer.commands",
     "tqdm": "bigearthnet.commandline converter.commands",
@@ -73,13 +73,25 @@ LIBRARIES = {
     "onnx": "trainer.model.export",
     "tensorboard": "trainer.training.tensorboard",
     "matplotlib": "trainer.training",
+    "pynvml": "trainer.training.meter",
 }
 """Who may import a library; numpy is everybody's."""
 
-DEFERRED = {"rasterio", "botocore", "requests", "urllib3", "pyogrio", "tensorstore", "jax", "onnx", "tensorboard"}
+DEFERRED = {
+    "rasterio",
+    "botocore",
+    "requests",
+    "urllib3",
+    "pyogrio",
+    "tensorstore",
+    "jax",
+    "onnx",
+    "tensorboard",
+    "pynvml",
+}
 """Imported inside functions only: they take long, or an extra installs them."""
 
-DISTRIBUTIONS = {"PIL": "pillow"}
+DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia_ml_py"}
 """What must be declared for a library of another name."""
 
 

@@ -1,15 +1,20 @@
-"""What a program prints never commands the terminal, whoever wrote the data."""
+"""What a program prints never commands the terminal, whoever wrote the data, and help comes at once."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bigearthnet.commandline import echo
+from converter.commands.cli import COMMANDS
+from converter.report import ReportOptions
 from tests.conftest import RunCli
 
+SLOW = {"distributed", "zarr", "pyarrow", "rasterio", "shapely", "pandas"}
 _OTHER_THAN_TEXT = re.compile(r"[^\n\t -~]")
 
 
@@ -33,3 +38,31 @@ def test_an_error_that_would_command_the_terminal_is_shown_as_text(
 def test_other_text_is_printed_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     echo(text)
     assert capsys.readouterr().out == f"{text}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
+def test_help_does_not_wait_for_libraries_that_take_long(words: list[str]) -> None:
+    code = f"""
+import atexit, sys
+atexit.register(lambda: print(sorted({SLOW} & sys.modules.keys()), file=sys.stderr))
+sys.argv[1:] = {words}
+from bigearthnet.commandline import ben_convert
+ben_convert()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout
+    assert ended.stderr == "[]\n"
+
+
+def test_help_names_the_default_of_a_report(run_cli: RunCli) -> None:
+    assert f"default: {ReportOptions.sample};" in " ".join(run_cli("report", "--help").out.split())
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [("convrt", "No such command 'convrt'. Did you mean 'convert'?\n"), ("xyz", "No such command 'xyz'.\n")],
+)
+def test_a_command_that_is_misspelt_is_guessed(run_cli: RunCli, word: str, message: str) -> None:
+    ended = run_cli(word)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.endswith(f"Error: {message}")

@@ -27,7 +27,10 @@ TINY = pa.table(
         "time": pa.array([datetime(2017, 6, 13, 10, 10, 31, tzinfo=UTC), None, EPOCH], pa.timestamp("ms", tz="UTC")),
         "x_ul": pa.array([300_000.0, -0.5, 1e-300]),
         "geometry": pa.array([b"\0\1", b"", b"\xff"], pa.binary()),
-        "bbox": pa.array([{"xmin": 1.5, "row": 1}, {"xmin": None, "row": 2}, None]),
+        "bbox": pa.array(
+            [{"xmin": 1.5, "row": 1}, {"xmin": None, "row": 2}, None],
+            pa.struct([("xmin", pa.float64()), ("row", pa.int64())]),
+        ),
     }
 )
 

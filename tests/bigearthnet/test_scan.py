@@ -151,7 +151,7 @@ def test_a_folder_without_patches_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=f"{tmp_path}/no: expected the extracted archive, found no such folder"):
+    with pytest.raises(SourceError, match=f"{tmp_path}/no: expected the archive, extracted or as downloaded"):
         scan_folder(tmp_path / "no")
     (tmp_path / "file").touch()
     with pytest.raises(SourceError, match=f"{tmp_path}/file: expected a folder, found a file; extract the archive"):

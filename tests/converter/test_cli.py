@@ -123,7 +123,10 @@ def test_a_folder_without_patches_is_refused(tmp_path: Path, run_cli: RunCli) ->
 
 def test_a_missing_folder_and_an_empty_file_are_refused(tmp_path: Path, run_cli: RunCli) -> None:
     error = run_cli("convert", tmp_path / "nowhere", tmp_path / "store").error
-    assert error == f"{tmp_path}/nowhere: expected the extracted archive, found no such folder"
+    assert (
+        error
+        == f"{tmp_path}/nowhere: expected the archive, extracted or as downloaded (.tar.zst, .tar.gz), found neither"
+    )
     (tmp_path / "archive.tar.gz").touch()
     error = run_cli("convert", tmp_path / "archive.tar.gz", tmp_path / "store").error
     assert error.startswith(f"{tmp_path}/archive.tar.gz: expected a tar archive, found nothing")

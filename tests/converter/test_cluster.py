@@ -9,8 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,12 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 
+from bigearthnet import __version__
 from bigearthnet.errors import ClusterError
 from converter.cluster import open_cluster
 from converter.conversion import convert
-from converter.events import Advanced, Event, Started
+from converter.events import Advanced, Event, Started, Waiting
+from converter.options import ClusterOptions
 from converter.plan import ShardTask
 from converter.task import Job, ShardOutcome
 from tests.archives import read_files
@@ -32,7 +36,7 @@ from tests.conftest import SmallArchive
 
 def test_a_cluster_of_ones_own_is_spawned_has_a_dashboard_and_leaves_no_process(tmp_path: Path) -> None:
     before = set(psutil.Process().children(recursive=True))
-    with open_cluster(1, None, [str(tmp_path)]) as cluster:
+    with open_cluster(ClusterOptions(workers=1), [str(tmp_path)]) as cluster:
         assert cluster.n_workers == 1
         assert list(cluster.client.nthreads().values()) == [1]
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/status", cluster.dashboard)
@@ -55,7 +59,7 @@ def command_of(process: psutil.Process) -> str:
 
 def test_a_running_cluster_is_used_and_left_running(scheduler: str, tmp_path: Path) -> None:
     for _ in range(2):
-        with open_cluster(None, scheduler, [str(tmp_path)]) as cluster:
+        with open_cluster(ClusterOptions(scheduler=scheduler), [str(tmp_path)]) as cluster:
             assert cluster.n_workers == 2
 
 
@@ -69,7 +73,9 @@ def test_a_running_cluster_is_used_and_left_running(scheduler: str, tmp_path: Pa
     ],
 )
 def test_a_scheduler_that_cannot_be_reached_is_named(address: str, reason: str) -> None:
-    assert re.match(f"{address}: expected a dask scheduler, {reason}.*; give the address that", refuse(address))
+    refused = refuse(address)
+    assert re.match(f"{address}: expected a dask scheduler, {reason}.*; give the address that", refused)
+    assert "object at" not in refused
 
 
 @pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
@@ -107,10 +113,10 @@ def test_an_http_server_is_no_scheduler() -> None:
 def refuse(address: str) -> str:
     """Connect in a process of its own, which must be refused and leave nothing behind that keeps it; say why."""
     code = (
-        "from converter import cluster; from bigearthnet.errors import ClusterError\n"
-        "cluster._CONNECT_SECONDS = 2\n"
+        "from converter import scheduler; scheduler.CONNECT_SECONDS = 2\n"
+        "from bigearthnet.errors import ClusterError; from converter.cluster import ClusterOptions, open_cluster\n"
         "try:\n"
-        f"    cluster.open_cluster(None, {address!r}, []).__enter__()\n"
+        f"    open_cluster(ClusterOptions(scheduler={address!r}), []).__enter__()\n"
         "except ClusterError as error:\n"
         "    print(error)\n"
     )
@@ -122,15 +128,147 @@ def refuse(address: str) -> str:
 def test_a_scheduler_without_workers_is_named() -> None:
     with (
         LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as empty,
-        pytest.raises(ClusterError, match=f"{empty.scheduler_address}: expected dask workers, found none; start some"),
+        pytest.raises(ClusterError, match=f"{empty.scheduler_address}: expected dask workers, found none in 0.1 s"),
     ):
-        open_cluster(None, empty.scheduler_address, []).__enter__()
+        open_cluster(ClusterOptions(scheduler=empty.scheduler_address, worker_wait_s=0.1), []).__enter__()
 
 
 def test_workers_that_cannot_see_a_folder_are_named(scheduler: str, tmp_path: Path) -> None:
     missing = str(tmp_path / "only here")
     with pytest.raises(ClusterError, match=rf"tcp://.*: cannot see {missing}; use a path that all workers share"):
-        open_cluster(None, scheduler, [str(tmp_path), missing]).__enter__()
+        open_cluster(ClusterOptions(scheduler=scheduler), [str(tmp_path), missing]).__enter__()
+
+
+@contextmanager
+def start(*command: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Run one of dask's own programs, in a session of its own."""
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    with subprocess.Popen([sys.executable, *map(str, command)], **silent) as process:  # type: ignore[call-overload]
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def worker_of(scheduler: Path | str, *before: object) -> tuple[object, ...]:
+    """Spell the command of a worker of one thread."""
+    found = ["--scheduler-file", scheduler] if isinstance(scheduler, Path) else [scheduler]
+    return *(before or ("-m", "dask", "worker")), *found, "--no-nanny", "--nthreads", "1", "--no-dashboard"
+
+
+@pytest.mark.timeout(120)
+def test_the_scheduler_of_a_file_and_its_workers_may_come_late_and_go(
+    small: SmallArchive, store: Path, tmp_path: Path
+) -> None:
+    """As on a batch system: the conversion waits for all of them, and goes on when the only worker was preempted."""
+    file = tmp_path / "scheduler.json"
+    happened: list[str] = []
+    with ExitStack() as stack:
+        workers: list[subprocess.Popen[bytes]] = []
+
+        def act(event: Event) -> None:
+            if isinstance(event, Waiting):
+                happened.append("waiting")
+                workers.append(stack.enter_context(start(*worker_of(file))))
+            if isinstance(event, Advanced) and event.n_done < event.n_total and len(workers) == 1:
+                happened.append("killed")
+                os.killpg(workers[0].pid, signal.SIGKILL)
+                workers[0].wait()
+
+        def start_scheduler() -> None:
+            command = ("-m", "dask", "scheduler", "--scheduler-file", file, "--port", 0, "--no-dashboard")
+            stack.enter_context(start(*command, "--host", "127.0.0.1"))
+
+        timer = threading.Timer(1, start_scheduler)
+        timer.start()
+        convert(small.archive.root, tmp_path / "store", small.options(scheduler=str(file), shard_size=4), act)
+        timer.join()
+    assert happened == ["waiting", "killed", "waiting"]
+    assert read_files(tmp_path / "store") == read_files(store)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file"), ("[]", "Expected `object`"), ("{", "truncated"), ('{"address": "tcp://127.0.0.1:1"}', "")],
+)
+def test_a_scheduler_file_that_leads_nowhere_is_named(content: str | None, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ClusterError, match=f"{file}: expected the file of .* found none in 0 s .*: .*{reason}"):
+        open_cluster(ClusterOptions(scheduler=str(file), worker_wait_s=0), []).__enter__()
+
+
+DASK_WORKER = "from distributed.cli.dask_worker import main; main()"
+OLD = f"import bigearthnet; bigearthnet.__version__ = '0.0.1'; {DASK_WORKER}"
+OTHER = f"import converter.workers; converter.workers._name_python = lambda: '3.99'; {DASK_WORKER}"
+BARE = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("bigearthnet", "converter"):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Refuse())
+{DASK_WORKER}
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_of_another_version_is_named_at_the_start_and_when_it_comes_late(
+    small: SmallArchive, tmp_path: Path
+) -> None:
+    reason = rf"tcp://.*: expected version {__version__} of this package, found 0.0.1"
+    with pytest.raises(ClusterError, match=reason):
+        convert_with_late_worker(OLD, small, tmp_path / "store", reason)
+
+
+def test_a_worker_of_another_python_is_named(tmp_path: Path) -> None:
+    with (
+        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster,
+        start(*worker_of(cluster.scheduler_address, "-c", OTHER)),
+        pytest.raises(ClusterError, match=r"tcp://.*: expected Python 3\.\d+ as in the main process, found 3\.99"),
+    ):
+        open_cluster(ClusterOptions(scheduler=cluster.scheduler_address), [str(tmp_path)]).__enter__()
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_without_the_package_is_named_at_the_start_and_takes_no_part_when_it_comes_late(
+    small: SmallArchive, store: Path, tmp_path: Path
+) -> None:
+    reason = "tcp://.*: cannot import this package .*No module named 'converter'.*; install it there"
+    convert_with_late_worker(BARE, small, tmp_path / "store", reason)
+    assert read_files(tmp_path / "store") == read_files(store)
+
+
+def convert_with_late_worker(code: str, small: SmallArchive, store: Path, reason: str) -> None:
+    """Convert with a good worker, to which another comes that would have been refused at the start."""
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        ExitStack() as stack,
+    ):
+        address = cluster.scheduler_address
+        options = ClusterOptions(scheduler=address)
+
+        def add() -> None:
+            stack.enter_context(start(*worker_of(address, "-c", code)))
+            with Client(address) as client:
+                client.wait_for_workers(2)
+
+        with start(*worker_of(address, "-c", code)) as early, Client(address) as client:
+            client.wait_for_workers(2)
+            with pytest.raises(ClusterError, match=reason):
+                open_cluster(options, []).__enter__()
+            os.killpg(early.pid, signal.SIGKILL)
+            while len(client.nthreads()) > 1:
+                time.sleep(0.05)
+
+        convert(
+            small.archive.root,
+            store,
+            small.options(scheduler=address, shard_size=4),
+            lambda event: add() if isinstance(event, Started) else None,
+        )
 
 
 @pytest.mark.timeout(120)
@@ -196,3 +334,16 @@ def test_few_tasks_are_in_flight_however_many_there_are(
     monkeypatch.setattr(Client, "submit", submit)
     convert(small.archive.root, tmp_path / "store", small.options(scheduler=scheduler, shard_size=1), listen)
     assert len(submitted) == n_done == 22
+
+
+def test_a_script_that_forgets_who_it_is_is_told(small: SmallArchive, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    paths = (str(small.archive.root), str(tmp_path / "store"), str(small.lists))
+    script.write_text(
+        "import sys; from pathlib import Path; from converter.conversion import ConvertOptions, convert\n"
+        f"raw, store, lists = {paths!r}\n"
+        "convert(raw, store, ConvertOptions(lists=Path(lists), workers=1))\n"
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=100)
+    assert ended.returncode == 1
+    assert "a script must call this below `if __name__ == '__main__':`" in ended.stderr.splitlines()[-1]

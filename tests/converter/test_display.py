@@ -143,6 +143,7 @@ SUMMARY = Summary(
     n_classes=43,
     pixel_bytes=94_400_000_000,
     stored_bytes=67_428_571_428,
+    plan_s=10.0,
     startup_s=2.5,
     convert_s=590.0,
     finish_s=29.0,
@@ -154,7 +155,7 @@ def test_a_summary_adds_up_and_suggests_what_to_try_next() -> None:
     assert "590,326 found = 590,000 converted + 326 rejected" in text
     assert "269,500 train, 123,700 validation, 125,800 test, 71,000 others" in text
     assert "94.4 GB of pixels in 67.4 GB, ratio 1.40" in text
-    assert "10 min 22 s" in text
+    assert "10 min 32 s" in text
     assert "500 patches/s" in text
     suggested = text.partition("Try next:\n")[2].splitlines()
     assert len(suggested) == 4
