@@ -398,7 +398,7 @@ def test_differences_from_the_archive_are_named(small: SmallArchive, raw: Archiv
 
 
 def test_an_archive_that_is_not_there_is_an_error(store: Path, scheduler: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="expected the archive, extracted or as downloaded .*, found neither"):
+    with pytest.raises(SourceError, match=r"expected the archive, extracted or as downloaded .*, found neither"):
         look(store, scheduler, against=Sources(tmp_path / "nowhere"))
 
 
