@@ -12,7 +12,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info verify report train test test-slow test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends fuzz check format bench clean
+.PHONY: help setup convert info verify report train test test-slow test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends fuzz check format tutorial bench clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -60,7 +60,7 @@ train: $(VENV)/.all | $(filter data/sample-store,$(STORE)) ## Train on STORE (de
 test: $(VENV)/.all ## Run all tests but the slow ones and the fault injections
 	$(BIN)/python -m pytest -m 'not faults and not slow' -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-test-slow: $(VENV)/.all ## Train large networks, and many members of a comparison
+test-slow: $(VENV)/.all ## Train large networks and many members of a comparison, and run the tutorial
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-faults: $(VENV)/.all ## Kill, starve and deceive the converter, for real
@@ -108,6 +108,10 @@ check: $(VENV)/.all ## Check format, lint and types, then run the tests
 format: $(VENV)/.all ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+tutorial: $(VENV)/.all ## Make the notebook docs/tutorial.ipynb from docs/tutorial.md: run it, with pictures
+	rm -rf data/tutorial
+	$(BIN)/python docs/notebook.py
 
 bench: $(VENV)/.all ## Run the benchmarks: this project, its rivals and the floor
 	$(BIN)/python -m benchmarks.convert

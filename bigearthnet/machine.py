@@ -1,12 +1,16 @@
-"""What of this machine may be used."""
+"""What of this machine may be used, and how this package was installed on it."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import shlex
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _MEMBERSHIPS: Final = Path("/proc/self/cgroup")
@@ -47,3 +51,22 @@ def _read_limit(group: Path) -> int | None:
         if quota > 0 and period > 0:
             return math.ceil(quota / period)
     return None
+
+
+def advise_install(extra: str) -> str:
+    """Say how to install an extra of this package: from where the package itself came, a clone, a wheel or an index.
+
+    Source: https://packaging.python.org/en/latest/specifications/direct-url/
+    """
+    try:
+        origin = json.loads(distribution("bigearthnet-store").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:  # a clone that was not installed
+        origin = {"url": Path(__file__).absolute().parents[1].as_uri(), "dir_info": {"editable": True}}
+    url = urlsplit(origin.get("url", ""))
+    if url.scheme == "file":
+        editable = "--editable " if origin.get("dir_info", {}).get("editable") else ""
+        return f"pip install {editable}{shlex.quote(f'{unquote(url.path)}[{extra}]')}"
+    kind = f"{vcs}+" if (vcs := origin.get("vcs_info", {}).get("vcs")) else ""
+    return (
+        f"pip install {shlex.quote(f'bigearthnet-store[{extra}]' + (f' @ {kind}{url.geturl()}' if url.scheme else ''))}"
+    )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from multiprocessing import resource_tracker
 from typing import Final
@@ -50,7 +51,7 @@ class Cluster:
     n_workers: int
     """Workers that were there at the start."""
     dashboard: str
-    """URL of dask's own page of progress and load."""
+    """URL of dask's own page of progress and load; empty where bokeh, which draws it, is not installed."""
     _workers: Workers
 
     def run(
@@ -148,7 +149,8 @@ def open_cluster(options: ClusterOptions, folders: Sequence[str], on_event: OnEv
             address, name = find_scheduler(options.scheduler, options.worker_wait_s), options.scheduler
         client = stack.enter_context(_connect(address, name))
         workers = Workers(client, name, folders, options.worker_wait_s, on_event)
-        yield Cluster(client, workers.check(), client.dashboard_link, workers)
+        has_dashboard = options.scheduler is not None or find_spec("bokeh") is not None
+        yield Cluster(client, workers.check(), client.dashboard_link if has_dashboard else "", workers)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Started:
 
     n_workers: int
     dashboard: str
-    """URL of dask's own page of progress and load."""
+    """URL of dask's own page of progress and load; empty where bokeh, which draws it, is not installed."""
     n_done: int
     """Patches that an earlier run has already finished."""
     n_total: int

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import IO, Any, Final
 
 from bigearthnet.errors import MissingPackageError, OptionError, RemoteError, StoreError
+from bigearthnet.machine import advise_install
 from bigearthnet.store.shard import DamagedError
 
 _CONNECT_S: Final = 10
@@ -76,7 +77,7 @@ class Server:
             else:
                 raise StoreError(f"{url}: expected a folder, or a URL with s3://, http:// or https://")
         except ImportError as error:
-            raise MissingPackageError(f"{url}: {error}; install bigearthnet-store[remote]") from error
+            raise MissingPackageError(f"{url}: {error}; {advise_install('remote')}") from error
 
     def _set_options(self, options: Mapping[str, Any]) -> None:
         if unknown := options.keys() - set(_HTTP_OPTIONS):

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from bigearthnet.errors import MissingPackageError, OutputError
 from bigearthnet.files import check_new, write_new
+from bigearthnet.machine import advise_install
 from bigearthnet.store.table import read_table
 
 LAYER: Final = "patches"
@@ -36,8 +37,7 @@ def export_footprints(store: Path, indices: Sequence[int], path: Path) -> int:
         from pyogrio.errors import DataSourceError  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise MissingPackageError(
-            "a GeoPackage is written with pyogrio, which is not installed; "
-            "run `pip install pyogrio`, or install this package with its extra `geo`"
+            f"a GeoPackage is written with pyogrio, which is not installed: {advise_install('geo')}"
         ) from error
     check_new([path])
     table = read_table(store).take(pa.array(indices, pa.int64())).drop_columns(["bbox"])

@@ -1,4 +1,4 @@
-"""Cores that may be used, as the scheduler and the control groups say."""
+"""Cores that may be used, as the scheduler and the control groups say; where this runs, and how it was installed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Never
 
 import pytest
 
 from bigearthnet import machine
-from bigearthnet.machine import count_cores
+from bigearthnet.machine import advise_install, count_cores
+from tests.archives import read_files
 from tests.conftest import SmallArchive
+
+ROOT = Path(__file__).parents[2]
 
 on_linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this platform binds no process to cores")
 
@@ -113,3 +120,91 @@ def test_a_platform_without_affinity_counts_its_cores(groups: Path, monkeypatch:
     assert count_cores() == 7
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert count_cores() == 1
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, "pip install 'bigearthnet-store[train]'"),
+        ({"url": "file:///a%20b/c", "dir_info": {"editable": True}}, "pip install --editable '/a b/c[train]'"),
+        ({"url": "file:///c", "dir_info": {}}, "pip install '/c[train]'"),
+        ({"url": "file:///c/s-1-py3-none-any.whl", "archive_info": {}}, "pip install '/c/s-1-py3-none-any.whl[train]'"),
+        ({"url": "https://h/s.whl", "archive_info": {}}, "pip install 'bigearthnet-store[train] @ https://h/s.whl'"),
+        (
+            {"url": "https://h/s.git", "vcs_info": {"vcs": "git", "commit_id": "0"}},
+            "pip install 'bigearthnet-store[train] @ git+https://h/s.git'",
+        ),
+    ],
+)
+def test_advice_to_install_names_where_the_package_came_from(
+    origin: dict[str, Any] | None, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"direct_url.json": json.dumps(origin)} if origin else {}
+    monkeypatch.setattr(machine, "distribution", lambda _: SimpleNamespace(read_text=files.get))
+    assert advise_install("train") == command
+
+
+def test_a_clone_that_was_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str) -> Never:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(machine, "distribution", find)
+    assert advise_install("geo") == f"pip install --editable '{ROOT}[geo]'"
+
+
+def test_windows_is_refused_in_a_sentence() -> None:
+    code = "import sys; sys.platform = 'win32'; import bigearthnet"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "runs on Linux and macOS, not on Windows" in ended.stderr
+
+
+MACOS = """
+import builtins, io, os, sys
+
+LINUX_ONLY = "sched_getaffinity sched_setaffinity posix_fadvise posix_fallocate memfd_create copy_file_range eventfd"
+for name in LINUX_ONLY.split():
+    if hasattr(os, name):
+        delattr(os, name)
+
+
+def hide(function):
+    def call(path, *args, **options):
+        is_ours = "psutil" not in sys._getframe(1).f_code.co_filename  # which has another way there
+        if is_ours and str(path).startswith(("/proc", "/sys", "/dev/shm")):
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return function(path, *args, **options)
+
+    return call
+
+
+builtins.open = io.open = hide(io.open)
+os.readlink = hide(os.readlink)
+"""
+"""Takes away what Linux has and macOS has not; every Python process runs it first."""
+
+
+@pytest.mark.slow
+def test_all_works_without_what_only_linux_has(small: SmallArchive, tmp_path: Path) -> None:
+    """A stand-in for macOS, in this process's children and theirs."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(MACOS)
+    packed, lists = str(tmp_path / "a.tar.gz"), str(small.lists)
+    with tarfile.open(packed, "w:gz") as file:
+        file.add(small.archive.root, "archive")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}"}
+
+    def run(*words: str) -> str:
+        command = [sys.executable, *words]
+        ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    assert run("-c", "import os; print(hasattr(os, 'memfd_create'), os.path.exists('/proc'))") == "False True\n"
+    options = ("--lists", lists, "--workers", "2", "--shard-size", "4", "--on-bad", "skip", "--max-bad", "1")
+    run("-m", "converter", "convert", str(small.archive.root), "folder", *options)
+    run("-m", "converter", "convert", packed, "packed", *options)
+    assert read_files(tmp_path / "folder") == read_files(tmp_path / "packed")
+    run("-m", "converter", "verify", "folder")
+    run("-m", "converter", "query", "folder", "SELECT count(*) FROM patches")
+    run("-m", "trainer", "bench", "folder", "--all", "--seconds", "0.1")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bigearthnet.commandline import end_on_interrupt, hold_notes
 from bigearthnet.errors import MissingPackageError
+from bigearthnet.machine import advise_install
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def load_backend(*packages: str) -> Iterator[None]:
         missing = [name for name in ("keras", backend, *packages) if find_spec(name) is None]
     if missing:
         raise MissingPackageError(
-            f"{', '.join(missing)}: not installed; pip install 'bigearthnet-store[train]', or let KERAS_BACKEND name "
+            f"{', '.join(missing)}: not installed; {advise_install('train')}, or let KERAS_BACKEND name "
             f"another backend than {backend}"
         )
     with end_on_interrupt(), hold_notes():

@@ -7,6 +7,7 @@ what comes out does not depend on the number of devices, but for the rounding of
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -154,6 +155,14 @@ class SpreadModel:
         filled = {name: np.concatenate([values, values[:1].repeat(n_missing, 0)]) for name, values in pixels.items()}
         outputs = self._model.predict_function([self._devices.share((filled,))])
         return np.asarray(outputs.numpy()[:n_patches])
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell whether to show what TensorFlow says: not that several models, as in a comparison, are traced one by one."""
+    return "triggered tf.function retracing" not in record.getMessage()
+
+
+logging.getLogger("tensorflow").addFilter(_is_news)
 
 
 def start_backend() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from bigearthnet.errors import MissingPackageError, OptionError
 from bigearthnet.files import check_new, write_json, write_new
+from bigearthnet.machine import advise_install
 from trainer.model.networks import describe_model, load_model
 
 Format = Literal["savedmodel", "onnx"]
@@ -57,8 +58,7 @@ def export_model(model_path: Path, out: Path, form: Format | None = None, networ
     missing = [package for package in ("onnx", "tf2onnx") if find_spec(package) is None]
     if form == "onnx" and missing:
         raise MissingPackageError(
-            f"ONNX needs {' and '.join(missing)}: pip install 'bigearthnet-store[onnx]', "
-            "or choose the format savedmodel"
+            f"ONNX needs {' and '.join(missing)}: {advise_install('onnx')}, or choose the format savedmodel"
         )
     model = load_model(model_path, network)
     card = describe_inputs(model)
