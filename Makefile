@@ -12,7 +12,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info verify report train test test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends fuzz check format bench clean
+.PHONY: help setup convert info verify report train test test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends test-site fuzz check format docs bench clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -31,6 +31,10 @@ $(VENV)/.convert: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.all: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@touch $(VENV)/.convert $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $(VENV)/.convert $@
 
 setup: $(VENV)/.all ## Install everything, for training and development too
@@ -93,6 +97,9 @@ test-backends: $(VENV)/.all ## Install PyTorch, Lightning, JAX and Grain, and tr
 	$(BIN)/python -m pytest tests/trainer/test_backends.py tests/trainer/test_torch_data.py \
 		tests/trainer/test_grain_data.py tests/trainer/test_keras_data.py $(ARGS)
 
+test-site: $(VENV)/.all $(VENV)/.docs ## Build the documentation and open it in a browser
+	$(BIN)/python -m pytest tests/test_site.py $(ARGS)
+
 fuzz: $(VENV)/.all ## Feed the readers of foreign bytes for FUZZ_SECONDS each
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
@@ -106,11 +113,14 @@ format: $(VENV)/.all ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.docs ## Build the documentation as a site, which opens at site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: $(VENV)/.all ## Run the benchmarks: this project, its rivals and the floor
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.fit
 	$(BIN)/python -m benchmarks.remote
 
-clean: ## Remove the virtual environment and the sample
-	rm -rf $(VENV) $(LOWEST) data
+clean: ## Remove the virtual environment, the sample and the site
+	rm -rf $(VENV) $(LOWEST) data site
