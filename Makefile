@@ -95,7 +95,7 @@ test-js: $(VENV)/.all ## Read stores from JavaScript, which needs npm's registry
 test-backends: $(VENV)/.all ## Install PyTorch, Lightning, JAX and Grain, and train and stream with each
 	$(BIN)/python -m pip install --quiet --editable '.[all,torch,jax,grain]' lightning
 	$(BIN)/python -m pytest tests/trainer/test_backends.py tests/trainer/test_torch_data.py \
-		tests/trainer/test_grain_data.py tests/trainer/test_keras_data.py $(ARGS)
+		tests/trainer/test_grain_data.py tests/trainer/test_keras_data.py tests/test_documents.py $(ARGS)
 
 test-site: $(VENV)/.all $(VENV)/.docs ## Build the documentation and open it in a browser
 	$(BIN)/python -m pytest tests/test_site.py $(ARGS)
