@@ -45,6 +45,7 @@ _TRAINER: Final = {
     "Training": [f"{module.removeprefix('trainer.')}.{name}" for name, module in _DEFERRED.items()],
     "Models": ["model.networks.load_model", "model.networks.describe_model", "model.plain.PlainModel"],
 }
+_ERRORS: Final = [name for name, value in vars(errors).items() if isinstance(value, type)]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -55,7 +56,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/ben-train.md": "\n".join(_describe_program("ben-train", "trainer.commands.cli")),
         "reference/converter.md": "\n".join(_list_names("converter", _CONVERTER)),
         "reference/trainer.md": "\n".join(_list_names("trainer", _TRAINER)),
-        "reference/errors.md": "# Errors\n\n::: bigearthnet.errors\n",
+        "reference/errors.md": "\n".join(
+            ("# Errors", "", str(errors.__doc__), *_place_names("bigearthnet.errors", _ERRORS))
+        ),
     }
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))
@@ -63,7 +66,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Call pages by their titles where the text calls them by their files, draw diagrams, and keep `|` in tables."""
+    """Mend links, draw diagrams, and keep `|` in tables.
+
+    Links lead to pages instead of files, and call them by their titles where the text calls them by their files.
+    """
+    markdown = re.sub(r"\]\((?:docs/|\.\./)([\w.-]+)", r"](\1", markdown)
+    markdown = re.sub(r"\]\(([A-Z]+(?:\.md)?)\b", lambda link: f"]({_NEIGHBOURS.get(link[1], link[1])}", markdown)
     markdown = re.sub(r"\[(?:docs/)?([\w-]+\.md)\](?=\()", lambda found: f"[{_read_title(found[1])}]", markdown)
     markdown = re.sub(r"`[^`\n]*`", lambda code: code[0].replace(r"\|", "|"), markdown)
     return re.sub(r"^```mermaid\n(.*?)^```$", _draw, markdown, flags=re.MULTILINE | re.DOTALL)
@@ -73,12 +81,12 @@ def _read_neighbour(name: str) -> str:
     text = (_ROOT / name).read_text()
     if name == "LICENSE":
         return f"# Licence\n\n```text\n{text}```\n"
-    text = re.sub(r"\]\((?:docs/)?([\w.-]+)", lambda link: f"]({_NEIGHBOURS.get(link[1], link[1])}", text)
     return f"---\nhide: [navigation]\n---\n{text}" if name == "README.md" else text
 
 
 def _read_title(name: str) -> str:
-    return (_DOCS / name).read_text().partition("\n")[0].removeprefix("# ")
+    path = _DOCS / name
+    return path.read_text().partition("\n")[0].removeprefix("# ") if path.is_file() else name
 
 
 def _draw(diagram: re.Match[str]) -> str:
@@ -114,6 +122,9 @@ def _escape(text: str) -> str:
 def _list_names(package: str, sections: Mapping[str, Sequence[str]]) -> Iterator[str]:
     yield from (f"# {package}", "")
     for title, names in sections.items():
-        yield from (f"## {title}", "")
-        for name in names:
-            yield from (f"::: {package}.{name}", "")
+        yield from (f"## {title}", "", *_place_names(package, names))
+
+
+def _place_names(package: str, names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        yield from (f"::: {package}.{name}", "")
