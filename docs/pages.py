@@ -126,5 +126,8 @@ def _list_names(package: str, sections: Mapping[str, Sequence[str]]) -> Iterator
 
 
 def _place_names(package: str, names: Sequence[str]) -> Iterator[str]:
-    for name in names:
-        yield from (f"::: {package}.{name}", "")
+    for path in names:
+        name = path.rpartition(".")[2]
+        place = f"{package}.{name if package == 'trainer' and name in trainer.__all__ else path}"
+        options = f"{{heading: {place}, toc_label: {name}}}"  # where it is imported from
+        yield from (f"::: {package}.{path}", f"    options: {options}", "")
