@@ -12,7 +12,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info verify report train test test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends test-site fuzz check format docs bench clean
+.PHONY: help setup convert info verify report train test test-slow test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends test-site fuzz check format docs bench clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -61,8 +61,11 @@ data/sample-store: | data/sample
 train: $(VENV)/.all | $(filter data/sample-store,$(STORE)) ## Train on STORE (default: the sample's), into the folder RUN
 	$(BIN)/ben-train fit $(STORE) $(RUN) $(ARGS)
 
-test: $(VENV)/.all ## Run all tests but the slow fault injections
-	$(BIN)/python -m pytest -m 'not faults' -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+test: $(VENV)/.all ## Run all tests but the slow ones and the fault injections
+	$(BIN)/python -m pytest -m 'not faults and not slow' -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+test-slow: $(VENV)/.all ## Train large networks, and many members of a comparison
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 test-faults: $(VENV)/.all ## Kill, starve and deceive the converter, for real
 	$(BIN)/python -m pytest -m faults $(ARGS)
@@ -72,7 +75,7 @@ test-lowest: ## Run all tests with the lowest versions that pyproject.toml names
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet uv
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[all]'
-	$(LOWEST)/bin/python -m pytest -m 'not faults' -W default -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(LOWEST)/bin/python -m pytest -m 'not faults and not slow' -W default -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slurm: $(VENV)/.all ## Submit the scripts of docs/clusters.md to a SLURM of its own (as root; Debian: slurm-wlm, munge)
 	$(BIN)/python -m pytest -m slurm tests/clusters $(ARGS)

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from tempfile import TemporaryFile
 from typing import Any, Final, NoReturn
@@ -18,6 +17,7 @@ import click
 from tqdm import tqdm
 
 from bigearthnet.errors import EXIT_INTERRUPTED, BigEarthNetError
+from bigearthnet.names import suggest
 
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -25,6 +25,11 @@ _INTERRUPTED: Final = "Interrupted."
 
 _shown = 2
 """The descriptor of what a user sees as stderr."""
+
+_WIDE: Final = 80
+"""Columns of a terminal from which on a bar has a picture."""
+_NARROW: Final = "{percentage:.0f}%, {remaining} left, {rate_fmt}{postfix}"
+_NARROW_WITHOUT_END: Final = "{n_fmt}, {rate_fmt}{postfix}"
 
 _CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 """Control characters but tab and line feed, and those that change the direction of writing."""
@@ -44,10 +49,22 @@ def _escape_controls(text: str) -> str:
     return _CONTROLS.sub(lambda control: ascii(control[0])[1:-1], text)
 
 
+class _Bar(tqdm):  # type: ignore[type-arg]  # tqdm cannot be subscripted when it runs
+    """A bar that gives up its picture on a narrow terminal, and keeps the rate, the time left and what else it says."""
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """Say what to draw, and how."""
+        drawn = dict(super().format_dict)
+        if (drawn["ncols"] or _WIDE) < _WIDE:
+            drawn["bar_format"] = _NARROW if self.total else _NARROW_WITHOUT_END
+        return drawn
+
+
 def open_bar(doing: str, unit: str, **options: Any) -> Any:
     """Open a progress bar on a terminal or in a notebook; elsewhere it shows nothing."""
     is_shown = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(desc=doing, unit=unit, disable=not is_shown, leave=False, dynamic_ncols=True, **options)
+    return _Bar(desc=doing, unit=unit, disable=not is_shown, dynamic_ncols=True, **{"leave": False, **options})
 
 
 @contextmanager
@@ -99,9 +116,9 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            if not (alike := get_close_matches(args[0], self._names)):
+            if not (question := suggest(args[:1], self._names)):
                 raise
-            raise click.UsageError(f"{error.message} Did you mean '{alike[0]}'?", ctx) from error
+            raise click.UsageError(f"{error.message}{question}", ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""

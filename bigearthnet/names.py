@@ -7,7 +7,9 @@ Source: Sumbul et al., "BigEarthNet: A Large-Scale Benchmark Archive for Remote 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Final, Literal
 
 from bigearthnet.bands import Sensor
@@ -105,3 +107,11 @@ def band_file(name: str, band: str) -> str:
 def annotation_file(name: str) -> str:
     """Name the JSON of labels and metadata inside the folder of the v1.0 patch `name`."""
     return f"{name}_labels_metadata.json"
+
+
+def suggest(words: Iterable[str], known: Iterable[str]) -> str:
+    """Ask whether known names were meant that are spelt like unknown ones; an empty string if there are none."""
+    names = {name.lower(): name for name in known}
+    close = (get_close_matches(word.lower(), names, n=1) for word in words if word.lower() not in names)
+    alike = dict.fromkeys(names[name] for found in close for name in found)
+    return f" Did you mean {' or '.join(map(repr, alike))}?" if alike else ""

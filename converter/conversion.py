@@ -28,7 +28,7 @@ from converter.options import ConvertOptions
 from converter.plan import Plan, ShardTask, leave_out, plan_store
 from converter.receipt import Receipt, read_receipt
 from converter.spill import Spill
-from converter.target import check_target, claim_target, extend_plan
+from converter.target import check_apart, check_target, claim_target, extend_plan
 from converter.task import Job, ShardOutcome, convert_shard
 
 __all__ = ["ConvertOptions", "Summary", "convert", "plan_conversion"]
@@ -113,13 +113,14 @@ def convert(
         SourceError: The archive cannot be used, or has bad patches; everything else has been converted then.
         OptionError: There is nothing to convert.
         ClusterError: The cluster cannot be used.
-        OutputError: The store is already there or cannot be written, or the disk is too small.
+        OutputError: The store is already there, lies in the archive or cannot be written, or the disk is too small.
         StoreError: What is there is unfinished and belongs to another archive or other options.
     """
     began = time.perf_counter()
     options = options or ConvertOptions()
     sources = sources if isinstance(sources, Sources) else Sources(s2=Path(sources))
     store = Path(store).absolute()
+    check_apart(store, sources.roots.values())
     check_target(store, overwrite=options.overwrite)
     if sources.archive_files:
         return _convert_files(sources, store, options, on_event, began)

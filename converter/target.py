@@ -41,6 +41,20 @@ _TEMPORARY: Final = re.compile(rf"\.\w+\.[0-9a-f]{{8}}\.\w+|{LEASE.pattern}")
 """What a killed process may have left in the folder of progress beside these; see `replace_file`."""
 
 
+def check_apart(store: Path, roots: Iterable[Path]) -> None:
+    """Refuse a store in the folder of an archive, to which nothing is ever written.
+
+    Raises:
+        OutputError: It lies in one of them, or is one.
+    """
+    for root in roots:
+        if store.resolve().is_relative_to(root.resolve()):
+            raise OutputError(
+                f"{store}: expected a folder outside of the archive {root}, found one in it; the archive is left as "
+                "it is, give the store a folder of its own"
+            )
+
+
 def check_target(store: Path, *, overwrite: bool) -> None:
     """Refuse a folder that a conversion must not write to, before any work is done.
 

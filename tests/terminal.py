@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 
-def show_on_terminal(show: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> str:
-    """Call something with stderr on a terminal of 120 columns, and return what that received."""
+def show_on_terminal(show: Callable[[], object], monkeypatch: pytest.MonkeyPatch, columns: int = 120) -> str:
+    """Call something with stderr on a terminal, and return what that received."""
     shown, behind = os.openpty()
-    termios.tcsetwinsize(behind, (40, 120))
+    termios.tcsetwinsize(behind, (40, columns))
     with os.fdopen(behind, "w") as stream, monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
         show()

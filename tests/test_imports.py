@@ -48,7 +48,8 @@ LIBRARIES = {
     "rasterio": "bigearthnet.archive.raster bigearthnet.store.footprint",
     "shapely": "bigearthnet.store.footprint",
     "zarr": "bigearthnet.store.images",
-    "pyarrow": "bigearthnet.archive.metadata bigearthnet.store.table converter.export converter.sample trainer.score",
+    "pyarrow": "bigearthnet.archive.lists bigearthnet.archive.metadata bigearthnet.store.table "
+    "converter.export converter.sample trainer.score",
     "duckdb": "bigearthnet.store.database bigearthnet.store.query bigearthnet.store.rows",
     "botocore": "bigearthnet.store.server",
     "requests": "bigearthnet.store.server",

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from bigearthnet.errors import SelectionError, StoreError
 from bigearthnet.files import check_new, write_new
+from bigearthnet.labels import LABELS_19, LABELS_43
+from bigearthnet.names import SPLITS, suggest
 from bigearthnet.store.database import TIME_LIMIT_S, ask_apart, connect, copy_tables, quote, shorten
 from bigearthnet.store.layout import ORIGIN, REJECTS, TABLE
 from bigearthnet.store.manifest import open_images
@@ -34,6 +36,9 @@ _FORMATS: Final = {
 
 MAX_CLASSES: Final = 63
 """Labels are bits of an int64."""
+
+_TEXT: Final = re.compile("'([^']+)'")
+"""A text in SQL, or the parts of one that has quotes in it."""
 
 _PLAIN_NAME: Final = re.compile(r"\w+", re.ASCII)
 """What the names of patches consist of; they become names of files."""
@@ -126,7 +131,9 @@ def select_patches(
         )
     rows: list[dict[str, Any]] = selected.to_pylist()
     if not rows:
-        raise SelectionError(f"{store}: no patch {f'where {where}' if where else 'is there'}; widen the condition")
+        question = _ask_alike(_list_tables(store), [where] if where else [])
+        choice = f"where {where}" if where else "is there"
+        raise SelectionError(f"{store}: no patch {choice}; widen the condition.{question}")
     for name in (row[column] for row in rows for column in ("patch_id", "s1_name")):
         if name is not None and not _PLAIN_NAME.fullmatch(name):
             raise StoreError(f"{store / TABLE}: expected names of patches, found {name!r}; copy the store again")
@@ -197,7 +204,8 @@ def select_labels(
     if not len(selected.rows):
         choice = f"{f'split {split}' if split else 'any split'}{', recommended only' if recommended else ''}"
         choice += f", where {' and '.join(where)}" if where else ""
-        raise SelectionError(f"no patch matches: {choice}; widen the condition or pass recommended=False")
+        question = _ask_alike(views, where)
+        raise SelectionError(f"no patch matches: {choice}; widen the condition or pass recommended=False.{question}")
     if (np.diff(selected.indices) <= 0).any():
         raise StoreError(f"{table}: expected {ORIGIN} to ascend; copy the store again")
     return selected
@@ -241,6 +249,18 @@ def _select_bits(
         np.ma.filled(selected["bits"], 0).astype(np.uint64).view(np.int64),
         tuple(classes),
     )
+
+
+def _ask_alike(views: Mapping[str, Path], where: Sequence[str]) -> str:
+    """Ask whether other names were meant than those in conditions that no patch meets."""
+    words = [word for condition in where for word in _TEXT.findall(condition)]
+    return suggest(words, [*SPLITS, *LABELS_43, *LABELS_19, *_list_countries(views)]) if words else ""
+
+
+def _list_countries(views: Mapping[str, Path]) -> list[str]:
+    with connect(views) as connection:
+        listed = connection.execute("SELECT DISTINCT country FROM patches WHERE country IS NOT NULL ORDER BY 1")
+        return [country for (country,) in listed.fetchall()]
 
 
 def _list_names(patches: duckdb.DuckDBPyRelation, column: str) -> str:

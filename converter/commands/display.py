@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Final, Never
-
-from tqdm import tqdm
+from typing import Any, Final
 
 from bigearthnet.archive.metadata import FILES
 from bigearthnet.archive.records import is_archive_file
 from bigearthnet.bands import BandGroup, Sensor
-from bigearthnet.commandline import echo
+from bigearthnet.commandline import echo, open_bar
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import N_PATCHES, SPLITS, TITLES
 from converter.events import Advanced, Event, Finishing, Ingesting, Planned, Scanned, Started, Waiting, Watching
@@ -29,7 +27,7 @@ class ProgressDisplay:
     def __init__(self, doing: str = "Converting", bad: str = "rejected") -> None:
         self._doing, self._bad = doing, bad
         self._on_terminal = sys.stderr.isatty()
-        self._bar: tqdm[Never] | None = None
+        self._bar: Any = None
         self._started_at = self._printed_at = time.monotonic()
         self._n_before = 0
 
@@ -70,12 +68,12 @@ class ProgressDisplay:
         self._n_before, self._started_at = event.n_done, time.monotonic()
         self.close()
         if self._on_terminal and event.n_total:
-            self._bar = tqdm(
+            self._bar = open_bar(
+                self._doing,
+                " patches",
                 total=event.n_total,
                 initial=event.n_done,
-                unit=" patches",
-                desc=self._doing,
-                dynamic_ncols=True,
+                leave=True,
                 smoothing=0.05,
                 postfix=f"0 {self._bad}",
             )
@@ -83,14 +81,10 @@ class ProgressDisplay:
     def _ingest(self, event: Ingesting) -> None:
         """Show how far an archive is read: in bytes, since nobody knows how many patches will come."""
         if self._on_terminal:
-            if self._bar is None or self._bar.desc != f"Reading {NAMES[event.sensor]}":
+            if self._bar is None or NAMES[event.sensor] not in self._bar.desc:
                 self.close()
-                self._bar = tqdm(
-                    total=event.n_bytes_total,
-                    unit="B",
-                    unit_scale=True,
-                    desc=f"Reading {NAMES[event.sensor]}",
-                    dynamic_ncols=True,
+                self._bar = open_bar(
+                    f"Reading {NAMES[event.sensor]}", "B", total=event.n_bytes_total, leave=True, unit_scale=True
                 )
             self._bar.set_postfix_str(f"{event.n_patches:,} patches, {event.n_bad:,} {self._bad}", refresh=False)
             self._bar.update(event.n_bytes - self._bar.n)

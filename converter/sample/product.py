@@ -53,6 +53,13 @@ class SampleForm:
         return str(PurePosixPath(self.root_of[sensor], scene, name))
 
 
+def list_folders(brief: Brief, form: SampleForm) -> list[str]:
+    """List the folders of a patch, relative to the sample's."""
+    name = brief.name if form.dataset == "v1" else brief.v2_name
+    names: dict[Sensor, str] = {"s2": name, "s1": brief.s1_name, "map": name}
+    return [form.name_folder(sensor, names[sensor]) for sensor in form.root_of]
+
+
 def make_patch(brief: Brief, form: SampleForm) -> Iterator[tuple[str, Files]]:
     """Make up a patch.
 

@@ -9,11 +9,12 @@ ships the official metadata, and only the v1.0 name, the Sentinel-1 name, the co
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -28,7 +29,7 @@ from bigearthnet.labels import to_labels_19
 from bigearthnet.machine import count_cores
 from bigearthnet.names import SYNTHETIC_FILE, annotation_file
 from converter.sample.brief import Brief, choose_briefs
-from converter.sample.product import Files, SampleForm, make_patch
+from converter.sample.product import Files, SampleForm, list_folders, make_patch
 
 _NOTE: Final = """\
 This is not BigEarthNet, but a sample in its form that `ben-convert sample` made, to try programs without the download.
@@ -39,6 +40,9 @@ bigearthnet-common ships are real, and only a sample in the form of v1.0 has the
 Leave this file where it is: by it, a store that is made from this folder, and every page and picture that is made from
 the store, says that it is synthetic.
 """
+
+_RECORD: Final = ".sample.json"
+"""Says in an unfinished sample which one it is to be."""
 
 _BATCH: Final = 16
 """Patches that a worker process makes at a time."""
@@ -82,12 +86,12 @@ def write_sample(
 ) -> SampleSummary:
     """Write a sample archive; a patch depends on its name and the seed alone, and a larger sample adds patches.
 
-    Every patch folder appears whole. A run that was cut short leaves fewer folders than asked for, and is not
-    continued: delete it and start again. Pixels may differ in the last digit between machines or NumPy versions;
-    names, labels and places do not.
+    It is written under a hidden name beside `out` and gets its own when it is whole: a run that was cut short leaves
+    nothing that looks like an archive, and the next one of the same sample goes on with its patches. Pixels may differ
+    in the last digit between machines or NumPy versions; names, labels and places do not.
 
     Args:
-        out: Folder to make; may exist if it is empty.
+        out: Folder to make; may exist if it is empty, but not as the working folder or the root of a disk.
         n_patches: Patches to write, real ones included.
         seed: Decides which patches are made up, and how.
         workers: Processes; one for each core, or none but this one for a small sample, if None.
@@ -104,41 +108,62 @@ def write_sample(
         raise OptionError(f"a sample must be written by at least 1 worker, not {workers:,}")
     form = form or SampleForm()
     real = _read_real(form)
+    _check_new(out)
     briefs = choose_briefs(read_lists(), form.dataset, real.keys(), n_patches, seed)
-    _claim(out)
     n_real = n_patches - len(briefs)
     done = n_bytes = 0
+    unfinished = out.absolute().with_name(f".{out.absolute().name}.unfinished")
     batches = [briefs[start : start + _BATCH] for start in range(0, len(briefs), _BATCH)]
     try:
+        _claim(unfinished, json.dumps([n_patches, seed, asdict(form)]))
         if briefs:
             for root in form.root_of.values():
-                (out / root).mkdir(exist_ok=True)
-                n_bytes += (out / root / SYNTHETIC_FILE).write_bytes(_NOTE.encode())
+                (unfinished / root).mkdir(exist_ok=True)
+                n_bytes += (unfinished / root / SYNTHETIC_FILE).write_bytes(_NOTE.encode())
         for patch_id in sorted(real)[:n_real]:
-            n_bytes += _place(out, real[patch_id])
+            n_bytes += _place(unfinished, real[patch_id])
             done += 1
             progress(done, n_patches)
-        for n_new, n_new_bytes in _run(out, batches, form, min(workers or count_cores(), len(batches) // 2)):
+        for n_new, n_new_bytes in _run(unfinished, batches, form, min(workers or count_cores(), len(batches) // 2)):
             done += n_new
             n_bytes += n_new_bytes
             progress(done, n_patches)
         if form.dataset == "v2":
-            n_bytes += _write_listing(out, briefs)
+            n_bytes += _write_listing(unfinished, briefs)
+        (unfinished / _RECORD).unlink()
+        unfinished.rename(out)
     except OSError as error:
-        raise SourceError(f"{out}: cannot be written ({error}); the sample is incomplete, delete it") from error
+        raise SourceError(
+            f"{out}: cannot be written ({error}). What is finished is kept in {unfinished}: make room or mend the "
+            "permissions, then run the same command again"
+        ) from error
     return SampleSummary(out, n_real=n_real, n_synthetic=len(briefs), n_bytes=n_bytes)
 
 
-def _claim(out: Path) -> None:
+def _check_new(out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        present = next(out.iterdir(), None)
+        present = next(out.iterdir(), None) if out.exists() else None
     except OSError as error:
-        raise SourceError(f"{out}: cannot be made a folder for the sample ({error})") from error
+        raise SourceError(f"{out}: expected a new or empty folder ({error}); name another") from error
     if present is not None:
         raise SourceError(
             f"{out}: expected a new or empty folder, found {present.name} in it; name another or empty it"
         )
+    if out.is_symlink() or out.is_mount() or out.absolute() == Path.cwd():
+        raise SourceError(
+            f"{out}: expected a folder that can be made anew, found the working folder, a link or the root of a disk; "
+            "name a new folder in it"
+        )
+
+
+def _claim(unfinished: Path, wanted: str) -> None:
+    """Go on with what a run of the same sample has left; remove what one of another sample has."""
+    unfinished.mkdir(parents=True, exist_ok=True)
+    record = unfinished / _RECORD
+    if not record.exists() or record.read_text() != wanted:
+        shutil.rmtree(unfinished)
+        unfinished.mkdir()
+        record.write_text(wanted)
 
 
 def _read_real(form: SampleForm) -> dict[str, dict[str, Files]]:
@@ -176,23 +201,32 @@ def _run(out: Path, batches: list[list[Brief]], form: SampleForm, workers: int) 
                 yield future.result()
         except BrokenProcessPool as error:
             raise SourceError(
-                f"{out}: a worker process died, so the sample is incomplete; was memory short, or does a script call "
-                "this without `if __name__ == '__main__':`? Delete the folder and use workers=1"
+                f"{out}: a worker process died; was memory short, or does a script call this without "
+                "`if __name__ == '__main__':`? What is finished is kept: run it again, with workers=1"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _write_batch(out: Path, batch: list[Brief], form: SampleForm) -> tuple[int, int]:
-    return len(batch), sum(_place(out, dict(make_patch(brief, form))) for brief in batch)
+    """Write the patches that are not there yet; returns how many are, and their bytes."""
+    n_bytes = 0
+    for brief in batch:
+        folders = [out / folder for folder in list_folders(brief, form)]
+        if not all(folder.exists() for folder in folders):
+            _place(out, dict(make_patch(brief, form)))
+        n_bytes += sum(file.stat().st_size for folder in folders for file in folder.iterdir())
+    return len(batch), n_bytes
 
 
 def _place(out: Path, folders: dict[str, Files]) -> int:
-    """Write each folder of a patch under a hidden name, then give it its own; returns the bytes written."""
+    """Write each folder of a patch under a hidden name, then give it its own; returns the bytes of its files."""
     for path, files in folders.items():
         folder = out / path
+        if folder.exists():
+            continue
         hidden = folder.with_name(f".{folder.name}")
-        hidden.mkdir(parents=True)
+        hidden.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
             (hidden / name).write_bytes(content)
         hidden.rename(folder)

@@ -95,6 +95,14 @@ def test_a_bar_is_drawn_on_a_terminal(planned: Planned, monkeypatch: pytest.Monk
     assert "Writing statistics, coordinates and table" in text
 
 
+@pytest.mark.parametrize("columns", [60, 79])
+def test_a_narrow_bar_keeps_rate_time_left_and_rejects(
+    planned: Planned, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    text = show_on_terminal(lambda: show(tell(planned)), monkeypatch, columns)
+    assert re.search(r"\r95%, 00:0\d left, +[\d.]+ patches/s, 1 rejected", text)
+
+
 def test_a_bar_goes_on_where_an_earlier_run_stopped(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     text = show_on_terminal(lambda: show(tell(planned, n_done_before=8)), monkeypatch)
     assert re.search(r"Converting: +36%\|.*\| 8/22", text)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import tarfile
+import time
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from random import Random
@@ -16,6 +19,7 @@ import rasterio.warp
 from rasterio.io import MemoryFile
 from sklearn.metrics import average_precision_score
 
+from bigearthnet.archive.catalogue import read_archive
 from bigearthnet.archive.lists import OfficialLists, packaged_example
 from bigearthnet.archive.records import Annotation
 from bigearthnet.bands import BAND_SETS, S1_10M, S2_GROUPS
@@ -30,6 +34,7 @@ from converter.sample.encoding import S2_V1, encode_annotation, encode_geotiff
 from converter.sample.mgrs import locate_patch
 from converter.sample.painting import Painting, paint_patch
 from converter.sample.product import make_patch
+from tests.archives import read_files
 from tests.forms import official_lists
 
 Files = dict[str, bytes]
@@ -337,8 +342,48 @@ def test_a_full_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(SourceError, match=r"found notes\.txt in it"):
         write_sample(tmp_path, 1)
-    with pytest.raises(SourceError, match="cannot be made a folder"):
+    with pytest.raises(SourceError, match="expected a new or empty folder"):
         write_sample(tmp_path / "notes.txt", 1)
+
+
+def test_the_working_folder_and_links_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "link").symlink_to("here")
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (Path(), tmp_path / "link", Path("/proc/self/fdinfo")):
+        with pytest.raises(SourceError, match="folder"):
+            write_sample(out, 1)
+
+
+@pytest.mark.parametrize("form", [SampleForm(), SampleForm("v2", with_s1=True)], ids=["v1", "v2"])
+def test_a_killed_sample_looks_like_no_archive_and_goes_on(tmp_path: Path, form: SampleForm) -> None:
+    write_sample(tmp_path / "whole", 40, workers=1, form=form)
+    out, unfinished = tmp_path / "archive", tmp_path / ".archive.unfinished"
+    command = [sys.executable, "-m", "converter", "sample", str(out), "--patches", "40", "--workers", "1"]
+    process = subprocess.Popen([*command, "--dataset", form.dataset], stderr=subprocess.DEVNULL)
+    while not (made := list(unfinished.rglob("[!.]*_B08.tif"))):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not out.exists()
+    with pytest.raises(SourceError):
+        read_archive({"s2": out / form.root_of["s2"]})
+    times = {path: path.stat().st_mtime_ns for path in made if not path.parent.name.startswith(".")}
+    write_sample(out, 40, workers=1, form=form)
+    assert not unfinished.exists()
+    assert all((out / path.relative_to(unfinished)).stat().st_mtime_ns == time for path, time in times.items())
+    assert read_files(out) == read_files(tmp_path / "whole")
+
+
+def test_an_unfinished_sample_of_another_kind_is_begun_anew(tmp_path: Path) -> None:
+    unfinished = tmp_path / ".archive.unfinished"
+    unfinished.mkdir()
+    (unfinished / ".sample.json").write_text('[7, 1, {"dataset": "v1", "with_s1": false}]')
+    (unfinished / "of another seed").mkdir()
+    write_sample(tmp_path / "archive", 7)
+    assert len(list((tmp_path / "archive").glob("S2*"))) == 7
+    assert not (tmp_path / "archive" / "of another seed").exists()
 
 
 @pytest.mark.parametrize(("n_patches", "workers"), [(0, None), (-1, None), (590_327, None), (1, 0)])

@@ -16,7 +16,7 @@ import pytest
 
 from bigearthnet.errors import OutputError, StoreError
 from converter.events import ignore
-from converter.target import check_target, claim_target, release_target
+from converter.target import check_apart, check_target, claim_target, release_target
 from tests.archives import read_files
 
 PLAN = {"codec": "lz4", "shard size": 256, "arrays": ["s2_10m"]}
@@ -410,3 +410,14 @@ def test_killed_while_it_clears_a_store_it_goes_on_with_the_same_command(finishe
             assert plan["codec"] == "zstd"
             assert not (store / "manifest.json").exists()
             assert not any((store / ".progress" / "receipts").iterdir())
+
+
+def test_a_store_in_an_archive_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    (archive / "patch").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(archive)
+    for store in (archive, archive / "store", tmp_path / "link/new/store", archive / "patch/../store"):
+        with pytest.raises(OutputError, match=f"outside of the archive {archive}"):
+            check_apart(store, [tmp_path / "other", archive])
+    check_apart(tmp_path / "archive-store", [archive])
+    check_apart(tmp_path, [archive / "file.tar"])

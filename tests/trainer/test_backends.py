@@ -70,6 +70,7 @@ def test_jax_trains_a_model_that_tensorflow_measures_the_same(run: Path, stores:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_training_on_jax_goes_on_exactly(run: Path, stores: dict[str, Path], tmp_path: Path) -> None:
     command = _command(stores["lz4"], tmp_path / "run")
     process = subprocess.Popen(command, env=_ENVIRONMENT, stderr=subprocess.DEVNULL)
@@ -87,6 +88,7 @@ def test_a_killed_training_on_jax_goes_on_exactly(run: Path, stores: dict[str, P
         np.testing.assert_array_equal(variable.numpy(), wanted.numpy())
 
 
+@pytest.mark.slow
 def test_how_many_steps_jax_has_in_line_changes_nothing(run: Path, stores: dict[str, Path], tmp_path: Path) -> None:
     """The other run looked at each loss before the next step, since it saved the state after each."""
     command = _command(stores["lz4"], tmp_path / "run")

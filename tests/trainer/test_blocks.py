@@ -44,7 +44,10 @@ def test_every_residual_block_is_skipped_at_a_rate_that_rises(name: str, n_block
     assert [weight.path for weight in changed.weights] == before
 
 
-@pytest.mark.parametrize("name", ["small", "VGG16", "DenseNet121", "NASNetMobile"])
+@pytest.mark.parametrize(
+    "name",
+    ["small", "VGG16", *(pytest.param(name, marks=pytest.mark.slow) for name in ("DenseNet121", "NASNetMobile"))],
+)
 def test_a_network_without_residual_blocks_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match="has no residual blocks that drop_path could skip: leave it out"):
         drop_blocks(make_network(name, (96, 96, 4)), 0.15, seed=3)

@@ -142,6 +142,7 @@ def test_scores_by_fraction_are_one_command(stores: dict[str, Path], store: Stor
         assert record["train"] == store.select("train", fraction=0.5, seed=seed).digest
 
 
+@pytest.mark.slow
 def test_leaving_each_country_out_is_one_command(stores: dict[str, Path], store: Store, tmp_path: Path) -> None:
     where = ["--train-where", "country in ('Austria', 'Finland')", "--validation-where", "true"]
     options = ["--bands", "B01", "--epochs", "1", "--batch-size", "8", "--patience", "0", "--seeds", "2"]

@@ -75,6 +75,8 @@ def test_the_same_bands_in_another_order_see_the_same(tmp_path: Path) -> None:
     )
 
 
+SLOW = pytest.mark.slow
+
 STEMS = {
     "ResNet50": ("resnet", "conv1_conv"),
     "DenseNet121": ("densenet", "conv1_conv"),
@@ -83,7 +85,9 @@ STEMS = {
 """Where Keras scales images for a network, and its first layer."""
 
 
-@pytest.mark.parametrize("name", STEMS)
+@pytest.mark.parametrize(
+    "name", ["ResNet50", *(pytest.param(name, marks=SLOW) for name in STEMS if name != "ResNet50")]
+)
 def test_weights_of_imagenet_see_colours_as_they_did(name: str, tmp_path: Path) -> None:
     """What the first layer makes of an image, less what it makes of one that is even, is what it makes of ours."""
     module, stem = STEMS[name]
@@ -105,7 +109,7 @@ def test_weights_of_imagenet_see_colours_as_they_did(name: str, tmp_path: Path) 
     np.testing.assert_allclose(found, expected, atol=deviation * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("drop_path", [0.0, 0.2])
+@pytest.mark.parametrize("drop_path", [0.0, pytest.param(0.2, marks=SLOW)])
 def test_weights_are_taken_over_with_and_without_drop_path(tmp_path: Path, drop_path: float) -> None:
     """EfficientNet, which has statistics of pixels of its own, and blocks in which layers stand side by side."""
     other = make_network("EfficientNetB0", (64, 64, 3))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bigearthnet.bands import find_sets, resolve_bands
 from bigearthnet.errors import OptionError, SelectionError, StoreError
 from bigearthnet.files import convert_values
+from bigearthnet.names import suggest
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.cache import Cache
 from bigearthnet.store.layout import TABLE
@@ -201,7 +202,8 @@ def _choose_classes(
     unknown = [name for name in classes if name not in known]
     if unknown or len(set(classes)) < len(classes):
         raise SelectionError(
-            f"expected classes once each, out of {'; '.join(known) or 'none'}; found {'; '.join(unknown or classes)}"
+            f"expected classes once each, out of {'; '.join(known) or 'none'}; found {'; '.join(unknown or classes)}."
+            f"{suggest(unknown, known)}"
         )
     chosen = np.zeros_like(bits)
     for place, name in enumerate(classes):
