@@ -12,7 +12,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info verify report train test test-slow test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends fuzz check format tutorial bench clean
+.PHONY: help setup convert info verify report train test test-slow test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends test-site fuzz check format tutorial docs bench clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -31,6 +31,10 @@ $(VENV)/.convert: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/.all: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@touch $(VENV)/.convert $@
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	@touch $(VENV)/.convert $@
 
 setup: $(VENV)/.all ## Install everything, for training and development too
@@ -94,7 +98,10 @@ test-js: $(VENV)/.all ## Read stores from JavaScript, which needs npm's registry
 test-backends: $(VENV)/.all ## Install PyTorch, Lightning, JAX and Grain, and train and stream with each
 	$(BIN)/python -m pip install --quiet --editable '.[all,torch,jax,grain]' lightning
 	$(BIN)/python -m pytest tests/trainer/test_backends.py tests/trainer/test_torch_data.py \
-		tests/trainer/test_grain_data.py tests/trainer/test_keras_data.py $(ARGS)
+		tests/trainer/test_grain_data.py tests/trainer/test_keras_data.py tests/test_documents.py $(ARGS)
+
+test-site: $(VENV)/.all $(VENV)/.docs ## Build the documentation and open it in a browser
+	$(BIN)/python -m pytest tests/test_site.py $(ARGS)
 
 fuzz: $(VENV)/.all ## Feed the readers of foreign bytes for FUZZ_SECONDS each
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
@@ -113,11 +120,14 @@ tutorial: $(VENV)/.all ## Make the notebook docs/tutorial.ipynb from docs/tutori
 	rm -rf data/tutorial
 	$(BIN)/python docs/notebook.py
 
+docs: $(VENV)/.docs ## Build the documentation as a site, which opens at site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: $(VENV)/.all ## Run the benchmarks: this project, its rivals and the floor
 	$(BIN)/python -m benchmarks.convert
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.fit
 	$(BIN)/python -m benchmarks.remote
 
-clean: ## Remove the virtual environment and the sample
-	rm -rf $(VENV) $(LOWEST) data
+clean: ## Remove the virtual environment, the sample and the site
+	rm -rf $(VENV) $(LOWEST) data site

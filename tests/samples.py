@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -72,12 +73,7 @@ def make_samples(root: Path) -> Samples:
     Two places of the first sample are seen a second time, and one of its patches cannot be converted. The pairs are in
     two more stores, `pairs-zstd` and `pairs-none`.
     """
-    lists = official_lists()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.setattr("converter.conversion.open_cluster", open_here)
-        patch.setattr("converter.sample.write.read_lists", lambda: lists)  # they take seconds each time
-        patch.setattr("bigearthnet.archive.catalogue.read_lists", lambda _: lists)
+    with run_commands_in(root):
         for program, command, *arguments in find_commands("queries.md"):
             assert program == "ben-convert"
             if command == "sample":
@@ -92,6 +88,18 @@ def make_samples(root: Path) -> Samples:
                     again = [name.replace("pairs-store", f"pairs-{codec}") for name in arguments]
                     cli.main([command, *again, *options, "--codec", codec], standalone_mode=False)
     return Samples(root)
+
+
+@contextmanager
+def run_commands_in(folder: Path) -> Iterator[None]:
+    """Let commands work in a folder and in this process, and read the official lists once."""
+    lists = official_lists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("converter.conversion.open_cluster", open_here)
+        patch.setattr("converter.sample.write.read_lists", lambda: lists)  # they take seconds each time
+        patch.setattr("bigearthnet.archive.catalogue.read_lists", lambda _: lists)
+        yield
 
 
 def _add_oddities(archive: Archive) -> None:

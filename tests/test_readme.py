@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
-from converter.commands.cli import cli as converter_cli
 from converter.commands.descriptions import suggest_commands
 from converter.conversion import ConvertOptions, convert
 from converter.sample import write_sample
-from trainer.commands.cli import cli as trainer_cli
+from tests.documents import ROOT, check_command
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON_BLOCKS = [code for language, code in BLOCKS if language == "python"]
@@ -53,22 +49,9 @@ def test_python_of_the_readme_runs(code: str, here: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_commands_of_the_readme_have_such_options_and_targets(command: list[str]) -> None:
-    program, *words = command
-    if program in ("pip", "git", "cd"):
+    if command[0] in ("pip", "git", "cd"):
         pytest.skip("not ours")
-    if program == "make":
-        done = subprocess.run(
-            [shutil.which("make") or "make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return
-    program_cli = {"ben-convert": converter_cli, "ben-train": trainer_cli}[program]
-    name, *arguments = words
-    if "--help" not in arguments:
-        context = click.Context(program_cli)
-        named = program_cli.get_command(context, name)
-        assert named is not None
-        named.make_context(name, arguments, parent=context)
+    check_command(command)
 
 
 def test_the_suggested_commands_run(here: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bigearthnet.errors import OptionError
+from tests.documents import check_command
 from trainer.commands.cli import COMMANDS, cli
 from trainer.source.store import open_store
 from trainer.stream.options import StreamOptions
@@ -80,26 +80,14 @@ def test_every_command_and_option_is_explained() -> None:
                 assert parameter.help, parameter.name
 
 
-def _list_commands() -> list[str]:
-    """List the commands that the documentation of trainings and the help of every command show."""
-    text = (Path(__file__).parents[2] / "docs/training.md").read_text()
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    lines = [line for language, block in blocks if not language for line in block.splitlines()]
-    lines += [line.strip() for command in _load_commands() for line in (command.help or "").splitlines()]
+def _list_examples() -> list[str]:
+    lines = [line.strip() for command in _load_commands() for line in (command.help or "").splitlines()]
     return [line for line in dict.fromkeys(lines) if line.startswith("ben-train ")]
 
 
-def test_there_are_commands_in_the_documentation() -> None:
-    assert len(_list_commands()) > 25
-
-
-@pytest.mark.parametrize("line", _list_commands())
-def test_a_command_of_the_documentation_has_such_options(line: str) -> None:
-    _, name, *arguments = shlex.split(line)
-    context = click.Context(cli)
-    command = cli.get_command(context, name)
-    assert command is not None
-    command.make_context(name, arguments, parent=context)
+@pytest.mark.parametrize("line", _list_examples())
+def test_an_example_in_a_help_text_has_such_options(line: str) -> None:
+    check_command(shlex.split(line))
 
 
 def test_no_time_cannot_be_measured(stores: dict[str, Path]) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from importlib.util import find_spec
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,14 +104,3 @@ def test_fit_takes_dicts_labels_and_weights(train: Selection) -> None:
             }
             assert tuple(labels.shape) == (12, 19)
             assert tuple(found.shape) == (12,)
-
-
-def test_the_code_in_the_documentation_runs(stores: dict[str, Path]) -> None:
-    text = (Path(__file__).parents[2] / "docs/streaming.md").read_text().replace("STORE", str(stores["lz4"]))
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 5
-    others = {name: next(block for block in blocks if f"{name}_data" in block) for name in ("torch", "grain")}
-    blocks = [block for block in blocks if all(block != others[name] or find_spec(name) for name in others)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras: that its shuffle does nothing here
-        exec("\n".join(blocks), {"__name__": "documentation"})

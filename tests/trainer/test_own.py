@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.documents import find_blocks
 from tests.trainer import own
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, train
 from trainer import OptionError, RunError, Store
@@ -212,8 +213,8 @@ def test_a_command_finds_a_module_in_the_current_folder(stores: dict[str, Path],
 
 
 def test_the_module_of_the_documentation_trains(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[2] / "docs/training.md").read_text().partition("## Your own network and loss")[2]
+    (block,) = (one for one in find_blocks("training.md", "python") if one.heading == "Your own network and loss")
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(text.partition("```python\n")[2].partition("```")[0])
+    (tmp_path / "mine.py").write_text(block.code)
     train(store, tmp_path / "run", replace(SHORT, network="mine:network", loss="mine:loss"))
     assert set(RunFolder(tmp_path / "run").read_record().sources) == {"network", "loss"}

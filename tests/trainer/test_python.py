@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 import trainer
 from tests.trainer.trainings import OWN_WARNINGS
 
 pytestmark = OWN_WARNINGS
-
-
-def test_the_lines_in_the_documentation_do_it(
-    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = (Path(__file__).parents[2] / "docs/training.md").read_text()
-    section = text.partition("## From Python, or a notebook")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "documentation"}
-    exec("\n".join(blocks).replace('"STORE"', repr(str(stores["lz4"]))), names)
-    assert "Epoch 2/2  loss" in capsys.readouterr().err
-    result, logged = (json.loads(Path(run, "result.json").read_text()) for run in ("run", "run-logged"))
-    assert result["validation"]["val_macro_ap"] == logged["validation"]["val_macro_ap"]
-    history = names["history"]
-    assert isinstance(history, list)
-    assert [record["epoch"] for record in history] == [1, 2]
-    assert Path("run/evaluation/test.json").is_file()
-    assert pq.read_metadata("predictions.parquet").num_rows > 0
-    assert Path("comparison/comparison.json").is_file()
 
 
 def test_every_name_is_there_and_no_framework_before_it_is_needed() -> None:
