@@ -64,7 +64,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", RUN_TOGETHER)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] if page == "training.md" else []) for page in RUN_TOGETHER]
+)
 def test_the_python_of_a_page_runs_from_its_top_to_its_end(page: str, desk: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.documents", page, *BEFORE.get(page, ())],
