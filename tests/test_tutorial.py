@@ -11,7 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 DOCS = Path(__file__).parents[1] / "docs"
-SIZES = "n_patches, n_epochs = 1_000, 12"
+SIZES = "n_patches, n_epochs = 1_000, 8"
 
 
 def read_text() -> Any:
