@@ -102,7 +102,7 @@ def find_commands(document: str) -> list[list[str]]:
 def find_mentions(text: str) -> list[list[str]]:
     """Find the words of our own commands that stand in the prose of a document."""
     mentions = re.findall(r"`((?:ben-convert|ben-train|make|python -m benchmarks\.\w+) [^`]+)`", text)
-    return [shlex.split(mention) for mention in mentions]
+    return [words for mention in mentions for words in split_shell(" ".join(mention.split()))]
 
 
 def split_shell(code: str) -> Iterator[list[str]]:
