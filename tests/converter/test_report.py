@@ -546,6 +546,17 @@ def test_a_browser_shows_the_page_without_fault(report: Report, width: int, visi
     assert visited.page.eval_on_selector_all("nav a", broken) == 0
 
 
+@pytest.mark.parametrize(("width", "dark"), [(DESKTOP, False), (DESKTOP, True), (PHONE, False), (PHONE, True)])
+def test_the_page_keeps_nobody_out(reports: dict[str, Report], visit: Visitor, width: int, dark: bool) -> None:
+    assert visit(reports["v2"].path, width=width, dark=dark).list_barriers() == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_shade_of_the_table_can_be_read(reports: dict[str, Report], visit: Visitor, dark: bool) -> None:
+    opened = visit(reports["v2"].path, dark=dark)
+    assert opened.measure_contrast(".matrix tbody td:not(.same)", "--v", [n / 20 for n in range(21)]) > 4.5
+
+
 def test_dark_mode_has_other_colours_and_enough_contrast(reports: dict[str, Report], visit: Visitor) -> None:
     colours = "one => [getComputedStyle(one).backgroundColor, getComputedStyle(one).color]"
     seen = {}
