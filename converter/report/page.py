@@ -19,7 +19,7 @@ from bigearthnet.store.images import read_layout
 from bigearthnet.store.summary import describe_parts
 from converter.report.census import LAG_BIN_H, Census, Lags, Nomenclature, take_census
 from converter.report.footprints import count_footprints, draw_map
-from converter.report.gallery import Studio, choose_gallery
+from converter.report.gallery import N_CANDIDATES, Studio, choose_gallery
 from converter.report.pixels import BandHistogram, draw_sample, survey_pixels
 
 SEASONS: Final = ("Spring", "Summer", "Fall", "Winter")
@@ -84,6 +84,7 @@ def write_report(
         "charts": _draw_charts(census),
         "map": draw_map(count_footprints(store)),
         "gallery": choose_gallery(store, attributes["labels_19"], options.seed),
+        "n_candidates": N_CANDIDATES,
         "studio": Studio(store, layout, synthetic=bool(attributes.get("synthetic"))),
         "synthetic": SYNTHETIC_NOTE if attributes.get("synthetic") else None,
         "survey": survey,
