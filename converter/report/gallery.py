@@ -39,7 +39,7 @@ class Exhibit:
     country: str | None
     date: str | None
     """Day of sensing, `YYYY-MM-DD`."""
-    season: str | None = None
+    season: str | None
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,13 @@ _OF_CLASSES: Final = """
         SELECT labels_19, index, recommended, country, season, md5_number_lower(patch_id || $seed) AS hash FROM patches
     ),
     carriers AS (SELECT unnest(labels_19) AS class, * EXCLUDE labels_19 FROM hashed),
-    able AS (SELECT * FROM carriers QUALIFY recommended = bool_or(recommended) OVER (PARTITION BY class)),
-    turns AS (
-        SELECT class, index, row_number() OVER (PARTITION BY class, country, season ORDER BY hash, index) AS turn, hash
-        FROM able QUALIFY turn <= $n
-    )
-    SELECT class, list(index ORDER BY turn, hash, index)[:$n] FROM turns GROUP BY class
+    drawn AS (
+        SELECT class, recommended, arg_min(index, hash, $n) AS indices FROM carriers
+        GROUP BY class, recommended, country, season
+    ),
+    able AS (SELECT * FROM drawn QUALIFY recommended = bool_or(recommended) OVER (PARTITION BY class)),
+    turns AS (SELECT class, unnest(indices) AS index, generate_subscripts(indices, 1) AS turn FROM able)
+    SELECT class, list(index ORDER BY turn, (index::BIGINT * 40503) % 65521, index)[:$n] FROM turns GROUP BY class
 """
 """Patches that carry each class, recommended ones if there are any: in turn one from each country and season."""
 
