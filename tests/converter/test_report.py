@@ -40,6 +40,7 @@ from converter.report.footprints import WIDTH, count_footprints, draw_map
 from converter.report.gallery import N_CANDIDATES, Studio, choose_gallery
 from converter.report.pixels import draw_sample, survey_pixels
 from converter.report.variety import choose_varied, mark_kinds, standardise
+from converter.staging import StageOptions, stage
 from tests.archives import write_lists
 from tests.browser import DESKTOP, PHONE, Visitor
 from tests.conftest import RunCli, SmallArchive
@@ -318,11 +319,17 @@ def test_statistics_and_provenance_are_those_of_the_store(report: Report) -> Non
     zeros = report.rows.zero_pixels
     told = f"{(zeros > 0).sum()} patches have zeros" if (zeros > 0).any() else "No patch has a zero"
     assert (told in report.text) == zeros.notna().any()
-    words = read_text(report.section("provenance"))
+    provenance = report.section("provenance")
+    assert report.tree.findall(".//section")[0] is provenance
+    words = read_text(provenance)
     for key in ("fingerprint", "dataset", "license", "citation", "converter_version"):
         assert attributes[key] in words
-    assert f"codec {attributes['options']['codec']}, {attributes['options']['shard_size']} patches a shard" in words
-    for array, row in zip(describe_store(report.store)["arrays"], report.table("provenance", "Arrays"), strict=True):
+    options = attributes["options"]
+    assert f"--codec {options['codec']} --shard-size {options['shard_size']} --bands {options['bands'][0]}" in words
+    finished = pd.Timestamp((report.store / "manifest.json").stat().st_mtime, unit="s")
+    assert f"Finished{finished:%Y-%m-%d %H:%M} UTC" in words.replace("Finished ", "Finished")
+    assert "real: the archive bore no note" in words
+    for array, row in zip(describe_store(report.store)["arrays"], report.table("arrays", "Pixels as"), strict=True):
         assert row[:4] == [
             array["name"],
             " × ".join(map(str, array["shape"])),
@@ -533,6 +540,18 @@ def test_a_table_of_every_published_patch_is_counted_and_shown(store: Path, tmp_
     assert len(gallery.snowy) == len(gallery.cloudy) == 4
     assert all(pair.clean for pair in (*gallery.snowy, *gallery.cloudy))
     assert {len(candidates) for candidates in gallery.of_class.values()} == {N_CANDIDATES}
+
+
+def test_a_part_names_its_whole_and_what_was_chosen_but_not_where_that_lay(store: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    stage(store, part, StageOptions(splits=("train",), where=("country <> '<b>'",)))
+    write_report(part, tmp_path / "page.html", ReportOptions(sample=1))
+    report = Report(part, tmp_path / "page.html")
+    words = read_text(report.section("provenance"))
+    assert report.attributes["part_of"]["whole"] in words
+    assert "train" in words
+    assert "country <> '<b>'" in words
+    assert str(store) not in report.text
 
 
 def test_names_are_text_and_never_markup(reports: dict[str, Report]) -> None:
