@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,32 @@ PHONE = 390
 """Width of a common phone, in CSS pixels."""
 DESKTOP = 1280
 _EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
+
+
+_LIST_VIOLATIONS = """() => axe.run(document, {resultTypes: ['violations']}).then(found => found.violations.flatMap(
+    rule => rule.nodes.map(node => `${rule.id}: ${node.html.slice(0, 200)}: ${node.failureSummary}`)))"""
+_LIST_CUT_TEXTS = """texts => texts.filter(text => {
+    const [box, view] = [text.getBBox(), text.ownerSVGElement.viewBox.baseVal];
+    return box.x < -1 || box.y < -1 || box.x + box.width > view.width + 1 || box.y + box.height > view.height + 1;
+}).map(text => `${text.textContent} of ${text.ownerSVGElement.getAttribute('aria-label')}`)"""
+
+
+_MEASURE_CONTRAST = """(element, [name, values]) => {
+    const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+    const luminance = colour => {
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        const linear = [...canvas.getImageData(0, 0, 1, 1).data].map(one => one / 255)
+            .map(one => one > 0.04045 ? ((one + 0.055) / 1.055) ** 2.4 : one / 12.92);
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+    };
+    return Math.min(...values.map(value => {
+        element.style.setProperty(name, value);
+        const style = getComputedStyle(element);
+        const [dark, light] = [luminance(style.color), luminance(style.backgroundColor)].sort((a, b) => a - b);
+        return (light + 0.05) / (dark + 0.05);
+    }));
+}"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +75,22 @@ class Visit:
         excess = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         if excess > 0:
             faults.append(f"is {excess} pixels wider than the window")
+        faults += [f"is cut: {text}" for text in self.page.eval_on_selector_all("svg[viewBox] text", _LIST_CUT_TEXTS)]
         return faults
+
+    def measure_contrast(self, selector: str, name: str, values: Sequence[object]) -> float:
+        """Measure the least contrast of text in an element over values of a CSS property, by the formula of WCAG 2."""
+        found: float = self.page.locator(selector).first.evaluate(_MEASURE_CONTRAST, [name, values])
+        return found
+
+    def list_barriers(self) -> list[str]:
+        """List what axe-core finds that keeps people from reading or using the page, such as text without contrast."""
+        package = importlib.util.find_spec("axe_playwright_python")
+        if package is None or package.origin is None:
+            pytest.skip("axe-playwright-python is not installed, which brings axe-core")
+        self.page.evaluate(Path(package.origin).with_name("axe.min.js").read_text("utf-8"))
+        found: list[str] = self.page.evaluate(_LIST_VIOLATIONS)
+        return found
 
 
 Visitor = Callable[..., Visit]

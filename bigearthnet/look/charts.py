@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Style = Literal["first", "second", "reference", "faint"]
 """How a line looks; the style sheet says which colour that is in light and in dark."""
 
+_CHARACTER: Final = 6.8
+"""Pixels that a digit takes at most, in the fonts that browsers have."""
 _MAX_DOTS: Final = 40
 """More points than these are a line without dots."""
 
@@ -27,6 +29,11 @@ class Box:
     right: int = 350
     top: int = 10
     bottom: int = 200
+
+    def holds(self, tick: Tick) -> bool:
+        """Tell whether the name of a tick of the horizontal axis, centred on it, stays in the drawing."""
+        half = len(tick.text) * _CHARACTER / 2
+        return half <= tick.at <= self.width - half
 
 
 _LINES: Final = Box()
@@ -146,7 +153,7 @@ def draw_columns(
         label,
         box,
         x_name,
-        tuple(Tick(round(at, 1), names[i]) for i, at in places),
+        tuple(tick for tick in (Tick(round(at, 1), names[i]) for i, at in places) if box.holds(tick)),
         tuple(Tick(y(value), _format_short(int(value))) for value in ticks),
         columns=columns,
     )
@@ -169,8 +176,7 @@ def draw_ridge(
     x, y = _Scale(first, last, box.left, box.right), _Scale(0, max(int(counts.max()), 1), box.bottom, box.top)
     edges = [x(float(edge)) for edge in np.linspace(first, last, len(counts) + 1)[1:]]
     steps = "".join(f"V{y(n)}H{edge}" for n, edge in zip(counts.tolist(), edges, strict=True))
-    margin = (last - first) * 0.04
-    ticks = [at for at in _choose_ticks(first, last, 4) if first + margin <= at <= last - margin]
+    ticks = [Tick(x(at), f"{at:,.0f}".replace("-", "\N{MINUS SIGN}")) for at in _choose_ticks(first, last, 4)]
     drawn_mean = spread = None
     if mean is not None and std is not None and first <= mean <= last:
         drawn_mean, spread = x(mean), (x(max(mean - std, first)), x(min(mean + std, last)))
@@ -178,7 +184,7 @@ def draw_ridge(
         label,
         box,
         "",
-        tuple(Tick(x(at), f"{at:,.0f}".replace("-", "\N{MINUS SIGN}")) for at in ticks),
+        tuple(tick for tick in ticks if box.holds(tick)),
         ridge=Ridge(f"M{box.left} {box.bottom}{steps}V{box.bottom}z", drawn_mean, spread),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +17,16 @@ from bigearthnet.look.page import render_page
 from bigearthnet.look.preview import OnAdvance
 from bigearthnet.names import SPLITS, SYNTHETIC_NOTE
 from bigearthnet.store.images import read_layout
+from bigearthnet.store.layout import MANIFEST
 from bigearthnet.store.summary import describe_parts
 from converter.report.census import LAG_BIN_H, Census, Lags, Nomenclature, take_census
 from converter.report.footprints import count_footprints, draw_map
-from converter.report.gallery import Studio, choose_gallery
+from converter.report.gallery import N_CANDIDATES, Studio, choose_gallery
 from converter.report.pixels import BandHistogram, draw_sample, survey_pixels
 
 SEASONS: Final = ("Spring", "Summer", "Fall", "Winter")
 """In the order of the year; the lists of BigEarthNet write them so."""
+_SENSORS: Final = {"s2": "Sentinel-2", "s1": "Sentinel-1", "map": "reference maps"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ def write_report(
     values = {
         "name": store.absolute().name,
         "converter_version": __version__,
+        "finished": f"{datetime.fromtimestamp((store / MANIFEST).stat().st_mtime, UTC):%Y-%m-%d %H:%M}",
+        "sensors": [name for sensor, name in _SENSORS.items() if sensor in layout.sensors],
         "attributes": attributes,
         "arrays": arrays,
         "layout": layout,
@@ -84,6 +89,7 @@ def write_report(
         "charts": _draw_charts(census),
         "map": draw_map(count_footprints(store)),
         "gallery": choose_gallery(store, attributes["labels_19"], options.seed),
+        "n_candidates": N_CANDIDATES,
         "studio": Studio(store, layout, synthetic=bool(attributes.get("synthetic"))),
         "synthetic": SYNTHETIC_NOTE if attributes.get("synthetic") else None,
         "survey": survey,

@@ -37,8 +37,10 @@ from converter.finish import count_splits
 from converter.report import ReportOptions, name_report, write_report
 from converter.report.census import take_census
 from converter.report.footprints import WIDTH, count_footprints, draw_map
-from converter.report.gallery import choose_gallery
+from converter.report.gallery import N_CANDIDATES, Studio, choose_gallery
 from converter.report.pixels import draw_sample, survey_pixels
+from converter.report.variety import choose_varied, mark_kinds, standardise
+from converter.staging import StageOptions, stage
 from tests.archives import write_lists
 from tests.browser import DESKTOP, PHONE, Visitor
 from tests.conftest import RunCli, SmallArchive
@@ -317,11 +319,17 @@ def test_statistics_and_provenance_are_those_of_the_store(report: Report) -> Non
     zeros = report.rows.zero_pixels
     told = f"{(zeros > 0).sum()} patches have zeros" if (zeros > 0).any() else "No patch has a zero"
     assert (told in report.text) == zeros.notna().any()
-    words = read_text(report.section("provenance"))
+    provenance = report.section("provenance")
+    assert report.tree.findall(".//section")[0] is provenance
+    words = read_text(provenance)
     for key in ("fingerprint", "dataset", "license", "citation", "converter_version"):
         assert attributes[key] in words
-    assert f"codec {attributes['options']['codec']}, {attributes['options']['shard_size']} patches a shard" in words
-    for array, row in zip(describe_store(report.store)["arrays"], report.table("provenance", "Arrays"), strict=True):
+    options = attributes["options"]
+    assert f"--codec {options['codec']} --shard-size {options['shard_size']} --bands {options['bands'][0]}" in words
+    finished = pd.Timestamp((report.store / "manifest.json").stat().st_mtime, unit="s")
+    assert f"Finished{finished:%Y-%m-%d %H:%M} UTC" in words.replace("Finished ", "Finished")
+    assert "real: the archive bore no note" in words
+    for array, row in zip(describe_store(report.store)["arrays"], report.table("arrays", "Pixels as"), strict=True):
         assert row[:4] == [
             array["name"],
             " × ".join(map(str, array["shape"])),
@@ -365,14 +373,58 @@ def test_pictures_are_those_of_the_patches_they_name(report: Report) -> None:
         assert (image.get("alt") or "").endswith(": " + "; ".join(labels))
 
 
-def test_each_class_is_shown_by_a_patch_that_carries_it(report: Report) -> None:
+def test_each_class_is_shown_by_patches_that_carry_it(report: Report) -> None:
     gallery = choose_gallery(report.store, LABELS_19)
     carriers = report.rows.labels_19.explode()
     assert list(gallery.of_class) == [name for name in LABELS_19 if name in set(carriers)]
-    for name, exhibit in gallery.of_class.items():
+    studio = Studio(report.store, read_layout(report.store, report.attributes))
+    shown = [[read_text(one) for one in part] for part in report.section("gallery").findall("./div[@class='gallery']")]
+    assert len(shown) == len(gallery.of_class)
+    for (name, candidates), captions in zip(gallery.of_class.items(), shown, strict=True):
         able = set(carriers.index[carriers == name])
         clean = able & set(report.rows.index[report.rows.recommended])
-        assert exhibit.index in (clean or able)
+        assert {one.index for one in candidates} == (clean or able)  # there are fewer than are looked at
+        selected = studio.select(candidates)
+        assert len({one.index for one in selected}) == len(captions) == min(len(candidates), 12)
+        assert captions == [f"{one.country or ''} {one.date[:7]}".strip().replace("-", "\u2011") for one in selected]
+
+
+def test_candidates_come_from_every_country_and_season(store: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    rows = pd.DataFrame(pq.read_table(store / "patches.parquet").drop_columns("geometry").to_pylist())
+    rows = rows[rows.recommended].explode("labels_19")
+    monkeypatch.setattr("converter.report.gallery.N_CANDIDATES", 3)
+    found = {name: len(of) for name, of in choose_gallery(store, LABELS_19).of_class.items()}
+    assert max(found.values()) == 3
+    for name, candidates in choose_gallery(store, LABELS_19).of_class.items():
+        kinds = set(zip(*(rows[rows.labels_19 == name][key] for key in ("country", "season")), strict=True))
+        drawn = {(one.country, one.season) for one in candidates}
+        assert len(drawn) == min(len(kinds), 3)
+
+
+def test_the_first_chosen_is_typical_and_every_other_the_farthest_of_all() -> None:
+    rng = np.random.default_rng(0)
+    features = np.concatenate(
+        [mark_kinds(rng.integers(0, 4, 40).tolist(), 1.0), standardise(rng.normal(size=(40, 3)))], axis=1
+    )
+    chosen = choose_varied(features, 12)
+    assert len(set(chosen)) == 12
+    apart = np.linalg.norm(features[:, None] - features, axis=-1)
+    centre = np.linalg.norm(features - features.mean(axis=0), axis=-1)
+    assert centre[chosen[0]] == centre.min()
+    for n in range(1, 12):
+        assert apart[chosen[n], chosen[:n]].min() == pytest.approx(apart[:, chosen[:n]].min(axis=1).max())
+    drawn = rng.choice(40, 12, replace=False)
+    least = [apart[np.ix_(few, few)][~np.eye(12, dtype=bool)].min() for few in (chosen, drawn)]
+    assert least[0] > least[1]
+
+
+def test_two_kinds_are_as_far_apart_as_is_said_and_what_is_alike_is_taken_in_order() -> None:
+    kinds = mark_kinds(["Finland", None, "Finland"], 0.7)
+    assert np.linalg.norm(kinds[0] - kinds[1]) == pytest.approx(0.7)
+    assert np.array_equal(kinds[0], kinds[2])
+    assert np.array_equal(standardise(np.full((3, 2), 5.0)), np.zeros((3, 2)))
+    assert choose_varied(np.zeros((3, 2)), 12) == [0, 1, 2]
+    assert choose_varied(np.array([[0.0], [0.0], [9.0]]), 2) == [0, 2]
 
 
 def test_a_flagged_patch_stands_beside_a_clean_one_of_its_place_or_country(
@@ -487,6 +539,19 @@ def test_a_table_of_every_published_patch_is_counted_and_shown(store: Path, tmp_
     gallery = choose_gallery(tmp_path, LABELS_19)
     assert len(gallery.snowy) == len(gallery.cloudy) == 4
     assert all(pair.clean for pair in (*gallery.snowy, *gallery.cloudy))
+    assert {len(candidates) for candidates in gallery.of_class.values()} == {N_CANDIDATES}
+
+
+def test_a_part_names_its_whole_and_what_was_chosen_but_not_where_that_lay(store: Path, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    stage(store, part, StageOptions(splits=("train",), where=("country <> '<b>'",)))
+    write_report(part, tmp_path / "page.html", ReportOptions(sample=1))
+    report = Report(part, tmp_path / "page.html")
+    words = read_text(report.section("provenance"))
+    assert report.attributes["part_of"]["whole"] in words
+    assert "train" in words
+    assert "country <> '<b>'" in words
+    assert str(store) not in report.text
 
 
 def test_names_are_text_and_never_markup(reports: dict[str, Report]) -> None:
@@ -544,6 +609,17 @@ def test_a_browser_shows_the_page_without_fault(report: Report, width: int, visi
     assert not visited.page.query_selector("script")
     broken = "links => links.filter(one => !document.querySelector(one.getAttribute('href'))).length"
     assert visited.page.eval_on_selector_all("nav a", broken) == 0
+
+
+@pytest.mark.parametrize(("width", "dark"), [(DESKTOP, False), (DESKTOP, True), (PHONE, False), (PHONE, True)])
+def test_the_page_keeps_nobody_out(reports: dict[str, Report], visit: Visitor, width: int, dark: bool) -> None:
+    assert visit(reports["v2"].path, width=width, dark=dark).list_barriers() == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_shade_of_the_table_can_be_read(reports: dict[str, Report], visit: Visitor, dark: bool) -> None:
+    opened = visit(reports["v2"].path, dark=dark)
+    assert opened.measure_contrast(".matrix tbody td:not(.same)", "--v", [n / 20 for n in range(21)]) > 4.5
 
 
 def test_dark_mode_has_other_colours_and_enough_contrast(reports: dict[str, Report], visit: Visitor) -> None:

@@ -77,6 +77,18 @@ def test_the_page_has_no_fault_in_a_browser(measured: Path, visit: Visitor, widt
     assert opened.page.locator("svg").count() > 5
 
 
+@pytest.mark.parametrize(("width", "dark"), [(DESKTOP, False), (DESKTOP, True), (PHONE, False), (PHONE, True)])
+def test_the_page_keeps_nobody_out(measured: Path, visit: Visitor, width: int, dark: bool) -> None:
+    assert visit(measured / "report.html", width=width, dark=dark).list_barriers() == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_shade_of_a_mistake_can_be_read(measured: Path, visit: Visitor, dark: bool) -> None:
+    opened = visit(measured / "report.html", dark=dark)
+    for table in (".matrix.added", ".matrix.missed"):
+        assert opened.measure_contrast(f"{table} .cell:not(.own)", "--share", [n / 20 for n in range(21)]) > 4.5
+
+
 def test_the_page_of_a_training_that_was_not_measured_has_no_fault(trained: Path, visit: Visitor) -> None:
     found = write_report(trained)
     assert any("Nothing was measured yet" in note and f"evaluate {trained}" in note for note in found.notes)
