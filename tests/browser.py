@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PHONE = 390
 """Width of a common phone, in CSS pixels."""
 DESKTOP = 1280
+A4 = 695
+"""Width of the print area of a page, in CSS pixels."""
 _EXECUTABLES = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -42,7 +42,7 @@ from converter.report.pixels import draw_sample, survey_pixels
 from converter.report.variety import choose_varied, mark_kinds, standardise
 from converter.staging import StageOptions, stage
 from tests.archives import write_lists
-from tests.browser import DESKTOP, PHONE, Visitor
+from tests.browser import A4, DESKTOP, PHONE, Visitor
 from tests.conftest import RunCli, SmallArchive
 from tests.forms import ARRAYS_V2, convert_here, extract_pairs, write_v2, write_v2_lists
 from tests.manifests import seal_again
@@ -620,6 +620,18 @@ def test_the_page_keeps_nobody_out(reports: dict[str, Report], visit: Visitor, w
 def test_every_shade_of_the_table_can_be_read(reports: dict[str, Report], visit: Visitor, dark: bool) -> None:
     opened = visit(reports["v2"].path, dark=dark)
     assert opened.measure_contrast(".matrix tbody td:not(.same)", "--v", [n / 20 for n in range(21)]) > 4.5
+
+
+def test_the_page_fits_on_paper_in_light_colours_and_tears_nothing(reports: dict[str, Report], visit: Visitor) -> None:
+    page = visit(reports["v2"].path, width=A4, dark=True).page
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.locator(".pair").count() > 0
+    for kept in ("figure", ".pairs", ".gallery", ".strip", ".map", "#inside", "#together"):
+        breaks = page.eval_on_selector_all(kept, "all => all.map(one => getComputedStyle(one).breakInside)")
+        assert set(breaks) == {"avoid"}, kept
+    assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
 
 
 def test_dark_mode_has_other_colours_and_enough_contrast(reports: dict[str, Report], visit: Visitor) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from bigearthnet.errors import RunError
 from bigearthnet.names import SYNTHETIC_NOTE
-from tests.browser import DESKTOP, PHONE, Visitor
+from tests.browser import A4, DESKTOP, PHONE, Visitor
 from tests.manifests import seal_again
 from tests.trainer.conftest import Pixels
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, train
@@ -34,8 +34,6 @@ from trainer.score.evaluate import evaluate
 
 pytestmark = OWN_WARNINGS
 
-A4 = 695
-"""Width of the print area of a page, in CSS pixels."""
 HOSTILE = "<img src=x onerror=alert(1)> & \"quoted\" 'names'"
 
 
@@ -96,6 +94,26 @@ def test_the_page_of_a_training_that_was_not_measured_has_no_fault(trained: Path
     assert opened.list_faults() == []
     assert opened.page.locator("#learning svg").count() == 3
     assert opened.page.locator("#classes").count() == 0
+
+
+@pytest.mark.parametrize(("width", "start"), [(PHONE, 1), (DESKTOP, 0)])
+def test_a_shadow_lies_over_the_end_of_a_table_until_it_is_reached(
+    measured: Path, visit: Visitor, width: int, start: int
+) -> None:
+    table = visit(measured / "report.html", width=width).page.get_by_role("region", name="Scores of every class")
+    table.scroll_into_view_if_needed()
+    shade = """async element => {
+        await new Promise(frame => requestAnimationFrame(() => requestAnimationFrame(frame)));
+        return Number(getComputedStyle(element, '::after').opacity);
+    }"""
+    assert table.evaluate(shade) == start
+    table.evaluate("element => element.scrollLeft = element.scrollWidth")
+    assert table.evaluate(shade) == 0
+    table.evaluate("element => element.scrollLeft = 0")
+    table.focus()
+    table.press("ArrowRight")
+    if start:
+        table.page.wait_for_function("element => element.scrollLeft > 0", arg=table.element_handle())
 
 
 def test_every_link_of_the_page_leads_somewhere(measured: Path, visit: Visitor) -> None:
