@@ -386,7 +386,9 @@ def test_each_class_is_shown_by_patches_that_carry_it(report: Report) -> None:
         assert {one.index for one in candidates} == (clean or able)  # there are fewer than are looked at
         selected = studio.select(candidates)
         assert len({one.index for one in selected}) == len(captions) == min(len(candidates), 12)
-        assert captions == [f"{one.country or ''} {(one.date or "")[:7]}".strip().replace("-", "\u2011") for one in selected]
+        assert captions == [
+            f"{one.country or ''} {(one.date or '')[:7]}".strip().replace("-", "\u2011") for one in selected
+        ]
 
 
 def test_candidates_come_from_every_country_and_season(store: Path, tmp_path: Path, monkeypatch: Any) -> None:

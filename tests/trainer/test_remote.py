@@ -483,9 +483,7 @@ def test_what_is_kept_has_the_permissions_of_any_new_file(served: HttpServer, tm
 
 def test_a_server_needs_packages_that_may_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "botocore", None)
-    with pytest.raises(
-        MissingPackageError, match=r"s3://bucket/store: .*botocore.*; pip install .*\[remote\]"
-    ):
+    with pytest.raises(MissingPackageError, match=r"s3://bucket/store: .*botocore.*; pip install .*\[remote\]"):
         open_store("s3://bucket/store", cache_dir=tmp_path)
 
 
