@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 def mark_kinds(kinds: Sequence[Hashable], distance: float) -> NDArray[np.float64]:
     """Turn kinds of things into coordinates, shape (thing, kind): those of two kinds are so far apart."""
     places = {kind: place for place, kind in enumerate(dict.fromkeys(kinds))}
-    return np.eye(len(places))[[places[kind] for kind in kinds]] * distance / np.sqrt(2)
+    return np.asarray(np.eye(len(places))[[places[kind] for kind in kinds]] * distance / np.sqrt(2))
 
 
 def standardise(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -386,7 +386,9 @@ def test_each_class_is_shown_by_patches_that_carry_it(report: Report) -> None:
         assert {one.index for one in candidates} == (clean or able)  # there are fewer than are looked at
         selected = studio.select(candidates)
         assert len({one.index for one in selected}) == len(captions) == min(len(candidates), 12)
-        assert captions == [f"{one.country or ''} {one.date[:7]}".strip().replace("-", "\u2011") for one in selected]
+        assert captions == [
+            f"{one.country or ''} {(one.date or '')[:7]}".strip().replace("-", "\u2011") for one in selected
+        ]
 
 
 def test_candidates_come_from_every_country_and_season(store: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -413,7 +415,7 @@ def test_the_first_chosen_is_typical_and_every_other_the_farthest_of_all() -> No
     assert centre[chosen[0]] == centre.min()
     for n in range(1, 12):
         assert apart[chosen[n], chosen[:n]].min() == pytest.approx(apart[:, chosen[:n]].min(axis=1).max())
-    drawn = rng.choice(40, 12, replace=False)
+    drawn = rng.choice(40, 12, replace=False).tolist()
     least = [apart[np.ix_(few, few)][~np.eye(12, dtype=bool)].min() for few in (chosen, drawn)]
     assert least[0] > least[1]
 
