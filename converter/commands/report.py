@@ -25,9 +25,9 @@ from converter.commands.cli import PATH
 def command(store: Path, *, out: Path | None, sample: int, seed: int, overwrite: bool) -> None:
     """Write a page about the finished store STORE: one HTML file that any browser opens, without network or script.
 
-    It has the counts of patches, splits and classes, classes that occur together, a map, countries, seasons and months,
-    the time between Sentinel-1 and Sentinel-2, snow and cloud, histograms of every band, pictures, and where the store
-    comes from. The same store and options give the same page.
+    It says where the store comes from, and has the counts of patches, splits and classes, a gallery of every class,
+    classes that occur together, a map, countries, seasons and months, the time between Sentinel-1 and Sentinel-2, snow
+    and cloud, and histograms of every band. The same store and options give the same page.
 
     \b
     Examples:

@@ -415,8 +415,8 @@ def test_the_first_chosen_is_typical_and_every_other_the_farthest_of_all() -> No
     assert centre[chosen[0]] == centre.min()
     for n in range(1, 12):
         assert apart[chosen[n], chosen[:n]].min() == pytest.approx(apart[:, chosen[:n]].min(axis=1).max())
-    drawn = rng.choice(40, 12, replace=False)
-    least = [apart[few][:, few][~np.eye(12, dtype=bool)].min() for few in (chosen, drawn.tolist())]
+    drawn = rng.choice(40, 12, replace=False).tolist()
+    least = [apart[np.ix_(few, few)][~np.eye(12, dtype=bool)].min() for few in (chosen, drawn)]
     assert least[0] > least[1]
 
 
