@@ -165,7 +165,7 @@ def test_the_page_says_it_wherever_one_has_scrolled_to(
 ) -> None:
     write_report(samples.root / "data/sample-store", tmp_path / "page.html", ReportOptions(sample=2))
     opened = visit(tmp_path / "page.html", width=PHONE, dark=dark)
-    assert opened.list_faults() == []
+    assert [*opened.list_faults(), *opened.list_barriers()] == []
     opened.page.evaluate("scrollTo(0, document.body.scrollHeight)")
     box = opened.page.locator(".synthetic").bounding_box()
     assert box is not None
