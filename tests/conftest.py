@@ -7,6 +7,7 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pytest
 from distributed import LocalCluster
 from hypothesis import HealthCheck, settings
 
-from bigearthnet.archive.lists import packaged_example
+from bigearthnet.archive import catalogue
+from bigearthnet.archive.lists import OfficialLists, packaged_example, read_lists
 from converter.__main__ import main
 from converter.conversion import ConvertOptions, convert
+from converter.sample import write
 from tests.archives import Archive, write_lists
 from tests.samples import Samples, make_samples
 
@@ -69,6 +72,20 @@ class SmallArchive:
     def options(self, **changes: Any) -> ConvertOptions:
         chosen: dict[str, Any] = {"lists": self.lists, "shard_size": SHARD_SIZE}
         return ConvertOptions(**(chosen | changes))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _official_lists_are_read_once() -> Iterator[None]:
+    """Read the official lists, which takes seconds, once a process; those of a folder whenever they are asked for."""
+    read_official = cache(read_lists)
+
+    def read(directory: Path | None = None) -> OfficialLists:
+        return read_official() if directory is None else read_lists(directory)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (catalogue, write):
+            patch.setattr(module, "read_lists", read)
+        yield
 
 
 @pytest.fixture(scope="session")

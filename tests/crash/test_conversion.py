@@ -186,7 +186,7 @@ def scenarios(real: Archive, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     ("stride", "limit", "n_states", "name"),
     [
         (5, 1, 2, "fresh"),
-        (5, 1, 2, "mended"),
+        pytest.param(5, 1, 2, "mended", marks=pytest.mark.slow),
         *(
             pytest.param(1, 64, 3, name, marks=[pytest.mark.faults, pytest.mark.timeout(1800)])
             for name in ("fresh", "overwrite", "skip", "mended")

@@ -129,6 +129,7 @@ def test_fractions_and_conditions_are_members_too(store: Store) -> None:
     assert (only.recipe.bands, only.recipe.fraction) == ("B09", 0.5)
 
 
+@pytest.mark.slow
 def test_scores_by_fraction_are_one_command(stores: dict[str, Path], store: Store, tmp_path: Path) -> None:
     options = ["--bands", "B01", "--epochs", "1", "--patience", "0", "--seeds", "2", "--json"]
     command = ["compare", str(stores["lz4"]), str(tmp_path), "--fraction", "0.5", "--fraction", "1", *options]

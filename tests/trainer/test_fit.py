@@ -243,6 +243,7 @@ def test_every_part_of_a_recipe_trains(store: Store, tmp_path: Path, changes: di
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.slow
 def test_a_network_of_keras_applications_trains_and_is_loaded_again(store: Store, tmp_path: Path) -> None:
     recipe = replace(RECIPE, network="mobilenet", bands="20m", epochs=1, batch_size=30)
     train(store, tmp_path / "run", recipe)
