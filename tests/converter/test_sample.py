@@ -357,9 +357,9 @@ def test_the_working_folder_and_links_are_refused(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize("form", [SampleForm(), SampleForm("v2", with_s1=True)], ids=["v1", "v2"])
 def test_a_killed_sample_looks_like_no_archive_and_goes_on(tmp_path: Path, form: SampleForm) -> None:
-    write_sample(tmp_path / "whole", 40, workers=1, form=form)
+    write_sample(tmp_path / "whole", 20, workers=1, form=form)
     out, unfinished = tmp_path / "archive", tmp_path / ".archive.unfinished"
-    command = [sys.executable, "-m", "converter", "sample", str(out), "--patches", "40", "--workers", "1"]
+    command = [sys.executable, "-m", "converter", "sample", str(out), "--patches", "20", "--workers", "1"]
     process = subprocess.Popen([*command, "--dataset", form.dataset], stderr=subprocess.DEVNULL)
     while not (made := list(unfinished.rglob("[!.]*_B08.tif"))):
         assert process.poll() is None
@@ -370,7 +370,7 @@ def test_a_killed_sample_looks_like_no_archive_and_goes_on(tmp_path: Path, form:
     with pytest.raises(SourceError):
         read_archive({"s2": out / form.root_of["s2"]})
     times = {path: path.stat().st_mtime_ns for path in made if not path.parent.name.startswith(".")}
-    write_sample(out, 40, workers=1, form=form)
+    write_sample(out, 20, workers=1, form=form)
     assert not unfinished.exists()
     assert all((out / path.relative_to(unfinished)).stat().st_mtime_ns == time for path, time in times.items())
     assert read_files(out) == read_files(tmp_path / "whole")
