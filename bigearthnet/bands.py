@@ -12,6 +12,9 @@ from bigearthnet.errors import OptionError
 Sensor = Literal["s2", "s1", "map"]
 """What a file was made from: Sentinel-2, Sentinel-1, or the CORINE reference map."""
 
+SENSORS: Final[dict[Sensor, str]] = {"s2": "Sentinel-2", "s1": "Sentinel-1", "map": "reference maps"}
+"""What each is called."""
+
 
 @dataclass(frozen=True)
 class BandGroup:

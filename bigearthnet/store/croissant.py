@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bigearthnet.bands import BandGroup
+from bigearthnet.bands import SENSORS, BandGroup
 from bigearthnet.names import SYNTHETIC_NOTE, TITLES
 from bigearthnet.store.layout import IMAGES, REJECTS, TABLE, Layout
 from bigearthnet.store.manifest import identify_file
@@ -27,7 +27,6 @@ _KEYWORDS: Final = (
     *("BigEarthNet", "remote sensing", "Earth observation", "land cover", "multi-label classification"),
     *("CORINE Land Cover", "Zarr", "GeoParquet"),
 )
-_SENSORS: Final = {"s2": "Sentinel-2", "s1": "Sentinel-1", "map": "reference maps"}
 
 _CONTEXT: Final[dict[str, Any]] = {
     "@language": "en",
@@ -75,7 +74,7 @@ def describe_dataset(store: Path, layout: Layout, attributes: Mapping[str, Any])
         JSON-LD, the same for the same store.
     """
     title = TITLES[layout.dataset]
-    sensors = [name for sensor, name in _SENSORS.items() if sensor in layout.sensors]
+    sensors = [name for sensor, name in SENSORS.items() if sensor in layout.sensors]
     counts = attributes["counts"]
     synthetic = bool(attributes.get("synthetic"))
     described = {

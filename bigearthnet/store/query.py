@@ -122,16 +122,15 @@ def select_patches(
         StoreError: There is no finished store, or a name in it is none that a patch can have.
         SelectionError: A name is not in the store, the condition cannot be understood, or nothing meets it.
     """
-    selected, unknown = _ask_tables(
-        _list_tables(store), where is not None, _select_rows, list(patch_ids), where, n, str(seed)
-    )
+    views = _list_tables(store)
+    selected, unknown = _ask_tables(views, where is not None, _select_rows, list(patch_ids), where, n, str(seed))
     if unknown:
         raise SelectionError(
             f"{store}: expected names of its patches, found {', '.join(unknown[:3])}; see `ben-convert query`"
         )
     rows: list[dict[str, Any]] = selected.to_pylist()
     if not rows:
-        question = _ask_alike(_list_tables(store), [where] if where else [])
+        question = _ask_alike(views, [where] if where else [])
         choice = f"where {where}" if where else "is there"
         raise SelectionError(f"{store}: no patch {choice}; widen the condition.{question}")
     for name in (row[column] for row in rows for column in ("patch_id", "s1_name")):

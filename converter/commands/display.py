@@ -9,13 +9,11 @@ from typing import Any, Final
 
 from bigearthnet.archive.metadata import FILES
 from bigearthnet.archive.records import is_archive_file
-from bigearthnet.bands import BandGroup, Sensor
+from bigearthnet.bands import SENSORS, BandGroup
 from bigearthnet.commandline import echo, open_bar
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import N_PATCHES, SPLITS, TITLES
 from converter.events import Advanced, Event, Finishing, Ingesting, Planned, Scanned, Started, Waiting, Watching
-
-NAMES: Final[dict[Sensor, str]] = {"s2": "Sentinel-2", "s1": "Sentinel-1", "map": "reference maps"}
 
 _LINE_EVERY_S: Final = 10
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""
@@ -82,10 +80,10 @@ class ProgressDisplay:
     def _ingest(self, event: Ingesting) -> None:
         """Show how far an archive is read: in bytes, since nobody knows how many patches will come."""
         if self._on_terminal:
-            if self._bar is None or NAMES[event.sensor] not in self._bar.desc:
+            if self._bar is None or SENSORS[event.sensor] not in self._bar.desc:
                 self.close()
                 self._bar = open_bar(
-                    f"Reading {NAMES[event.sensor]}", "B", total=event.n_bytes_total, leave=True, unit_scale=True
+                    f"Reading {SENSORS[event.sensor]}", "B", total=event.n_bytes_total, leave=True, unit_scale=True
                 )
             self._bar.set_postfix_str(f"{event.n_patches:,} patches, {event.n_bad:,} {self._bad}", refresh=False)
             self._bar.update(event.n_bytes - self._bar.n)
@@ -96,7 +94,7 @@ class ProgressDisplay:
         self._printed_at = now
         of = f" of {format_bytes(event.n_bytes_total)}" if event.n_bytes_total else ""
         echo(
-            f"Reading {NAMES[event.sensor]}: {event.n_patches:,} patches, {event.n_bad:,} {self._bad}, "
+            f"Reading {SENSORS[event.sensor]}: {event.n_patches:,} patches, {event.n_bad:,} {self._bad}, "
             f"{format_bytes(event.n_bytes)}{of} read",
             err=True,
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bigearthnet import __version__
+from bigearthnet.bands import SENSORS
 from bigearthnet.errors import OptionError, OutputError
 from bigearthnet.files import write_new
 from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS, LABEL_19_OF_43
@@ -26,7 +27,6 @@ from converter.report.pixels import BandHistogram, draw_sample, survey_pixels
 
 SEASONS: Final = ("Spring", "Summer", "Fall", "Winter")
 """In the order of the year; the lists of BigEarthNet write them so."""
-_SENSORS: Final = {"s2": "Sentinel-2", "s1": "Sentinel-1", "map": "reference maps"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def write_report(
         "name": store.absolute().name,
         "converter_version": __version__,
         "finished": f"{datetime.fromtimestamp((store / MANIFEST).stat().st_mtime, UTC):%Y-%m-%d %H:%M}",
-        "sensors": [name for sensor, name in _SENSORS.items() if sensor in layout.sensors],
+        "sensors": [name for sensor, name in SENSORS.items() if sensor in layout.sensors],
         "attributes": attributes,
         "arrays": arrays,
         "layout": layout,

@@ -111,7 +111,7 @@ def write_sample(
     _check_new(out)
     briefs = choose_briefs(read_lists(), form.dataset, real.keys(), n_patches, seed)
     n_real = n_patches - len(briefs)
-    done = n_bytes = 0
+    done = 0
     unfinished = out.absolute().with_name(f".{out.absolute().name}.unfinished")
     batches = [briefs[start : start + _BATCH] for start in range(0, len(briefs), _BATCH)]
     try:
@@ -119,19 +119,19 @@ def write_sample(
         if briefs:
             for root in form.root_of.values():
                 (unfinished / root).mkdir(exist_ok=True)
-                n_bytes += (unfinished / root / SYNTHETIC_FILE).write_bytes(_NOTE.encode())
+                (unfinished / root / SYNTHETIC_FILE).write_bytes(_NOTE.encode())
         for patch_id in sorted(real)[:n_real]:
-            n_bytes += _place(unfinished, real[patch_id])
+            _place(unfinished, real[patch_id])
             done += 1
             progress(done, n_patches)
-        for n_new, n_new_bytes in _run(unfinished, batches, form, min(workers or count_cores(), len(batches) // 2)):
+        for n_new in _run(unfinished, batches, form, min(workers or count_cores(), len(batches) // 2)):
             done += n_new
-            n_bytes += n_new_bytes
             progress(done, n_patches)
         if form.dataset == "v2":
-            n_bytes += _write_listing(unfinished, briefs)
-        (unfinished / _RECORD).unlink()
+            _write_listing(unfinished, briefs)
         unfinished.rename(out)
+        (out / _RECORD).unlink()
+        n_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     except OSError as error:
         raise SourceError(
             f"{out}: cannot be written ({error}). What is finished is kept in {unfinished}: make room or mend the "
@@ -188,8 +188,8 @@ def _read_example(sensor: str) -> dict[str, Files]:
     return patches
 
 
-def _run(out: Path, batches: list[list[Brief]], form: SampleForm, workers: int) -> Iterator[tuple[int, int]]:
-    """Yield patches and bytes written, batch by batch, in any order."""
+def _run(out: Path, batches: list[list[Brief]], form: SampleForm, workers: int) -> Iterator[int]:
+    """Yield how many patches are there, batch by batch, in any order."""
     if workers <= 1:
         for batch in batches:
             yield _write_batch(out, batch, form)
@@ -208,19 +208,16 @@ def _run(out: Path, batches: list[list[Brief]], form: SampleForm, workers: int) 
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _write_batch(out: Path, batch: list[Brief], form: SampleForm) -> tuple[int, int]:
-    """Write the patches that are not there yet; returns how many are, and their bytes."""
-    n_bytes = 0
+def _write_batch(out: Path, batch: list[Brief], form: SampleForm) -> int:
+    """Write the patches of a batch that are not there yet; returns how many it has."""
     for brief in batch:
-        folders = [out / folder for folder in list_folders(brief, form)]
-        if not all(folder.exists() for folder in folders):
+        if not all((out / folder).exists() for folder in list_folders(brief, form)):
             _place(out, dict(make_patch(brief, form)))
-        n_bytes += sum(file.stat().st_size for folder in folders for file in folder.iterdir())
-    return len(batch), n_bytes
+    return len(batch)
 
 
-def _place(out: Path, folders: dict[str, Files]) -> int:
-    """Write each folder of a patch under a hidden name, then give it its own; returns the bytes of its files."""
+def _place(out: Path, folders: dict[str, Files]) -> None:
+    """Write each folder of a patch that is not there yet under a hidden name, then give it its own."""
     for path, files in folders.items():
         folder = out / path
         if folder.exists():
@@ -230,16 +227,14 @@ def _place(out: Path, folders: dict[str, Files]) -> int:
         for name, content in files.items():
             (hidden / name).write_bytes(content)
         hidden.rename(folder)
-    return sum(len(content) for files in folders.values() for content in files.values())
 
 
-def _write_listing(out: Path, briefs: Iterable[Brief]) -> int:
-    """Write both metadata files of v2.0, the second even if it has no rows; returns the bytes written."""
+def _write_listing(out: Path, briefs: Iterable[Brief]) -> None:
+    """Write both metadata files of v2.0, the second even if it has no rows."""
     rows = sorted(map(_describe, briefs), key=lambda row: str(row["patch_id"]))
     for file, is_flagged in zip(FILES, (False, True), strict=True):
         part = [row for row in rows if is_flagged == (row["contains_seasonal_snow"] or row["contains_cloud_or_shadow"])]
         pq.write_table(pa.Table.from_pylist(part, _SCHEMA), out / file, compression="zstd", store_schema=False)
-    return sum((out / file).stat().st_size for file in FILES)
 
 
 def _describe(brief: Brief) -> dict[str, Any]:
