@@ -98,7 +98,7 @@ def _read_tutorial() -> str:
     text, resources = MarkdownExporter().from_filename(str(_DOCS / "tutorial.ipynb"))
     for name, picture in resources["outputs"].items():
         text = text.replace(f"({name})", f"(data:image/png;base64,{b64encode(picture).decode()})")
-    return str(text).replace("[tutorial.ipynb](tutorial.ipynb) has", "This page has")
+    return str(text).replace("[tutorial.ipynb](tutorial.ipynb) has", "this page has")
 
 
 def _read_title(name: str) -> str:
