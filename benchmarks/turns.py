@@ -1,0 +1,113 @@
+"""Contenders in turns (A B C A B C): their figures by round, and what they ran on, as one record in a file.
+
+A benchmark gives its figures to `save_record`; `python -m benchmarks.page` makes the page docs/benchmarks.md of all
+records. Only ratios within one record mean anything on a shared machine, and so its median and its spread stand
+beside each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from tqdm import tqdm
+
+from bigearthnet.machine import count_cores
+
+RECORDS: Final = Path(__file__).parent / "records"
+
+Figures = Mapping[str, float]
+"""What one turn measured: figure, with its unit in its name ("patches/s"), to value."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a benchmark ran on."""
+
+    processor: str
+    n_cores: int
+    memory_gb: float
+    system: str
+    python: str
+    packages: dict[str, str]
+    """Package to version, of those that took part."""
+    at: str
+    """Day of the run, UTC."""
+    command: str
+
+
+def take_turns(contenders: Mapping[str, Callable[[], Figures]], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Run all contenders once a round and return contender to figure to its values, one a round."""
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in contenders}
+    with tqdm(total=rounds * len(contenders), unit=" turns", disable=None) as bar:
+        for _ in range(rounds):
+            for name, measure in contenders.items():
+                bar.set_description(name)
+                for figure, value in measure().items():
+                    found[name].setdefault(figure, []).append(value)
+                bar.update()
+    return found
+
+
+def save_record(
+    name: str, tables: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], packages: Sequence[str]
+) -> None:
+    """Write a record: table to contender to figure to values, and the machine. Replaces the last one of that name."""
+    RECORDS.mkdir(exist_ok=True)
+    record = {"machine": asdict(describe_machine(packages)), "tables": tables}
+    (RECORDS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def load_record(name: str) -> dict[str, Any]:
+    """Read a record that `save_record` wrote."""
+    record: dict[str, Any] = json.loads((RECORDS / f"{name}.json").read_text())
+    return record
+
+
+def describe_machine(packages: Sequence[str]) -> Machine:
+    """Describe this machine and this process; a package that is not installed is left out."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return Machine(
+        processor=_name_processor(),
+        n_cores=count_cores(),
+        memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        packages=versions,
+        at=datetime.now(UTC).date().isoformat(),
+        command=shlex.join(["python", "-m", _name_module(), *sys.argv[1:]]),
+    )
+
+
+def summarize(values: Sequence[float]) -> tuple[float, float]:
+    """Return the median and the spread: half of highest less lowest, as a share of the median."""
+    middle = statistics.median(values)
+    return middle, (max(values) - min(values)) / 2 / middle if middle else 0
+
+
+def _name_module() -> str:
+    spec = sys.modules["__main__"].__spec__
+    return spec.name if spec else Path(sys.argv[0]).name
+
+
+def _name_processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
