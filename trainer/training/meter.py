@@ -55,12 +55,20 @@ def survey_devices(n_devices: int) -> tuple[str, EnergyMeter]:
     Args:
         n_devices: How many of them.
     """
-    gpus = [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+    gpus = _list_gpus()
     if not gpus:
         n_cores = count_cores()
         return f"{n_cores} core{'s' * (n_cores > 1)} of {_name_cpu()}", EnergyMeter(_find_packages())
     named, counters = _find_gpus(n_devices)
     return f"{n_devices} {named or gpus[0].partition(':')[0].upper()}", EnergyMeter(counters)
+
+
+def _list_gpus() -> list[str]:
+    if keras.config.backend() != "torch":
+        return [name for name in keras.distribution.list_devices() if not name.startswith("cpu")]
+    import torch  # noqa: PLC0415 - other backends do without; Keras does not list its devices
+
+    return [f"gpu:{number}" for number in range(torch.cuda.device_count())]
 
 
 def _find_gpus(n_devices: int) -> tuple[str, list[Counter]]:
