@@ -10,6 +10,10 @@ ratios within one run mean anything on a shared machine.
   keras fit        Keras's `fit` over tf.data; and the same with 8 steps an execution
   torch            PyTorch's DataLoader and a loop of its own, on one thread, where torch is installed
 
+`--only calls` measures, with JAX, what a call of a compiled function costs that computes next to nothing, by the number
+of arrays that it is given, alone and beside a stream that decodes on six threads: JAX lets go of Python's lock for each
+array, and the threads take it meanwhile.
+
 `--only device` trains ResNet50 on ten bands for some epochs as `ben-train fit` does, then step by step, and compares
 both with the ceiling: the same steps on one batch that stays on the device. Where there is nvidia-smi, it is asked for
 the share of time in which the device was at work.
@@ -203,6 +207,39 @@ def _make_model(**options: Any) -> Any:
     return model
 
 
+def measure_calls(store: Store, n_calls: int = 200) -> None:
+    """Print the milliseconds of a call, median and 90th percentile."""
+    import jax
+
+    function: Any = jax.jit(lambda arrays: [array + 1 for array in arrays], donate_argnums=0)
+
+    def measure(beside: str) -> None:
+        for n_arrays in (750, 3):
+            arrays, times = function([jax.numpy.zeros(4) for _ in range(n_arrays)]), []
+            for _ in range(n_calls):
+                start = time.perf_counter()
+                arrays = function(arrays)
+                times.append((time.perf_counter() - start) * 1e3)
+                jax.block_until_ready(arrays)
+            print(f"{n_arrays:>4} arrays, {beside:<17}{np.median(times):>8.3f}{np.percentile(times, 90):>8.3f} ms")
+
+    measure("alone")
+    over = threading.Event()
+
+    def decode() -> None:
+        with Stream(store.select(recommended=False), bands="all", batch_size=128, threads=6) as stream:
+            for _ in stream.forever():
+                if over.is_set():
+                    return
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    time.sleep(3)
+    measure("beside a stream")
+    over.set()
+    thread.join()
+
+
 def measure_device(store: Store, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """Train as `ben-train fit` does, then step by step, and compare both with steps on a batch that stays there."""
     import keras
@@ -299,7 +336,7 @@ def _mean_between(samples: list[tuple[float, float]], start: float, end: float) 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("loops", "device"), default="loops")
+    parser.add_argument("--only", choices=("loops", "calls", "device"), default="loops")
     parser.add_argument("--patches", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=960, help="of each loop")
     parser.add_argument("--rounds", type=int, default=3)
@@ -329,6 +366,9 @@ def main() -> None:
         print(f"{store.n_patches:,} patches, {time.perf_counter() - start:.1f} s", flush=True)
         if args.only == "loops":
             measure_loops(folder / "lz4", args.steps, args.rounds)
+            return
+        if args.only == "calls":
+            measure_calls(store)
             return
         recipe = Recipe(
             network=args.network,

@@ -12,7 +12,7 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -196,19 +196,19 @@ class Mesh:
         """Make one batch of the slices that the processes have; arrays (patch, ...)."""
         return self._jax.tree.map(lambda part: self._jax.make_array_from_process_local_data(self._sliced, part), data)
 
-    def spread(self, values: Sequence[Any]) -> list[Any]:
-        """Make values that are everywhere of those that each process has."""
+    def spread(self, values: Any) -> Any:
+        """Make values that are everywhere of those that each process has, in a tree of any form."""
         devices = self._jax.local_devices()
 
         def put(value: Any) -> Any:
             copies = [self._jax.device_put(value, device) for device in devices]
             return self._jax.make_array_from_single_device_arrays(value.shape, self.everywhere, copies)
 
-        return [put(value) for value in values]
+        return self._jax.tree.map(put, values)
 
-    def collect(self, values: Sequence[Any]) -> list[Any]:
+    def collect(self, values: Any) -> Any:
         """Return this process's copy of values that are everywhere."""
-        return [value.addressable_data(0) for value in values]
+        return self._jax.tree.map(lambda value: value.addressable_data(0), values)
 
 
 def find_hosts() -> Hosts:

@@ -267,8 +267,10 @@ class _Training:
             at.wait_s += outcome.wait_s
             at.copy_s += outcome.copy_s
             if at.step % every == 0 and at.step < len(self.stream):
+                steps.publish()
                 self._save()
             self.n_wanted = max(1, min(2 * n_steps, MAX_STEPS, int(n_steps * _CALL_S / max(took_s, 1e-9))))
+        steps.publish()
 
     def _predict(self) -> NDArray[np.float32]:
         """Predict the validation patches, of which each process takes its share."""
