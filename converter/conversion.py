@@ -26,6 +26,7 @@ from converter.ingestion import Assembly, Ingested, Ingestion, estimate_bytes, r
 from converter.lock import Lock
 from converter.options import ConvertOptions
 from converter.plan import Plan, ShardTask, leave_out, plan_store
+from converter.profile import Profile
 from converter.receipt import Receipt, read_receipt
 from converter.spill import Spill
 from converter.target import check_apart, check_target, claim_target, extend_plan
@@ -79,6 +80,7 @@ def plan_conversion(sources: Sources, options: ConvertOptions, on_event: OnEvent
         SourceError: There is no archive, or no lists to describe it.
         OptionError: There is nothing to convert.
     """
+    began = time.perf_counter()
     archive = read_archive(
         sources.roots,
         dataset=options.dataset,
@@ -86,8 +88,9 @@ def plan_conversion(sources: Sources, options: ConvertOptions, on_event: OnEvent
         metadata=options.metadata,
         progress=lambda n_found: on_event(Scanned(n_found)),
     )
+    scan_s = time.perf_counter() - began
     layout = options.choose_layout(archive.dataset, archive.roots.keys())
-    planned = Planned(archive, plan_store(archive.patches, layout))
+    planned = Planned(archive, plan_store(archive.patches, layout), scan_s)
     on_event(planned)
     return planned
 
@@ -97,6 +100,7 @@ def convert(
     store: Path | str,
     options: ConvertOptions | None = None,
     on_event: OnEvent = ignore,
+    profile: Profile | None = None,
 ) -> Summary:
     """Convert an archive into a store.
 
@@ -108,6 +112,7 @@ def convert(
         store: The store's folder, on a disk of this machine or one that all workers share.
         options: How to convert.
         on_event: Called with what happens, as it happens.
+        profile: Filled with where the time went, unless the run ends with an error.
 
     Raises:
         SourceError: The archive cannot be used, or has bad patches; everything else has been converted then.
@@ -123,17 +128,19 @@ def convert(
     check_apart(store, sources.roots.values())
     check_target(store, overwrite=options.overwrite)
     if sources.archive_files:
-        return _convert_files(sources, store, options, on_event, began)
+        return _convert_files(sources, store, options, on_event, profile, began)
     planned = plan_conversion(sources, options, on_event)
     job = _make_job(sources, store, planned.plan.layout, options)
     identity = _identify(job, sources) | _identify_patches(planned)
     n_bytes = planned.plan.projected_bytes
     claim = claim_target(store, identity, on_event, overwrite=options.overwrite, projected_bytes=n_bytes)
     with claim as lock:
-        return _pack(planned, planned.plan, _Conversion(job, options, on_event, lock, began))
+        return _pack(planned, planned.plan, _Conversion(job, options, on_event, lock, profile, began))
 
 
-def _convert_files(sources: Sources, store: Path, options: ConvertOptions, on_event: OnEvent, began: float) -> Summary:
+def _convert_files(
+    sources: Sources, store: Path, options: ConvertOptions, on_event: OnEvent, profile: Profile | None, began: float
+) -> Summary:
     """Convert archive files, and folders given with them: encode every patch first, then put the shards together."""
     record = store / PROGRESS / INGESTED
     with ExitStack() as stack:
@@ -144,7 +151,7 @@ def _convert_files(sources: Sources, store: Path, options: ConvertOptions, on_ev
         job = _make_job(sources, store, layout, options)
         identity, n_bytes = _identify(job, sources), estimate_bytes(sources.roots, layout)
         claim = claim_target(store, identity, on_event, overwrite=options.overwrite, projected_bytes=n_bytes)
-        conversion = _Conversion(job, options, on_event, stack.enter_context(claim), began)
+        conversion = _Conversion(job, options, on_event, stack.enter_context(claim), profile, began)
         spill = Spill(str(store / PROGRESS / SPILL), secrets.token_hex(8))
         if ingested is None:
             ingested = conversion.ingest(ingestion, BatchJob(job.reader, layout.codec, spill))
@@ -173,6 +180,16 @@ def _pack(planned: Planned, plan: Plan, conversion: _Conversion) -> Summary:
     rejects = [*archive.left_out, *conversion.rejects]
     finish_store(store, plan, receipts, rejects, conversion.lock, synthetic=archive.is_synthetic)
     finish_s = time.perf_counter() - clock
+    plan_s = clock - conversion.began - conversion.startup_s - conversion.convert_s
+    if conversion.profile:
+        stages = {
+            "scan": planned.scan_s,
+            "plan": plan_s - planned.scan_s,
+            "start": conversion.startup_s,
+            "convert": conversion.convert_s,
+            "finish": finish_s,
+        }
+        conversion.profile.finish(stages, conversion.n_converted)
     return Summary(
         store=store,
         n_patches=plan.n_patches,
@@ -183,7 +200,7 @@ def _pack(planned: Planned, plan: Plan, conversion: _Conversion) -> Summary:
         n_classes=len(_list_labels(plan, receipts)),
         pixel_bytes=plan.pixel_bytes,
         stored_bytes=sum(entry.n_bytes for receipt in receipts for entry in receipt.objects.values()),
-        plan_s=clock - conversion.began - conversion.startup_s - conversion.convert_s,
+        plan_s=plan_s,
         startup_s=conversion.startup_s,
         convert_s=conversion.convert_s,
         finish_s=finish_s,
@@ -224,8 +241,16 @@ def _identify_patches(planned: Planned) -> dict[str, Any]:
 class _Conversion:
     """Runs tasks until every shard of a plan has its receipt, leaving bad patches out if the options say so."""
 
-    def __init__(self, job: Job, options: ConvertOptions, on_event: OnEvent, lock: Lock, began: float) -> None:
-        self.lock, self.began = lock, began
+    def __init__(
+        self,
+        job: Job,
+        options: ConvertOptions,
+        on_event: OnEvent,
+        lock: Lock,
+        profile: Profile | None,
+        began: float,
+    ) -> None:
+        self.lock, self.profile, self.began = lock, profile, began
         self._job, self._options, self.on_event = job, options, on_event
         self.store = Path(job.store)
         self.assembly: Assembly | None = None
@@ -309,7 +334,7 @@ class _Conversion:
             seconds = time.perf_counter() - start
             self.startup_s += seconds
             self.on_event(Started(cluster.n_workers, cluster.dashboard, n_done, n_total, seconds))
-            yield cluster
+            yield self.profile.watch(cluster) if self.profile else cluster
 
     def _give_up(self) -> SourceError:
         """Write the list of bad patches down, and say how to go on."""

@@ -23,6 +23,8 @@ class Planned:
 
     archive: Archive
     plan: Plan
+    scan_s: float = 0.0
+    """Seconds for finding and describing the patches; 0 of an archive file, which is read by and by."""
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,13 @@ from converter.commands.cli import PATH, cluster_options
     help="auto reads plain GeoTIFFs itself and others with rasterio; rasterio reads all of them, slowly.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the store that is already there.")
+@click.option(
+    "--profile",
+    "profile_path",
+    type=PATH,
+    metavar="FILE",
+    help="Write where the time goes, as JSON, and print it: stages of the run, and pieces of its workers' time.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
@@ -81,6 +88,7 @@ def command(
     s1: Path | None,
     reference_maps: Path | None,
     bands: str,
+    profile_path: Path | None,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -102,6 +110,7 @@ def command(
       ben-convert convert /data/BigEarthNet-v1.0 /data/ben --s1 /data/BigEarthNet-S1-v1.0
       ben-convert convert /data/BigEarthNet-S2 /data/ben2 --s1 /data/BigEarthNet-S1
           --reference-maps /data/Reference_Maps.tar.zst
+      ben-convert convert /data/BigEarthNet-v1.0 /data/ben --profile profile.json
       curl https://... | ben-convert convert - /data/ben
       ben-convert convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler tcp://head:8786
       ben-convert convert /nfs/BigEarthNet-v1.0 /nfs/ben --scheduler scheduler.json --worker-wait 3600
@@ -109,10 +118,14 @@ def command(
     if len(paths) > 2 or (len(paths) == 1 and s1 is None):
         msg = f"expected RAW and STORE, or STORE alone with --s1; found {len(paths)} path(s)"
         raise click.UsageError(msg)
+    if dry_run and profile_path:
+        msg = "--dry-run converts nothing that --profile could measure; give one of them"
+        raise click.UsageError(msg)
     with end_on_interrupt():
-        from converter.commands.descriptions import describe_summary  # noqa: PLC0415
+        from converter.commands.descriptions import describe_profile, describe_summary  # noqa: PLC0415
         from converter.commands.display import ProgressDisplay, describe_plan  # noqa: PLC0415
         from converter.conversion import ConvertOptions, convert, plan_conversion  # noqa: PLC0415
+        from converter.profile import Profile, check_profile, write_profile  # noqa: PLC0415
 
     sources = Sources(paths[0] if len(paths) == 2 else None, s1, reference_maps)
     chosen = ConvertOptions(bands=(bands,), **options)
@@ -120,13 +133,21 @@ def command(
         planned = plan_conversion(sources, chosen)
         echo(json.dumps(planned.plan.to_json(), indent=2) if as_json else describe_plan(planned))
         return
+    profile = None
+    if profile_path:
+        check_profile(profile_path, (*sources.roots.values(), paths[-1]))
+        profile = Profile()
     try:
         with closing(ProgressDisplay()) as display:
-            summary = convert(sources, paths[-1], chosen, display)
+            summary = convert(sources, paths[-1], chosen, display, profile)
     except KeyboardInterrupt:
         kept = "Interrupted. What is finished is kept: run the same command again to go on."
         raise KeyboardInterrupt(kept) from None
+    if profile and profile_path:
+        write_profile(profile_path, profile)
     if as_json:
         echo(json.dumps(summary.to_json(), indent=2))
-    else:
-        echo(describe_summary(summary))
+        return
+    echo(describe_summary(summary))
+    if profile:
+        echo(f"\n{describe_profile(profile)}")

@@ -17,6 +17,7 @@ from converter.commands.display import describe_splits
 
 if TYPE_CHECKING:  # importing these takes half a second
     from converter.conversion import Summary
+    from converter.profile import Profile
     from converter.verify.verification import Verification
 
 
@@ -38,6 +39,27 @@ def describe_summary(summary: Summary) -> str:
             "",
             "Try next:",
             *(f"  {command}" for command in suggest_commands(summary)),
+        ]
+    )
+
+
+def describe_profile(profile: Profile) -> str:
+    """Describe where the time of a conversion went."""
+    pieces = profile.sum_pieces()
+    total = sum(pieces.values())
+    cpu_s, workers = sum(profile.cpu_s.values()), format_count(len(profile.cpu_s), "worker")
+    return "\n".join(
+        [
+            "Stages    " + ", ".join(f"{seconds:.1f} s {stage}" for stage, seconds in profile.stages.items()),
+            f"Workers   {total:.1f} s of {workers}, {cpu_s:.1f} s of the processor, "
+            f"for {format_count(profile.n_patches, 'patch')}",
+            *_align(
+                ("piece", "seconds", "share", "us a patch"),
+                (
+                    (piece, f"{s:.2f}", f"{s / total:.1%}", f"{s / max(profile.n_patches, 1) * 1e6:.0f}")
+                    for piece, s in pieces.items()
+                ),
+            ),
         ]
     )
 
