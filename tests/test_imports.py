@@ -68,7 +68,7 @@ LIBRARIES = {
     "tensorstore": "trainer.source.read",
     "keras": "trainer.adapters trainer.model trainer.training",
     "tensorflow": "trainer.adapters trainer.model trainer.training",
-    "torch": "trainer.adapters",
+    "torch": "trainer.adapters trainer.training",
     "grain": "trainer.adapters",
     "jax": "trainer.model trainer.training",
     "onnx": "trainer.model.export",
