@@ -1,363 +1,239 @@
-"""How fast does the converter convert, against rasterio and against the floor? Run: make bench.
+"""How fast is BigEarthNet converted, by this project, as others do it, and at the floor? Run: make bench.
 
-All on copies of the six real v1.0 pairs, in one run, warm cache, rounds interleaved, medians reported:
+Copies of the six real v1.0 pairs are converted by the contenders of `benchmarks.converting`, two workers each, in
+turns. Tables, one for each condition; `--only` runs some of them:
 
-  converter   patches/s of the shard tasks; the start of the workers and the finish are reported apart
-  rasterio    the same converter with every GeoTIFF through rasterio (--reader rasterio)
-  v2.0        the synthetic sample in the form of v2.0, under many names; its maps are deflated
-  tar.gz      from an archive file, gzip -6 or zstd -3; beside it the decompressor alone, in one thread, and unpacking
-  tar.zst     (tar xf) with the conversion of the folder after it. The copies repeat every six patches, which a window
-              of 512 KiB does not reach, so that they are compressed as real patches are
-  floor       as many processes that read every byte of the archive and write as many bytes as the store holds
+  warm      files in the page cache; `reading` and the floor show what no converter can do without
+  cold      their pages dropped before (posix_fadvise; names and inodes stay in memory)
+  far       warm, and 1 ms added to every open of a file of the archive, as a file system across a network would
+  packed    from a .tar, a .tar.gz and a .tar.zst; who cannot read it unpacks it before (tar xf), which counts. The
+            copies repeat every six patches, which a window of 512 KiB does not reach: compressed as real ones are
+  forms     this project alone: other codecs, with Sentinel-1, v2.0 (whose maps are deflated), all through rasterio
+  planning  all 590,326 official names
 
-Only ratios within one run mean anything on a shared machine.
+Rates are from when the workers are up to when the last patch is written. Who reads with rasterio is slow, and gets an
+archive of fewer patches, which changes no figure a patch. Only ratios within one run mean anything on a shared machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import resource
 import shutil
-import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
 
-import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
-import zstandard
-from tqdm import tqdm
-
-from bigearthnet.archive.compression import Stream
-from bigearthnet.archive.lists import packaged_example, read_lists
-from bigearthnet.archive.metadata import FILES
-from bigearthnet.archive.records import Source, Sources
-from bigearthnet.names import N_PATCHES, parse_patch_name
+from benchmarks.conditions import (
+    build_shim,
+    clone_real_patches,
+    clone_v2,
+    drop_pages,
+    pack_archives,
+    time_decompression,
+    time_unpacking,
+)
+from benchmarks.converting import CONTENDERS, FLOOR, OURS, READING, RICO, Figures, check_output, run_contender
+from benchmarks.turns import save_record, summarize, take_turns
+from bigearthnet.archive.lists import read_lists
+from bigearthnet.archive.records import Source
+from bigearthnet.names import N_PATCHES
 from bigearthnet.store.layout import CODECS
-from converter.conversion import ConvertOptions, Summary, convert
+from converter.options import ConvertOptions
 from converter.plan import plan_store
-from converter.sample import SampleForm, write_sample
 
-_GOAL_RASTERIO = 12
-_GOAL_FLOOR = 0.2
-_GOAL_ARCHIVE = {".tar.zst": 0.9, ".tar.gz": 0.6}
-"""Of the rate from the folder."""
-_GOAL_UNPACKING = 3
+__all__ = ["clone_real_patches"]
 
+_CONDITIONS: Final = ("warm", "cold", "far", "packed", "forms", "planning")
+_GOAL_RICO: Final = 20
+_GOAL_FLOOR: Final = 0.5
+_GOAL_COLD: Final = 0.95
+_GOAL_FAR: Final = 0.6
+_PACKAGES: Final = ("zarr", "dask", "numcodecs", "numpy", "rasterio", "lmdb", "safetensors", "tensorflow")
 
-def clone_real_patches(raw: Path, raw_s1: Path, n_patches: int) -> None:
-    """Write copies of the six real v1.0 pairs under names from the official lists."""
-    pairs = list(zip(read_example("S2"), read_example("S1"), strict=True))
-    for i, (s2_name, pairing) in enumerate(
-        tqdm(
-            islice(read_lists().pairing_of.items(), n_patches),
-            total=n_patches,
-            desc="Archive",
-            unit=" patches",
-            disable=None,
-        )
-    ):
-        s2, s1 = pairs[i % len(pairs)]
-        clone_patch(s2, raw / s2_name, {s2[0]: s2_name})
-        clone_patch(s1, raw_s1 / pairing.s1_name, {s1[0]: pairing.s1_name, s2[0]: s2_name})
+Turns = Mapping[str, Callable[[], Figures]]
+Table = dict[str, dict[str, list[float]]]
 
 
-def read_example(sensor: str) -> list[tuple[str, dict[str, bytes]]]:
-    """Return name and files of each real patch, ordered by the place in its tile so that pairs match."""
-    files: dict[str, dict[str, bytes]] = {}
-    with tarfile.open(packaged_example(sensor)) as archive:
-        for member in archive:
-            path = PurePosixPath(member.name)
-            if member.isfile() and parse_patch_name(path.parent.name):
-                content = archive.extractfile(member)
-                assert content is not None
-                files.setdefault(path.parent.name, {})[path.name] = content.read()
-    return sorted(files.items(), key=lambda patch: patch[0].split("_")[-2:])
+class Bench:
+    """The archives in a folder, and who converts them.
+
+    Args:
+        folder: Empty; everything is made in it.
+        n_patches: Patches of the archive.
+        n_few: Patches of the one for who is slow.
+        n_workers: Worker processes of each.
+    """
+
+    def __init__(self, folder: Path, n_patches: int, n_few: int, n_workers: int) -> None:
+        self.folder, self.n_patches, self.n_few, self._n_workers = folder, n_patches, n_few, n_workers
+        self._raws = {n: folder / f"{n}/BigEarthNet-v1.0" for n in {n_patches, n_few}}
+        for n, raw in self._raws.items():
+            clone_real_patches(raw, raw.with_name("s1"), n)
+        self._checked: set[str] = set()
+
+    def list_turns(self, condition: str) -> Turns:
+        """Say who takes turns in a condition, and what each does."""
+        if condition == "forms":
+            return self._list_forms()
+        names = [name for name in CONTENDERS if name != READING or condition in ("warm", "cold")]
+        if condition == "far":
+            shim = build_shim(self.folder)
+            return {
+                name: partial(self.run, name, LD_PRELOAD=str(shim), BENCHMARK_FAR=f"{self._choose_raw(name)}/")
+                for name in names
+            }
+        return {name: partial(self._run_cold if condition == "cold" else self.run, name) for name in names}
+
+    def run(self, name: str, *words: str | Path, raw: Path | None = None, **environment: str) -> Figures:
+        """Let a contender convert; the first time, what it wrote is compared with the archive."""
+        raw, out = raw or self._choose_raw(name), self.folder / "out"
+        figures = run_contender(name, raw, out, "--workers", self._n_workers, *words, **environment)
+        if name not in self._checked:
+            check_output(name, self._choose_raw(name), out)
+            self._checked.add(name)
+        return figures
+
+    def _run_cold(self, name: str) -> Figures:
+        drop_pages(self._choose_raw(name))
+        return self.run(name)
+
+    def _choose_raw(self, name: str) -> Path:
+        return self._raws[self.n_patches if name in (OURS, FLOOR, READING) else self.n_few]
+
+    def _list_forms(self) -> Turns:
+        raw = self._raws[self.n_patches]
+        v2 = clone_v2(self.folder, self.n_patches)
+        assert v2.s2
+        assert v2.s1
+        assert v2.reference_maps
+        ours = partial(self.run, OURS)
+        return {
+            **{f"v1.0, {codec}": partial(ours, "--codec", codec) for codec in CODECS},
+            "v1.0, with Sentinel-1": partial(ours, "--s1", raw.with_name("s1")),
+            "v2.0": partial(ours, raw=v2.s2),
+            "v2.0, with Sentinel-1": partial(ours, "--s1", v2.s1, raw=v2.s2),
+            "v2.0, with Sentinel-1 and maps": partial(ours, "--s1", v2.s1, "--maps", v2.reference_maps, raw=v2.s2),
+            "v1.0, all through rasterio": partial(ours, "--reader", "rasterio", raw=self._raws[self.n_few]),
+        }
+
+    def list_packed(self) -> dict[str, Turns]:
+        """Say who takes turns for each kind of archive file."""
+        files = {n: pack_archives(raw, raw.parent) for n, raw in self._raws.items()}
+        tables: dict[str, Turns] = {}
+        for suffix, file in files[self.n_patches].items():
+            others = [RICO] if suffix == ".tar" else [name for name in CONTENDERS if name not in (OURS, FLOOR, READING)]
+            tables[f"from {suffix}"] = {
+                OURS: partial(self.run, OURS, raw=file),
+                "decompressor alone": partial(self._time, time_decompression, file),
+                "tar xf alone": partial(self._time, time_unpacking, file, self.folder / "unpacked"),
+                f"tar xf, then {OURS}": partial(self._unpack_and_run, OURS, file, self.n_patches),
+                **{
+                    f"tar xf, then {name}": partial(self._unpack_and_run, name, files[self.n_few][suffix], self.n_few)
+                    for name in others
+                },
+            }
+        return tables
+
+    def _time(self, measure: Callable[..., float], *given: Path) -> Figures:
+        return {"patches/s": self.n_patches / measure(*given)}
+
+    def _unpack_and_run(self, name: str, file: Path, n_patches: int) -> Figures:
+        folder = self.folder / "unpacked"
+        unpacking_s = time_unpacking(file, folder)
+        figures = self.run(name, raw=folder / "BigEarthNet-v1.0")
+        shutil.rmtree(folder)
+        return figures | {"patches/s": n_patches / (unpacking_s + n_patches / figures["patches/s"])}
 
 
-def clone_patch(patch: tuple[str, dict[str, bytes]], folder: Path, renamed: dict[str, str]) -> None:
-    """Write a patch as it is, but for its name."""
-    name, files = patch
-    folder.mkdir(parents=True)
-    for file, content in files.items():
-        if file.endswith(".json"):
-            for old, new in renamed.items():
-                content = content.replace(old.encode(), new.encode())
-        (folder / file.replace(name, folder.name)).write_bytes(content)
-
-
-def clone_v2(folder: Path, n_patches: int) -> Sources:
-    """Write the synthetic v2.0 sample, and as many links to its patches under other times as are needed."""
-    sample, archive = folder / "v2-sample", folder / "v2"
-    n_sampled = min(n_patches, 64)
-    write_sample(sample, n_sampled, form=SampleForm("v2", with_s1=True))
-    rows = [row for file in FILES for row in pq.read_table(sample / file).to_pylist()]
-    cloned = []
-    for copy in range(-(-n_patches // n_sampled)):
-        for path in sample.rglob("*.tif"):
-            link = archive / _retime(str(path.relative_to(sample)), copy)
-            link.parent.mkdir(parents=True, exist_ok=True)
-            os.link(path, link)
-        cloned += [row | {name: _retime(row[name], copy) for name in ("patch_id", "s1_name")} for row in rows]
-    pq.write_table(pa.Table.from_pylist(cloned), archive / FILES[0])
-    return Sources(archive / "BigEarthNet-S2", archive / "BigEarthNet-S1", archive / "Reference_Maps")
-
-
-def _retime(name: str, copy: int) -> str:
-    """Replace minute and second of every time in a name."""
-    return re.sub(r"(?<=\d{8}T\d{2})\d{4}", f"{copy // 60:02}{copy % 60:02}", name)
-
-
-def pack_archives(raw: Path, folder: Path) -> dict[str, Path]:
-    """Pack a folder into an archive file of each kind."""
-    tar = folder / "s2.tar"
-    subprocess.run(["tar", "-C", raw.parent, "-cf", tar, raw.name], check=True)
-    subprocess.run(["gzip", "-6", "-k", tar], check=True)
-    window = zstandard.ZstdCompressionParameters.from_level(3, window_log=19, write_checksum=True)
-    with tar.open("rb") as plain, (folder / "s2.tar.zst").open("wb") as packed:
-        zstandard.ZstdCompressor(compression_params=window).copy_stream(plain, packed)
-    return {".tar": tar, ".tar.gz": folder / "s2.tar.gz", ".tar.zst": folder / "s2.tar.zst"}
-
-
-def time_decompression(archive: Path) -> float:
-    """Decompress an archive in this thread and return the seconds it takes."""
-    start = time.perf_counter()
-    stream = Stream(archive)
-    while stream.read(2**20):
-        pass
-    stream.close()
-    return time.perf_counter() - start
-
-
-def time_unpacking(archive: Path, folder: Path) -> float:
-    """Unpack an archive with tar, which leaves compression to gzip and zstd, and return the seconds it takes."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    start = time.perf_counter()
-    subprocess.run(["tar", "-C", folder, "-xf", archive], check=True)
-    return time.perf_counter() - start
-
-
-@contextmanager
-def watch_memory() -> Iterator[dict[int, int]]:
-    """Record the peak resident bytes of every worker process while the block runs."""
-    peaks: dict[int, int] = {}
-    stop = threading.Event()
-
-    def watch() -> None:
-        # Seldom: looking costs the workers some of their two cores.
-        while not stop.wait(0.3):
-            for child in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):
-                    if child.pid in peaks or "spawn_main" in " ".join(child.cmdline()):
-                        peaks[child.pid] = max(peaks.get(child.pid, 0), child.memory_info().rss)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peaks
-    finally:
-        stop.set()
-        thread.join()
-
-
-def run_floor(raw: Path, out: Path, n_bytes: int, n_processes: int) -> float:
-    """Read every byte of the archive and write `n_bytes`, in shards' sizes; returns patches/s."""
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    patches = sorted(path.name for path in raw.iterdir())
-    shard = 256 * n_bytes // len(patches)
-    with ProcessPoolExecutor(n_processes, mp_context=get_context("spawn")) as pool:
-        list(pool.map(abs, range(4 * n_processes)))  # all processes are up
-        start = time.perf_counter()
-        parts = [(str(raw), patches[i::n_processes], str(out), shard) for i in range(n_processes)]
-        list(pool.map(_read_and_write, parts))
-        return len(patches) / (time.perf_counter() - start)
-
-
-def _read_and_write(part: tuple[str, list[str], str, int]) -> None:
-    """One process of the floor: plain system calls, nothing parsed, nothing flushed to disk."""
-    raw, patches, out, shard_bytes = part
-    shard = bytes(shard_bytes)
-    for i, patch in enumerate(patches, 1):
-        folder = f"{raw}/{patch}"
-        for file in os.listdir(folder):
-            descriptor = os.open(f"{folder}/{file}", os.O_RDONLY)
-            os.read(descriptor, 65_536)
-            os.close(descriptor)
-        if i % 256 == 0 or i == len(patches):
-            with open(f"{out}/{patch}", "wb", buffering=0) as written:
-                written.write(shard[: shard_bytes * ((i - 1) % 256 + 1) // 256])
-
-
-def measure_planning() -> None:
-    """Plan all 590,326 official names, in this process, and print time and peak memory."""
+def measure_planning() -> Figures:
+    """Plan all 590,326 official names in this process."""
     start = time.perf_counter()
     lists = read_lists()
-    read = time.perf_counter()
+    read_s = time.perf_counter() - start
     options = ConvertOptions()
     plan = plan_store(
         (lists.describe(Source(name, s2=name)) for name in lists.pairing_of), options.choose_layout("v1", {"s2"})
     )
-    n_tasks = len(plan.tasks)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(
-        f"planning {plan.n_patches:,} names, {n_tasks:,} tasks: {seconds:.1f} s (lists {read - start:.1f} s), "
-        f"{peak:.2f} GB peak [goal: under 30 s and 2 GB: {_verdict(seconds < 30 and peak < 2)}]"
-    )
     assert plan.n_patches == N_PATCHES["v1"]
+    peak_kb = re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0]
+    return {"s": time.perf_counter() - start, "s of it to read the lists": read_s, "peak MB": int(peak_kb) / 1e3}
 
 
-def _verdict(met: bool) -> str:
-    return "met" if met else "MISSED"
+def _rate(table: Table, name: str) -> float:
+    return summarize(table[name]["patches/s"])[0]
 
 
-@dataclass(frozen=True)
-class Round:
-    """One measurement of one way to convert."""
-
-    rate: float
-    """Patches/s in steady state."""
-    megabytes: float
-    """Megabytes of pixels/s in steady state."""
-    startup_s: float
-    finish_s: float
-    worker_bytes: int
-    """Largest peak memory of a worker."""
+def _show(title: str, table: Table) -> None:
+    figures = list(dict.fromkeys(figure for found in table.values() for figure in found))
+    print(f"\n{title}\n{'':32}" + "".join(f"{figure:>16}" for figure in figures))
+    for name, found in table.items():
+        cells = (f"{summarize(found[figure])[0]:,.1f}" if figure in found else "" for figure in figures)
+        print(f"{name:32}" + "".join(f"{cell:>16}" for cell in cells))
 
 
-def measure(sources: Sources, store: Path, options: ConvertOptions) -> tuple[Round, Summary]:
-    """Convert an archive once and measure it."""
-    shutil.rmtree(store, ignore_errors=True)
-    with watch_memory() as peaks:
-        summary = convert(sources, store, options)
-    rate = summary.n_patches / summary.convert_s
-    measured = Round(
-        rate,
-        summary.pixel_bytes / summary.convert_s / 1e6,
-        summary.startup_s,
-        summary.finish_s,
-        max(peaks.values(), default=0),
-    )
-    return measured, summary
+def _judge(tables: Mapping[str, Table]) -> None:
+    """Print how the goals are met."""
+
+    def say(what: str, value: float, goal: float) -> None:
+        print(f"{what} {value:.2f} [goal {goal:g}: {'met' if value >= goal else 'MISSED'}]")
+
+    print()
+    found = {title.partition(",")[0]: table for title, table in tables.items()}
+    for condition in [name for name in ("warm", "cold", "far") if name in found]:
+        table = found[condition]
+        say(f"{condition}: {OURS} over the {RICO}", _rate(table, OURS) / _rate(table, RICO), _GOAL_RICO)
+    if warm := found.get("warm"):
+        say(f"warm: {OURS} over the floor", _rate(warm, OURS) / _rate(warm, FLOOR), _GOAL_FLOOR)
+    if warm and (cold := found.get("cold")):
+        least = min(_rate(cold, READING), _rate(warm, OURS))
+        say("cold over the lesser of only reading and warm", _rate(cold, OURS) / least, _GOAL_COLD)
+    if warm and (far := found.get("far")):
+        say("far over warm", _rate(far, OURS) / _rate(warm, OURS), _GOAL_FAR)
 
 
-def median(rounds: list[Round], field: str) -> float:
-    """Return the median of one field."""
-    return float(statistics.median(getattr(measured, field) for measured in rounds))
-
-
-def run(folder: Path, n_patches: int, n_workers: int, n_rounds: int) -> None:
-    """Make the archive, run all rounds and print the table."""
-    raw, raw_s1, store = folder / "s2", folder / "s1", folder / "store"
-    clone_real_patches(raw, raw_s1, n_patches)
-    v2 = clone_v2(folder, n_patches)
-    forms = {
-        "converter, lz4, with Sentinel-1": Sources(raw, raw_s1),
-        "converter, lz4, v2.0 Sentinel-2": Sources(v2.s2),
-        "converter, lz4, v2.0 with Sentinel-1": Sources(v2.s2, v2.s1),
-        "converter, lz4, v2.0 with all and maps": v2,
-    }
-    rows: dict[str, list[Round]] = {}
-    floors: list[float] = []
-    for _ in range(n_rounds):
-        for codec in CODECS:
-            measured, summary = measure(Sources(raw), store, ConvertOptions(workers=n_workers, codec=codec))
-            rows.setdefault(f"converter, {codec}", []).append(measured)
-            if codec == "lz4":
-                floors.append(run_floor(raw, folder / "floor", summary.stored_bytes, n_workers))
-        for name, sources in forms.items():
-            measured, _ = measure(sources, store, ConvertOptions(workers=n_workers))
-            rows.setdefault(name, []).append(measured)
-    measured, _ = measure(Sources(raw), store, ConvertOptions(workers=n_workers, reader="rasterio"))
-    rows["converter, lz4, all through rasterio"] = [measured]
-
-    floor, ours = statistics.median(floors), median(rows["converter, lz4"], "rate")
-    slow = rows["converter, lz4, all through rasterio"][0].rate
-    print(f"\n{n_patches:,} patches, {n_workers} workers, warm cache, medians of {n_rounds} rounds\n")
-    print(f"{'':38}{'patches/s':>10}{'x floor':>9}{'MB/s':>8}{'start s':>9}{'finish s':>10}{'MB a worker':>13}")
-    for name, rounds in rows.items():
-        print(
-            f"{name:38}{median(rounds, 'rate'):10,.0f}{median(rounds, 'rate') / floor:9.2f}"
-            f"{median(rounds, 'megabytes'):8,.0f}{median(rounds, 'startup_s'):9.1f}{median(rounds, 'finish_s'):10.1f}"
-            f"{median(rounds, 'worker_bytes') / 1e6:13,.0f}"
-        )
-    print(f"{'floor: read all, write as much':38}{floor:10,.0f}{1:9.2f}")
-    print(
-        f"\nlz4 over rasterio {ours / slow:.1f}x [goal {_GOAL_RASTERIO}x: {_verdict(ours / slow >= _GOAL_RASTERIO)}]; "
-        f"lz4 over the floor {ours / floor:.2f}x [goal {_GOAL_FLOOR}x: {_verdict(ours / floor >= _GOAL_FLOOR)}]"
-    )
-    alone = median(rows["converter, lz4"], "megabytes")
-    for name in forms:
-        print(f"{name}: per byte of pixels {median(rows[name], 'megabytes') / alone:.2f}x the rate of v1.0 Sentinel-2")
-
-
-def run_archives(folder: Path, n_patches: int, n_workers: int, n_rounds: int) -> None:
-    """Convert archive files and their folder in turn, and print a line for each kind of file."""
-    raw, store = folder / "BigEarthNet-v1.0", folder / "store"
-    clone_real_patches(raw, folder / "s1", n_patches)
-    archives = pack_archives(raw, folder)
-    from_folder: list[float] = []
-    rates: dict[str, list[float]] = {suffix: [] for suffix in archives}
-    alone_s: dict[str, list[float]] = {suffix: [] for suffix in archives}
-    unpacking_s: dict[str, list[float]] = {suffix: [] for suffix in archives}
-    for _ in range(n_rounds):
-        from_folder.append(measure(Sources(raw), store, ConvertOptions(workers=n_workers))[0].rate)
-        for suffix, archive in archives.items():
-            rates[suffix].append(measure(Sources(archive), store, ConvertOptions(workers=n_workers))[0].rate)
-            alone_s[suffix].append(time_decompression(archive))
-            unpacking_s[suffix].append(time_unpacking(archive, folder / "unpacked"))
-    ours = statistics.median(from_folder)
-    print(f"\n{n_patches:,} patches, {n_workers} workers; from their folder, warm, {ours:,.0f} patches/s")
-    for suffix in archives:
-        rate, seconds = statistics.median(rates[suffix]), statistics.median(unpacking_s[suffix])
-        gain = rate * (seconds / n_patches + 1 / ours)
-        goal = _GOAL_ARCHIVE.get(suffix)
-        aim = f" [goal {goal}x: {_verdict(rate / ours >= goal)}]" if goal else ""
-        print(
-            f"from {suffix}: {rate:,.0f} patches/s, {rate / ours:.2f}x the folder{aim}; "
-            f"decompressor alone {n_patches / statistics.median(alone_s[suffix]):,.0f} patches/s; {gain:.1f}x as fast "
-            f"as tar xf ({n_patches / seconds:,.0f} patches/s) and then the folder "
-            f"[goal {_GOAL_UNPACKING}x: {_verdict(gain >= _GOAL_UNPACKING)}]"
-        )
+def run(bench: Bench, conditions: list[str], n_rounds: int) -> dict[str, Table]:
+    """Run all turns and return the tables."""
+    tables: dict[str, Table] = {}
+    many = f"{bench.n_patches:,} patches, {bench.n_few:,} through rasterio"
+    for condition in conditions:
+        if condition == "packed":
+            for title, turns in bench.list_packed().items():
+                tables[f"{title}, {many}"] = take_turns(turns, max(1, n_rounds - 1))
+        elif condition != "planning":
+            tables[f"{condition}, {many}"] = take_turns(bench.list_turns(condition), n_rounds)
+    return tables
 
 
 def main() -> None:
-    """Run the benchmark and print its table."""
+    """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--patches", type=int, default=4096, help="patches of the archive (default: 4096)")
+    parser.add_argument("--patches", type=int, default=2048, help="patches of the archive (default: 2048)")
+    parser.add_argument("--few", type=int, default=512, help="patches through rasterio (default: 512)")
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of converter and floor (default: 3)")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds; of archive files one less (default: 2)")
     parser.add_argument("--folder", type=Path, help="where to make archive and stores (default: a temporary folder)")
-    parser.add_argument("--only-planning", action="store_true", help="only plan the official list")
-    parser.add_argument("--only-archives", action="store_true", help="only convert archive files and their folder")
+    parser.add_argument("--only", nargs="+", choices=_CONDITIONS, default=_CONDITIONS, help="run these tables")
+    parser.add_argument("--record", action="store_true", help="keep the figures for docs/benchmarks.md")
     args = parser.parse_args()
-    if args.only_planning:
-        measure_planning()
+    if args.only == ["planning"]:  # a process of its own, so that its peak memory is its own too
+        for figure, value in measure_planning().items():
+            print(f"planning {N_PATCHES['v1']:,} names: {value:,.1f} {figure}")
         return
-    if not args.only_archives:
-        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            run(Path(folder), args.patches, args.workers, args.rounds)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        run_archives(Path(folder), args.patches, args.workers, args.rounds)
-    if args.only_archives:
-        return
-    # In a process of its own, so that its peak memory is its own too.
-    subprocess.run([sys.executable, "-m", "benchmarks.convert", "--only-planning"], check=True)
+        tables = run(Bench(Path(folder), args.patches, args.few, args.workers), args.only, args.rounds)
+    for title, table in tables.items():
+        _show(title, table)
+    _judge(tables)
+    if "planning" in args.only:
+        subprocess.run([sys.executable, "-m", "benchmarks.convert", "--only", "planning"], check=True)
+    if args.record:
+        save_record("converting", tables, _PACKAGES)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.convert import clone_patch, read_example
+from benchmarks.conditions import clone_patch, read_example
 from bigearthnet.archive.lists import read_lists
 from bigearthnet.machine import count_cores
 from bigearthnet.store.layout import MANIFEST

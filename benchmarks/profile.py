@@ -23,7 +23,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.convert import clone_real_patches
+from benchmarks.conditions import clone_real_patches
 from benchmarks.turns import save_record, summarize
 from converter.profile import OTHER, PIECES, WAITING, put_clocks, run_clock
 from trainer.source.store import Selection, open_store
