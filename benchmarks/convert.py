@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="rounds; of archive files one less (default: 2)")
     parser.add_argument("--folder", type=Path, help="where to make archive and stores (default: a temporary folder)")
     parser.add_argument("--only", nargs="+", choices=_CONDITIONS, default=_CONDITIONS, help="run these tables")
-    parser.add_argument("--record", action="store_true", help="keep the figures for docs/benchmarks.md")
+    parser.add_argument("--record", action="store_true", help="keep the figures in benchmarks/records")
     args = parser.parse_args()
     if args.only == ["planning"]:  # a process of its own, so that its peak memory is its own too
         for figure, value in measure_planning().items():

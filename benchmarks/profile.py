@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default: 3)")
     parser.add_argument("--folder", type=Path, help="where to make archive and stores (default: a temporary folder)")
-    parser.add_argument("--record", action="store_true", help="keep the figures for docs/benchmarks.md")
+    parser.add_argument("--record", action="store_true", help="keep the figures in benchmarks/records")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         tables, lines = run(Path(folder), args.patches, args.workers, args.rounds)

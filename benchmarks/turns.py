@@ -1,8 +1,7 @@
 """Contenders in turns (A B C A B C): their figures by round, and what they ran on, as one record in a file.
 
-A benchmark gives its figures to `save_record`; `python -m benchmarks.page` makes the page docs/benchmarks.md of all
-records. Only ratios within one record mean anything on a shared machine, and so its median and its spread stand
-beside each other.
+A benchmark gives its figures to `save_record`, which keeps them in benchmarks/records. Only ratios within one record mean
+anything on a shared machine, and so its median and its spread stand beside each other.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tqdm import tqdm
 
@@ -66,12 +65,6 @@ def save_record(
     RECORDS.mkdir(exist_ok=True)
     record = {"machine": asdict(describe_machine(packages)), "tables": tables}
     (RECORDS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-
-
-def load_record(name: str) -> dict[str, Any]:
-    """Read a record that `save_record` wrote."""
-    record: dict[str, Any] = json.loads((RECORDS / f"{name}.json").read_text())
-    return record
 
 
 def describe_machine(packages: Sequence[str]) -> Machine:
