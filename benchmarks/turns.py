@@ -1,7 +1,7 @@
 """Contenders in turns (A B C A B C): their figures by round, and what they ran on, as one record in a file.
 
-A benchmark gives its figures to `save_record`, which keeps them in benchmarks/records. Only ratios within one record mean
-anything on a shared machine, and so its median and its spread stand beside each other.
+A benchmark gives its figures to `save_record`, which keeps them in benchmarks/records. Only ratios within one record
+mean anything on a shared machine, and so its median and its spread stand beside each other.
 """
 
 from __future__ import annotations
