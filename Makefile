@@ -125,6 +125,7 @@ docs: $(VENV)/.docs ## Build the documentation as a site, which opens at site/in
 
 bench: $(VENV)/.all ## Run the benchmarks: this project, its rivals and the floor
 	$(BIN)/python -m benchmarks.convert
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.fit
 	$(BIN)/python -m benchmarks.remote

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -42,7 +43,6 @@ _BANDS: Final = tuple(band for group in S2_GROUPS for band in group.bands)
 _SHARD: Final = 256
 _TRANSACTION: Final = 512
 _N_THREADS: Final = 32
-_LOOK_S: Final = 0.2
 
 Figures = dict[str, float]
 
@@ -326,7 +326,39 @@ def run_contender(name: str, raw: Path, out: Path, *words: str | Path | int, **e
     """
     shutil.rmtree(out, ignore_errors=True)
     os.sync()  # or who flushes waits for what others have written
-    command = [sys.executable, "-m", "benchmarks.converting", name, *map(str, (raw, out, *words))]
+    words = ("-m", "benchmarks.converting", name, raw, out, *words)
+    watched = watch_python(*words, environment=environment)
+    taken = Taken(**json.loads(watched.shown))
+    sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
+    return {
+        "patches/s": taken.n_patches / taken.seconds,
+        "CPU s/1000": taken.cpu_s / taken.n_patches * 1e3,
+        "peak MB": watched.peak_bytes / 1e6,
+        "MB a worker": watched.worker_bytes / 1e6,
+        "bytes/patch": sum(sizes) / taken.n_patches,
+        "files": len(sizes),
+        **taken.more,
+    }
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a process printed and took, all that it started included."""
+
+    shown: str
+    seconds: float
+    peak_bytes: int
+    """Of memory, the most at any time; pages of files that are mapped do not count."""
+    worker_bytes: int
+    """The same of the largest process that it started."""
+
+
+def watch_python(
+    *words: str | Path | int, environment: Mapping[str, str] = MappingProxyType({}), look_s: float = 0.2
+) -> Watched:
+    """Run Python to its successful end and watch its memory, looking every `look_s` seconds."""
+    start = time.perf_counter()
+    command = [sys.executable, *map(str, words)]
     process = subprocess.Popen(
         command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -334,30 +366,22 @@ def run_contender(name: str, raw: Path, out: Path, *words: str | Path | int, **e
     while process.poll() is None:
         n_bytes = list(_list_memory(process.pid))
         peak_bytes, worker_bytes = max(peak_bytes, sum(n_bytes)), max([worker_bytes, *n_bytes[1:]])
-        time.sleep(_LOOK_S)
+        time.sleep(look_s)
+    seconds = time.perf_counter() - start
     shown, errors = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"{name}: {errors}")
-    taken = Taken(**json.loads(shown))
-    sizes = [path.stat().st_size for path in out.rglob("*") if path.is_file()]
-    return {
-        "patches/s": taken.n_patches / taken.seconds,
-        "CPU s/1000": taken.cpu_s / taken.n_patches * 1e3,
-        "peak MB": peak_bytes / 1e6,
-        "MB a worker": worker_bytes / 1e6,
-        "bytes/patch": sum(sizes) / taken.n_patches,
-        "files": len(sizes),
-        **taken.more,
-    }
+        raise RuntimeError(f"{command}: {errors}")
+    return Watched(shown, seconds, peak_bytes, worker_bytes)
 
 
 def _list_memory(pid: int) -> Iterator[int]:
-    """Yield the bytes that each process of a tree alone holds, the root first."""
+    """Yield the bytes of each process of a tree, the root first, without those of files."""
     with suppress(psutil.Error):
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
             with suppress(psutil.Error):
-                yield process.memory_full_info().uss
+                memory = process.memory_info()
+                yield memory.rss - memory.shared
 
 
 def check_output(name: str, raw: Path, out: Path, n_patches: int = 4) -> None:

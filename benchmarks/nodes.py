@@ -4,8 +4,8 @@
 
   serial  what one process does alone: scanning, planning and writing the table (`ben-convert convert` says how long)
   rate    patches/s of one worker from a warm archive (`ben-convert convert`, divided by its workers)
-  disk    patches/s that the file system of the archive gives to all readers (`reading` of `python -m benchmarks.convert
-          --only cold`)
+  disk    patches/s that the file system of the archive gives to all readers (`python -m benchmarks.convert --only cold`
+          says so of `reading`)
 
 The defaults were measured on a 2-core shared VM and its one disk: give those of your cluster.
 """

@@ -1,10 +1,11 @@
-"""An archive of all 590,326 patches of v1.0: every official name, each with hard links to a real patch's files."""
+"""An archive of all 590,326 patches of v1.0, or the first: official names with hard links to a real patch's files."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tarfile
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +30,8 @@ def find_shortage(folder: Path, *, is_built: bool) -> str | None:
     return None
 
 
-def build_archive(root: Path) -> None:
-    """Build the archive in the new folder `root`, whole or not at all; it takes minutes."""
+def build_archive(root: Path, n_patches: int | None = None) -> None:
+    """Build the archive in the new folder `root`, whole or not at all; all of its patches take minutes."""
     work = root.with_name(f"{root.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     sources = work / "sources"
@@ -40,7 +41,7 @@ def build_archive(root: Path) -> None:
     n_linked = N_LINKS * len(patches)
     target = work / "patches"
     target.mkdir()
-    for i, name in enumerate(read_lists().pairing_of):
+    for i, name in enumerate(islice(read_lists().pairing_of, n_patches)):
         if i % n_linked == 0:
             copies = [shutil.copytree(patch, sources / str(i) / patch.name) for patch in patches]
             files = [[(path, path.name.removeprefix(copy.name)) for path in copy.iterdir()] for copy in copies]
