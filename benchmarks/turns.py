@@ -21,7 +21,7 @@ from typing import Final
 
 from tqdm import tqdm
 
-from bigearthnet.machine import count_cores
+from bigearthnet.machine import count_cores, name_processor
 
 RECORDS: Final = Path(__file__).parent / "records"
 
@@ -76,7 +76,7 @@ def describe_machine(packages: Sequence[str]) -> Machine:
         except PackageNotFoundError:
             continue
     return Machine(
-        processor=_name_processor(),
+        processor=name_processor(),
         n_cores=count_cores(),
         memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         system=f"{platform.system()} {platform.release()}",
@@ -96,11 +96,3 @@ def summarize(values: Sequence[float]) -> tuple[float, float]:
 def _name_module() -> str:
     spec = sys.modules["__main__"].__spec__
     return spec.name if spec else Path(sys.argv[0]).name
-
-
-def _name_processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

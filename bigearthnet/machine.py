@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -51,6 +53,14 @@ def _read_limit(group: Path) -> int | None:
         if quota > 0 and period > 0:
             return math.ceil(quota / period)
     return None
+
+
+def name_processor() -> str:
+    """Name the model of the processor, as Linux does."""
+    with suppress(OSError):
+        if named := re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            return named[1].strip()
+    return "an unknown processor"
 
 
 def advise_install(extra: str) -> str:

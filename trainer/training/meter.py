@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -12,10 +11,9 @@ from typing import Any, Final
 
 import keras
 
-from bigearthnet.machine import count_cores
+from bigearthnet.machine import count_cores, name_processor
 
 _PACKAGES: Final = Path("/sys/class/powercap")
-_CPUS: Final = Path("/proc/cpuinfo")
 
 Counter = Callable[[], float]
 """Reads the energy that a device has drawn since some moment, in joules."""
@@ -58,7 +56,7 @@ def survey_devices(n_devices: int) -> tuple[str, EnergyMeter]:
     gpus = _list_gpus()
     if not gpus:
         n_cores = count_cores()
-        return f"{n_cores} core{'s' * (n_cores > 1)} of {_name_cpu()}", EnergyMeter(_find_packages())
+        return f"{n_cores} core{'s' * (n_cores > 1)} of {name_processor()}", EnergyMeter(_find_packages())
     named, counters = _find_gpus(n_devices)
     return f"{n_devices} {named or gpus[0].partition(':')[0].upper()}", EnergyMeter(counters)
 
@@ -100,10 +98,3 @@ def _find_packages() -> list[Counter]:
 
 def _ask_package(path: Path) -> float:
     return int(path.read_text()) / 1e6
-
-
-def _name_cpu() -> str:
-    with suppress(OSError):
-        if named := re.search(r"^model name\s*:\s*(.+)$", _CPUS.read_text(), re.MULTILINE):
-            return named[1].strip()
-    return "an unknown processor"
