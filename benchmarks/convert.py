@@ -38,16 +38,14 @@ from benchmarks.conditions import (
     time_decompression,
     time_unpacking,
 )
-from benchmarks.converting import CONTENDERS, FLOOR, OURS, READING, RICO, Figures, check_output, run_contender
-from benchmarks.turns import save_record, summarize, take_turns
+from benchmarks.converting import CONTENDERS, FLOOR, OURS, READING, RICO, check_output, run_contender
+from benchmarks.turns import Figures, save_record, summarize, take_turns
 from bigearthnet.archive.lists import read_lists
 from bigearthnet.archive.records import Source
 from bigearthnet.names import N_PATCHES
 from bigearthnet.store.layout import CODECS
 from converter.options import ConvertOptions
 from converter.plan import plan_store
-
-__all__ = ["clone_real_patches"]
 
 _CONDITIONS: Final = ("warm", "cold", "far", "packed", "forms", "planning")
 _GOAL_RICO: Final = 20
@@ -148,7 +146,7 @@ class Bench:
         unpacking_s = time_unpacking(file, folder)
         figures = self.run(name, raw=folder / "BigEarthNet-v1.0")
         shutil.rmtree(folder)
-        return figures | {"patches/s": n_patches / (unpacking_s + n_patches / figures["patches/s"])}
+        return {**figures, "patches/s": n_patches / (unpacking_s + n_patches / figures["patches/s"])}
 
 
 def measure_planning() -> Figures:

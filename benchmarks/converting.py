@@ -37,14 +37,13 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from benchmarks.turns import Figures
 from bigearthnet.bands import S2_GROUPS, BandGroup
 
 _BANDS: Final = tuple(band for group in S2_GROUPS for band in group.bands)
 _SHARD: Final = 256
 _TRANSACTION: Final = 512
 _N_THREADS: Final = 32
-
-Figures = dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: 2)")
     parser.add_argument("--folder", type=Path, help="where to make archives and stores (default: a temporary folder)")
-    parser.add_argument("--record", action="store_true", help="keep the figures for docs/benchmarks.md")
+    parser.add_argument("--record", action="store_true", help="keep the figures in benchmarks/records")
     args = parser.parse_args()
     sizes = sorted(args.sizes)
     if len(sizes) < 2 or any(a == b for a, b in pairwise(sizes)):

@@ -44,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.convert import clone_real_patches
+from benchmarks.conditions import clone_real_patches
 from bigearthnet.archive.lists import read_lists
 from bigearthnet.machine import count_cores
 from bigearthnet.names import N_PATCHES

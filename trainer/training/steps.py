@@ -135,8 +135,8 @@ class _JaxSteps(Steps):
 
     The state is one long array for each dtype instead of one array for each variable, since JAX lets go of Python's
     lock for each array that a call is given, and threads that decode batches take it meanwhile: beside a stream, a call
-    with the 750 arrays of ResNet50 took 17 ms, half of the calls more, and one with three 5 us (`python -m
-    benchmarks.fit --only calls`, 2 cores).
+    with the 750 arrays of ResNet50 took 17 ms, and one with three 5 us (medians of `python -m benchmarks.fit --only
+    calls`, 2 cores).
     """
 
     def __init__(self, model: Any, card: ModelCard, stream: Stream, mesh: Mesh | None) -> None:
