@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 LOWEST ?= .venv-lowest
+BENCH ?= .venv-bench
 RAW ?= data/sample
 STORE ?= $(if $(filter data/sample,$(RAW)),data/sample-store,)
 RUN ?= data/run
@@ -12,7 +13,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup convert info verify report train test test-slow test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends test-site fuzz check format tutorial docs bench clean
+.PHONY: help setup convert info verify report train test test-slow test-faults test-lowest test-slurm test-hosts test-full clean-full test-js test-backends test-site fuzz check format tutorial docs bench bench-full clean
 
 help: ## Show this help
 	@echo "make convert                      convert the built-in sample (made on first use)"
@@ -123,12 +124,23 @@ tutorial: $(VENV)/.all ## Make the notebook docs/tutorial.ipynb from docs/tutori
 docs: $(VENV)/.docs ## Build the documentation as a site, which opens at site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(VENV)/.all ## Run the benchmarks: this project, its rivals and the floor
-	$(BIN)/python -m benchmarks.convert
-	$(BIN)/python -m benchmarks.growth
-	$(BIN)/python -m benchmarks.stream
-	$(BIN)/python -m benchmarks.fit
-	$(BIN)/python -m benchmarks.remote
+$(BENCH)/.done: pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --editable '.[all,bench]'
+	@touch $@
+
+bench: $(BENCH)/.done ## Run the benchmarks, with rivals and floors from the same run, in some minutes
+	$(BENCH)/bin/python -m benchmarks.convert --patches 1024 --few 256 --rounds 1
+	$(BENCH)/bin/python -m benchmarks.growth --sizes 1024 4096
+	$(BENCH)/bin/python -m benchmarks.stream --patches 2048 --rounds 1 --only warm
+	$(BENCH)/bin/python -m benchmarks.fit
+	$(BENCH)/bin/python -m benchmarks.remote
+
+bench-full: $(BENCH)/.done ## Run them at length, and write docs/benchmarks.md anew
+	$(BENCH)/bin/python -m benchmarks.convert --patches 8192 --rounds 3 --record
+	$(BENCH)/bin/python -m benchmarks.stream --rounds 3 --record
+	$(BENCH)/bin/python -m benchmarks.growth --sizes 1024 4096 16384 65536 --record
+	$(BENCH)/bin/python -m benchmarks.page
 
 clean: ## Remove the virtual environment, the sample and the site
-	rm -rf $(VENV) $(LOWEST) data site
+	rm -rf $(VENV) $(LOWEST) $(BENCH) data site

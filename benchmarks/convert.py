@@ -39,7 +39,7 @@ from benchmarks.conditions import (
     time_unpacking,
 )
 from benchmarks.converting import CONTENDERS, FLOOR, OURS, READING, RICO, check_output, run_contender
-from benchmarks.turns import Figures, save_record, summarize, take_turns
+from benchmarks.turns import Figures, Table, judge, save_record, show_table, summarize, take_turns
 from bigearthnet.archive.lists import read_lists
 from bigearthnet.archive.records import Source
 from bigearthnet.names import N_PATCHES
@@ -55,7 +55,6 @@ _GOAL_FAR: Final = 0.6
 _PACKAGES: Final = ("zarr", "dask", "numcodecs", "numpy", "rasterio", "lmdb", "safetensors", "tensorflow")
 
 Turns = Mapping[str, Callable[[], Figures]]
-Table = dict[str, dict[str, list[float]]]
 
 
 class Bench:
@@ -167,32 +166,20 @@ def _rate(table: Table, name: str) -> float:
     return summarize(table[name]["patches/s"])[0]
 
 
-def _show(title: str, table: Table) -> None:
-    figures = list(dict.fromkeys(figure for found in table.values() for figure in found))
-    print(f"\n{title}\n{'':32}" + "".join(f"{figure:>16}" for figure in figures))
-    for name, found in table.items():
-        cells = (f"{summarize(found[figure])[0]:,.1f}" if figure in found else "" for figure in figures)
-        print(f"{name:32}" + "".join(f"{cell:>16}" for cell in cells))
-
-
 def _judge(tables: Mapping[str, Table]) -> None:
     """Print how the goals are met."""
-
-    def say(what: str, value: float, goal: float) -> None:
-        print(f"{what} {value:.2f} [goal {goal:g}: {'met' if value >= goal else 'MISSED'}]")
-
     print()
     found = {title.partition(",")[0]: table for title, table in tables.items()}
     for condition in [name for name in ("warm", "cold", "far") if name in found]:
         table = found[condition]
-        say(f"{condition}: {OURS} over the {RICO}", _rate(table, OURS) / _rate(table, RICO), _GOAL_RICO)
+        judge(f"{condition}: {OURS} over the {RICO}", _rate(table, OURS) / _rate(table, RICO), _GOAL_RICO)
     if warm := found.get("warm"):
-        say(f"warm: {OURS} over the floor", _rate(warm, OURS) / _rate(warm, FLOOR), _GOAL_FLOOR)
+        judge(f"warm: {OURS} over the floor", _rate(warm, OURS) / _rate(warm, FLOOR), _GOAL_FLOOR)
     if warm and (cold := found.get("cold")):
         least = min(_rate(cold, READING), _rate(warm, OURS))
-        say("cold over the lesser of only reading and warm", _rate(cold, OURS) / least, _GOAL_COLD)
+        judge("cold over the lesser of only reading and warm", _rate(cold, OURS) / least, _GOAL_COLD)
     if warm and (far := found.get("far")):
-        say("far over warm", _rate(far, OURS) / _rate(warm, OURS), _GOAL_FAR)
+        judge("far over warm", _rate(far, OURS) / _rate(warm, OURS), _GOAL_FAR)
 
 
 def run(bench: Bench, conditions: list[str], n_rounds: int) -> dict[str, Table]:
@@ -226,7 +213,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         tables = run(Bench(Path(folder), args.patches, args.few, args.workers), args.only, args.rounds)
     for title, table in tables.items():
-        _show(title, table)
+        show_table(title, table)
     _judge(tables)
     if "planning" in args.only:
         subprocess.run([sys.executable, "-m", "benchmarks.convert", "--only", "planning"], check=True)

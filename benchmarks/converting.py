@@ -20,23 +20,20 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
+from benchmarks.processes import count_cpu, watch_python
 from benchmarks.turns import Figures
 from bigearthnet.bands import S2_GROUPS, BandGroup
 
@@ -85,15 +82,6 @@ def read_raster(path: str) -> NDArray[Any]:
         return pixels
 
 
-def _count_cpu() -> float:
-    """Count the seconds of the processor of this process and all it has started, those that have ended too."""
-    total, root = 0.0, psutil.Process()
-    for process in (root, *root.children(recursive=True)):
-        with suppress(psutil.Error):
-            total += sum(process.cpu_times()[:4])
-    return total
-
-
 def _convert_ours(given: argparse.Namespace) -> Taken:
     from bigearthnet.archive.records import Sources
     from converter.conversion import ConvertOptions, convert
@@ -103,7 +91,7 @@ def _convert_ours(given: argparse.Namespace) -> Taken:
 
     def note(event: Event) -> None:
         if isinstance(event, Finishing) or (isinstance(event, Started) and not cpu_s):
-            cpu_s.append(_count_cpu())
+            cpu_s.append(count_cpu())
 
     options = ConvertOptions(workers=given.workers, codec=given.codec, reader=given.reader)
     summary = convert(Sources(given.raw, given.s1, given.maps), given.out, options, note)
@@ -139,9 +127,9 @@ def _open_pool(n_workers: int, module: str) -> Iterator[ProcessPoolExecutor]:
 def _time_pool(given: argparse.Namespace, module: str, work: Callable[[ProcessPoolExecutor], None]) -> Taken:
     given.out.mkdir(parents=True)
     with _open_pool(given.workers, module) as pool:
-        start, cpu_s = time.perf_counter(), _count_cpu()
+        start, cpu_s = time.perf_counter(), count_cpu()
         work(pool)
-        return Taken(time.perf_counter() - start, _count_cpu() - cpu_s, len(list_patches(given.raw)), {})
+        return Taken(time.perf_counter() - start, count_cpu() - cpu_s, len(list_patches(given.raw)), {})
 
 
 def _convert_rico(given: argparse.Namespace) -> Taken:
@@ -230,7 +218,7 @@ def _convert_dask(given: argparse.Namespace) -> Taken:
         Client(cluster) as client,
     ):
         client.run(import_module, "rasterio")
-        start, cpu_s = time.perf_counter(), _count_cpu()
+        start, cpu_s = time.perf_counter(), count_cpu()
         stored = []
         for group in S2_GROUPS:
             read = dask.delayed(_read_group)
@@ -248,7 +236,7 @@ def _convert_dask(given: argparse.Namespace) -> Taken:
             stored.append(da.store(da.stack(patches).rechunk({0: _SHARD}), target, lock=False, compute=False))
         dask.compute(*stored)
         (given.out / "names.txt").write_text("\n".join(names))
-        return Taken(time.perf_counter() - start, _count_cpu() - cpu_s, len(names), {})
+        return Taken(time.perf_counter() - start, count_cpu() - cpu_s, len(names), {})
 
 
 def _read_group(path: str, group: BandGroup) -> NDArray[Any]:
@@ -284,10 +272,10 @@ def _read_and_write(task: tuple[str, Sequence[str], str, int]) -> None:
 
 def _run_reading(given: argparse.Namespace) -> Taken:
     folders = [f"{given.raw}/{name}" for name in list_patches(given.raw)]
-    start, cpu_s = time.perf_counter(), _count_cpu()
+    start, cpu_s = time.perf_counter(), count_cpu()
     with ThreadPoolExecutor(_N_THREADS) as threads:
         _drain(threads.map(_read_files, folders))
-    return Taken(time.perf_counter() - start, _count_cpu() - cpu_s, len(folders), {})
+    return Taken(time.perf_counter() - start, count_cpu() - cpu_s, len(folders), {})
 
 
 def _read_files(folder: str) -> None:
@@ -338,49 +326,6 @@ def run_contender(name: str, raw: Path, out: Path, *words: str | Path | int, **e
         "files": len(sizes),
         **taken.more,
     }
-
-
-@dataclass(frozen=True)
-class Watched:
-    """What a process printed and took, all that it started included."""
-
-    shown: str
-    seconds: float
-    peak_bytes: int
-    """Of memory, the most at any time; pages of files that are mapped do not count."""
-    worker_bytes: int
-    """The same of the largest process that it started."""
-
-
-def watch_python(
-    *words: str | Path | int, environment: Mapping[str, str] = MappingProxyType({}), look_s: float = 0.2
-) -> Watched:
-    """Run Python to its successful end and watch its memory, looking every `look_s` seconds."""
-    start = time.perf_counter()
-    command = [sys.executable, *map(str, words)]
-    process = subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    peak_bytes = worker_bytes = 0
-    while process.poll() is None:
-        n_bytes = list(_list_memory(process.pid))
-        peak_bytes, worker_bytes = max(peak_bytes, sum(n_bytes)), max([worker_bytes, *n_bytes[1:]])
-        time.sleep(look_s)
-    seconds = time.perf_counter() - start
-    shown, errors = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"{command}: {errors}")
-    return Watched(shown, seconds, peak_bytes, worker_bytes)
-
-
-def _list_memory(pid: int) -> Iterator[int]:
-    """Yield the bytes of each process of a tree, the root first, without those of files."""
-    with suppress(psutil.Error):
-        root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
-            with suppress(psutil.Error):
-                memory = process.memory_info()
-                yield memory.rss - memory.shared
 
 
 def check_output(name: str, raw: Path, out: Path, n_patches: int = 4) -> None:

@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from benchmarks.converting import watch_python
+from benchmarks.processes import watch_python
 from benchmarks.turns import save_record
 from bigearthnet.names import N_PATCHES
 from tests.full.archive import build_archive

@@ -29,6 +29,10 @@ Figures = Mapping[str, float]
 """What one turn measured: figure, with its unit in its name ("patches/s"), to value."""
 
 
+Table = Mapping[str, Mapping[str, Sequence[float]]]
+"""Contender to figure to its values, one a round."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """What a benchmark ran on."""
@@ -45,8 +49,8 @@ class Machine:
     command: str
 
 
-def take_turns(contenders: Mapping[str, Callable[[], Figures]], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Run all contenders once a round and return contender to figure to its values, one a round."""
+def take_turns(contenders: Mapping[str, Callable[[], Figures]], rounds: int) -> Table:
+    """Run all contenders once a round."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in contenders}
     with tqdm(total=rounds * len(contenders), unit=" turns", disable=None) as bar:
         for _ in range(rounds):
@@ -58,9 +62,21 @@ def take_turns(contenders: Mapping[str, Callable[[], Figures]], rounds: int) -> 
     return found
 
 
-def save_record(
-    name: str, tables: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], packages: Sequence[str]
-) -> None:
+def show_table(title: str, table: Table) -> None:
+    """Print the median of each figure of each contender."""
+    figures = list(dict.fromkeys(figure for found in table.values() for figure in found))
+    print(f"\n{title}\n{'':32}" + "".join(f"{figure:>16}" for figure in figures))
+    for name, found in table.items():
+        cells = (f"{summarize(found[figure])[0]:,.1f}" if figure in found else "" for figure in figures)
+        print(f"{name:32}" + "".join(f"{cell:>16}" for cell in cells))
+
+
+def judge(what: str, value: float, goal: float) -> None:
+    """Print a ratio and whether it reaches its goal."""
+    print(f"{what} {value:.2f} [goal {goal:g}: {'met' if value >= goal else 'MISSED'}]")
+
+
+def save_record(name: str, tables: Mapping[str, Table], packages: Sequence[str]) -> None:
     """Write a record: table to contender to figure to values, and the machine. Replaces the last one of that name."""
     RECORDS.mkdir(exist_ok=True)
     record = {"machine": asdict(describe_machine(packages)), "tables": tables}

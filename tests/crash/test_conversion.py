@@ -212,7 +212,7 @@ def test_every_flush_is_needed(name: str, scenarios: dict[str, Scenario], tmp_pa
     print(f"{name}: {trial.n_flushes} flushes left out, one at a time: {len(trial.known):,} states tried")
     # The second array flushes the folder of the arrays again; a store that is there already was flushed before.
     there = ["convert > claim_target > hold_lock > _take_flock > make_folder > flush"]
-    there += ["convert > claim_target > hold_lock > _take_flock > make_folder > _make_missing > flush"]
+    there += ["claim_target > hold_lock > _take_flock > make_folder > _make_missing > flush"]
     arrays = "_commit > write_shard > write_durably > replace_file > _make_missing > flush"
     assert [re.sub(r"\w+\.(\w+):\d+", r"\1", caller) for caller in needless] == [
         *(there if name == "overwrite" else []),
