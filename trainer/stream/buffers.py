@@ -8,6 +8,7 @@ block, so a block comes back only when the last array (or tensor) on it has been
 from __future__ import annotations
 
 import mmap
+import sys
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -42,6 +43,8 @@ class BatchMemory:
             block = self._spare.popleft()
         except IndexError:
             block = mmap.mmap(-1, self._n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if sys.platform == "linux":  # a page in place of 512: RGB with codec none came a tenth faster
+                block.madvise(mmap.MADV_HUGEPAGE)
         # Every view below keeps `owner` alive, since NumPy stops collapsing bases at an array on foreign memory.
         owner = np.frombuffer(block, np.uint8)
         weakref.finalize(owner, self._spare.append, block).atexit = False
