@@ -16,6 +16,7 @@ from bigearthnet.archive.catalogue import read_archive
 from bigearthnet.archive.patch import PatchReader
 from bigearthnet.archive.records import Reject, Sources, is_archive_file
 from bigearthnet.errors import SourceError, StoreError
+from bigearthnet.lock import Lock
 from bigearthnet.look.quantity import format_count
 from bigearthnet.store.layout import INGESTED, PROGRESS, RECEIPTS, REJECTS, SPILL, Layout
 from converter.batch import BatchJob
@@ -23,7 +24,6 @@ from converter.cluster import Cluster, open_cluster
 from converter.events import Advanced, Finishing, OnEvent, Planned, Scanned, Started, ignore
 from converter.finish import finish_store, write_rejects
 from converter.ingestion import Assembly, Ingested, Ingestion, estimate_bytes, read_ingested
-from converter.lock import Lock
 from converter.options import ConvertOptions
 from converter.plan import Plan, ShardTask, leave_out, plan_store
 from converter.profile import Profile

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bigearthnet.archive.catalogue import Archive
 from bigearthnet.bands import Sensor
+from bigearthnet.lock import Watching
 from converter.plan import Plan
 
 
@@ -31,14 +32,6 @@ class Planned:
 class Waiting:
     """No worker is there; if none comes in time, the run is given up."""
 
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Watching:
-    """Whoever wrote the store last may be alive on another machine; if it shows no sign of life in time, it is dead."""
-
-    holder: str
     seconds: float
 
 

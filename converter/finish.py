@@ -15,6 +15,7 @@ import numpy as np
 from bigearthnet import __version__
 from bigearthnet.archive.records import Reject
 from bigearthnet.labels import LABELS_19, LABELS_43
+from bigearthnet.lock import Lock
 from bigearthnet.names import CITATIONS, LICENSE, N_PATCHES, SPLITS, TITLES
 from bigearthnet.store.croissant import describe_dataset
 from bigearthnet.store.images import remove_other_shards, write_metadata
@@ -23,7 +24,6 @@ from bigearthnet.store.manifest import Entry, build_manifest, encode_manifest
 from bigearthnet.store.statistics import BandStatistics, merge_statistics
 from bigearthnet.store.table import Table, build_table, encode_rejects, encode_table, hash_table
 from converter.interrupts import hold_interrupts
-from converter.lock import Lock
 from converter.plan import Plan
 from converter.receipt import Receipt
 from converter.target import flush_files, place_file, release_target

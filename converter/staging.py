@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from bigearthnet.bands import BandGroup, choose_groups
 from bigearthnet.errors import BusyError, OptionError, OutputError, StoreError
+from bigearthnet.lock import Lock
 from bigearthnet.machine import count_cores
 from bigearthnet.names import SPLITS
 from bigearthnet.store.cache import Cache
@@ -49,7 +50,6 @@ from bigearthnet.store.shard import (
 from bigearthnet.store.table import read_table, take_rows
 from converter.events import OnEvent, ignore
 from converter.finish import count_splits, seal_store
-from converter.lock import Lock
 from converter.target import check_target, claim_target
 
 _CACHE_BYTES: Final = 4 * 2**30

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from bigearthnet.errors import OutputError, StoreError
 from bigearthnet.files import flush, replace_file, write_durably
+from bigearthnet.lock import LEASE, LOCK, Lock, hold_lock
 from bigearthnet.look.quantity import format_bytes
 from bigearthnet.store.layout import (
     CROISSANT,
@@ -29,7 +30,6 @@ from bigearthnet.store.layout import (
     is_litter,
 )
 from converter.events import OnEvent
-from converter.lock import LEASE, LOCK, Lock, hold_lock
 
 _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT, MANIFEST})
 """Everything that a conversion may put into the store's folder, and so may delete."""

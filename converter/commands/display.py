@@ -11,9 +11,10 @@ from bigearthnet.archive.metadata import FILES
 from bigearthnet.archive.records import is_archive_file
 from bigearthnet.bands import SENSORS, BandGroup
 from bigearthnet.commandline import echo, open_bar
+from bigearthnet.lock import Watching
 from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import N_PATCHES, SPLITS, TITLES
-from converter.events import Advanced, Event, Finishing, Ingesting, Planned, Scanned, Started, Waiting, Watching
+from converter.events import Advanced, Event, Finishing, Ingesting, Planned, Scanned, Started, Waiting
 
 _LINE_EVERY_S: Final = 10
 """Seconds between two lines of progress where there is no terminal to draw a bar on."""

@@ -192,9 +192,7 @@ def test_a_store_that_another_conversion_is_writing_is_refused(
     with (tmp_path / "store" / ".progress" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         error = run_cli("convert", small.archive.root, tmp_path / "store", *given).error
-    assert (
-        error == f"{tmp_path}/store: another process is writing this store; wait for it to end, or give another folder"
-    )
+    assert error == f"{tmp_path}/store: another process is writing there; wait for it to end, or give another folder"
 
 
 def test_an_unfinished_store_of_other_options_is_refused(

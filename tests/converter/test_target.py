@@ -222,7 +222,7 @@ def test_a_store_that_another_process_is_writing_is_refused(tmp_path: Path) -> N
         assert holder.stdout.readline() == b"held\n"
         for overwrite in (False, True):
             with (
-                pytest.raises(OutputError, match=rf"{tmp_path}: process {holder.pid} on .* is writing this store"),
+                pytest.raises(OutputError, match=rf"{tmp_path}: process {holder.pid} on .* is writing there"),
                 claim(tmp_path, {}, overwrite=overwrite),
             ):
                 pass

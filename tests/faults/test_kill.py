@@ -285,7 +285,7 @@ def test_a_second_converter_is_refused_while_the_first_lives_and_not_after(
         for options in ((), ("--overwrite",)):
             second = start(tmp_path / "store", *options).end()
             assert f"process {first.process.pid} on " in second.error
-            assert "is writing this store; wait for it to end" in second.error
+            assert "is writing there; wait for it to end" in second.error
     finally:
         first.signal(signal.SIGCONT)
     first.signal()

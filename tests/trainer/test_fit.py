@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from bigearthnet.errors import BusyError, OutputError
 from tests.crash.disk import write_tree
 from tests.crash.recorder import record
 from tests.manifests import drop_classes_43, drop_splits
@@ -114,6 +117,35 @@ def test_a_training_that_was_stopped_goes_on_exactly(trained: Path, store: Store
     assert (start.epoch, start.step) == {2: (0, 0), 7: (0, 6), 11: (1, 3)}[n_steps]
     assert len([event for event in events if isinstance(event, StepTrained)]) == 21 - start.epoch * 7 - start.step
     _assert_same(tmp_path / "run", trained)
+
+
+def test_two_trainings_in_one_folder_are_refused(trained: Path, store: Store, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def begin_another(event: Any) -> None:
+        if isinstance(event, StepTrained) and not refused:
+            assert [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()] == [".lock"]
+            with pytest.raises(BusyError) as found:
+                RunFolder(tmp_path / "run").hold(print).__enter__()
+            refused.append(str(found.value))
+
+    fit(store, tmp_path / "run", RECIPE, FitOptions(tensorboard=False), begin_another)
+    assert refused == [
+        f"{tmp_path}/run: process {os.getpid()} on {socket.gethostname()} is writing there; wait for it to end, or "
+        "give another folder"
+    ]
+    _assert_same(tmp_path / "run", trained)
+    assert not (tmp_path / "run/.lock").exists()
+
+
+def test_a_training_that_was_held_up_writes_nothing_more(store: Store, tmp_path: Path) -> None:
+    def go_on_elsewhere(event: Any) -> None:
+        if isinstance(event, StepTrained) and event.step == 2:
+            (tmp_path / "run/.lock/lease.1").write_text("{}")
+
+    with pytest.raises(OutputError, match=f"{tmp_path}/run: this process was held up, and another has gone on there"):
+        fit(store, tmp_path / "run", RECIPE, FitOptions(tensorboard=False), go_on_elsewhere)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "run.json"}
 
 
 def test_a_killed_process_goes_on_exactly(stores: dict[str, Path], trained: Path, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from bigearthnet.commandline import echo, open_bar
+from bigearthnet.lock import Watching
+from bigearthnet.look.quantity import format_seconds
 from trainer.run.folder import describe_times
 from trainer.training.events import EpochEnded, StepTrained, TrainingStarted
 
@@ -21,9 +23,12 @@ class FitDisplay(AbstractContextManager["FitDisplay"]):
     def __exit__(self, *_: object) -> None:
         self._close_bar()
 
-    def __call__(self, event: TrainingStarted | StepTrained | EpochEnded) -> None:
+    def __call__(self, event: Watching | TrainingStarted | StepTrained | EpochEnded) -> None:
         """Show an event."""
-        if isinstance(event, TrainingStarted):
+        if isinstance(event, Watching):
+            waiting = format_seconds(event.seconds)
+            echo(f"{event.holder} was training here; looking for {waiting} if it still does", err=True)
+        elif isinstance(event, TrainingStarted):
             self._show_start(event)
         elif isinstance(event, StepTrained):
             self._show_step(event)

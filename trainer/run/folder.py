@@ -8,7 +8,8 @@ RUN/
 ├── tensorboard/
 ├── result.json   written last: the training is finished
 ├── evaluation/   metrics and predictions of each split that was measured
-└── report.html   all of it to look at
+├── report.html   all of it to look at
+└── .lock/        while a process trains, see `bigearthnet.lock`
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypedDict
@@ -41,6 +43,7 @@ from bigearthnet.files import (
     write_json,
     write_new,
 )
+from bigearthnet.lock import Lock, OnWatching, hold_lock
 from trainer.run.recipe import Recipe
 
 _STATE_VERSION: Final = 1
@@ -236,10 +239,35 @@ class RunFolder:
         self._record_path = self.path / "run.json"
         self._state_path = self.path / "state.npz"
         self._result_path = self.path / "result.json"
+        self._lock_path = self.path / ".lock"
+        self._lock: Lock | None = None
         self._files = (self._record_path, self._state_path, self.model_path, self.log_path, self._result_path)
 
+    @contextmanager
+    def hold(self, on_event: OnWatching) -> Iterator[None]:
+        """Keep other processes from training here; the folder is made if it is not there.
+
+        Whatever is written meanwhile raises OutputError if this process was held up for so long that another may have
+        gone on.
+
+        Args:
+            on_event: Called when whoever trained here last may still do so.
+
+        Raises:
+            BusyError: One does.
+            RunError: It is no folder.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise self._refuse()
+        with hold_lock(self._lock_path, self.path, on_event) as self._lock:
+            yield
+
+    def _check_lock(self) -> None:
+        if self._lock:
+            self._lock.check()
+
     def begin(self, record: RunRecord) -> None:
-        """Make the folder, or check that it holds this very training, unfinished.
+        """Record what the training is, or check that it holds this very training, unfinished.
 
         Raises:
             RunError: It holds something else.
@@ -247,13 +275,16 @@ class RunFolder:
         leftovers = [leftover for path in self._files for leftover in find_leftovers(path)]
         if self._record_path.is_file():
             self._check_same(record)
-        elif self.path.exists() and (not self.path.is_dir() or {*self.path.iterdir()} - {*leftovers}):
-            raise RunError(f"{self.path}: exists and holds no training; choose another folder")
+        elif self.path.exists() and {*self.path.iterdir()} - {*leftovers, self._lock_path}:
+            raise self._refuse()
         else:
             make_folder(self.path)
             write_json(self._record_path, asdict(record))
         for leftover in leftovers:
             leftover.unlink(missing_ok=True)
+
+    def _refuse(self) -> RunError:
+        return RunError(f"{self.path}: exists and holds no training; choose another folder")
 
     @property
     def has_record(self) -> bool:
@@ -275,6 +306,7 @@ class RunFolder:
 
     def save_state(self, digest: str, position: Position, variables: Sequence[NDArray[Any]]) -> None:
         """Save everything that is needed to go on; the old state is there until the new one is."""
+        self._check_lock()
         note = {"version": _STATE_VERSION, "run": digest, "position": asdict(position)}
         arrays: dict[str, Any] = {f"v{number:05}": value for number, value in enumerate(variables)}
         with write_new(self._state_path, overwrite=True) as temporary:
@@ -318,6 +350,7 @@ class RunFolder:
 
     def write_log(self, history: Sequence[Mapping[str, float]]) -> None:
         """Write the log anew, so that a training that was killed and went on has each epoch once."""
+        self._check_lock()
         with write_new(self.log_path, overwrite=True) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(history[0]), lineterminator="\n")
             writer.writeheader()
@@ -346,6 +379,7 @@ class RunFolder:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write the result, then remove what only an unfinished training needs."""
+        self._check_lock()
         write_json(self._result_path, result)
         self._state_path.unlink(missing_ok=True)
 

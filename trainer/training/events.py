@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bigearthnet.lock import Watching
 from trainer.run.recipe import Recipe
 
 
@@ -51,4 +52,4 @@ class EpochEnded:
     is_best: bool
 
 
-OnEvent = Callable[[TrainingStarted | StepTrained | EpochEnded], None]
+OnEvent = Callable[[Watching | TrainingStarted | StepTrained | EpochEnded], None]

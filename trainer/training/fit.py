@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -88,6 +88,7 @@ def fit(
         OptionError: The recipe does not suit the store.
         SelectionError: The store lacks a split.
         RunError: The folder holds something else.
+        BusyError: Another process trains there.
     """
     return _Training(store, RunFolder(path), recipe, options or FitOptions(), on_event).run()
 
@@ -148,11 +149,6 @@ class _Training:
         self.truth = self.validation.labels
         if "network" in sources:
             check_saving(self.model, str(self.recipe.network))
-        self._begin()  # now that nothing can be wrong with the options
-        self.position = self._restore()
-        self.named_devices, self.meter = survey_devices(len(self.devices))
-        if self.named_devices not in self.position.devices:
-            self.position.devices.append(self.named_devices)
         self.n_wanted = 1
         """Steps of the next call, if nothing cuts it short."""
         self.writer: Executor
@@ -160,7 +156,17 @@ class _Training:
         """The last state, while it is written."""
 
     def run(self) -> dict[str, Any]:
-        """Train to the end."""
+        """Train to the end, while no other process may."""
+        with ExitStack() as stack:
+            self.hosts.do_first(lambda: stack.enter_context(self.folder.hold(self.on_event)))
+            self._begin()
+            self.position = self._restore()
+            self.named_devices, self.meter = survey_devices(len(self.devices))
+            if self.named_devices not in self.position.devices:
+                self.position.devices.append(self.named_devices)
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         baseline = baseline_average_precision(self.truth)
         at = self.position
         self.on_event(
@@ -201,7 +207,7 @@ class _Training:
         return result
 
     def _begin(self) -> None:
-        """Make the folder, or check that it holds this very training; all processes must mean the same one."""
+        """Record the training, or check that the folder holds this very one; all processes must mean the same one."""
         if self.hosts.do_first(lambda: self.record.digest) != self.record.digest:
             raise OptionError(
                 f"{self.folder.path}: process {self.hosts.rank} was asked for another training than the first; give "

@@ -16,11 +16,11 @@ from typing import Final
 
 import pytest
 
+from bigearthnet import lock
 from bigearthnet.errors import OutputError
-from converter import lock
+from bigearthnet.lock import Watching, hold_lock
 from converter.conversion import convert
-from converter.events import Event, Started, Watching, ignore
-from converter.lock import hold_lock
+from converter.events import Event, Started, ignore
 from tests.archives import read_files
 from tests.conftest import SmallArchive
 
@@ -31,7 +31,7 @@ HOLD: Final = """
 import sys
 from pathlib import Path
 from bigearthnet.errors import OutputError
-from converter import lock
+from bigearthnet import lock
 lock.BEAT_S, lock.DEAD_S, lock._LOOK_S = 0.05, 1.0, 0.1
 folder = Path(sys.argv[1])
 def tell(event):
@@ -117,7 +117,7 @@ def test_a_holder_of_whom_nothing_is_known_keeps_others_out_until_it_dies(
         assert read_line(first) == "held"
         with hold(tmp_path, without_flock) as second:
             assert read_line(second).startswith("watching process ")
-            assert "is writing this store" in read_line(second)
+            assert "is writing there" in read_line(second)
         first.kill()
         first.wait()
         with hold(tmp_path, without_flock) as third:
@@ -138,7 +138,7 @@ def test_a_dead_lease_from_elsewhere_is_taken_over_and_a_touched_one_is_not(tmp_
         os.utime(lease, (1, 1))  # an old time: clocks may differ
 
     with (
-        pytest.raises(OutputError, match=f"{tmp_path}: process 7 on far is writing this store"),
+        pytest.raises(OutputError, match=f"{tmp_path}: process 7 on far is writing there"),
         hold_lock(tmp_path / ".progress", tmp_path, touch),
     ):
         pass
@@ -165,7 +165,7 @@ def test_of_many_that_wait_for_a_dead_lease_one_takes_over(without_flock: dict[s
     try:
         answers = [read_answer(process) for process in processes]
         assert answers.count("held") == 1
-        assert sum("is writing this store" in answer for answer in answers) == 5
+        assert sum("is writing there" in answer for answer in answers) == 5
     finally:
         for one in running:
             one.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""The lock of a store that is being written, also on file systems that have no locks.
+"""The lock of a folder that is being written, a store or a training, also on file systems that have no locks.
 
 It is two. `flock`, where the file system has it: the system drops it when its holder dies, however that happens. And a
 lease, which needs no more than that only one process can make a file of a name (O_EXCL: NFS since version 3, Lustre
@@ -21,7 +21,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,11 +29,10 @@ from typing import Final
 
 from bigearthnet.errors import BusyError, OutputError
 from bigearthnet.files import make_folder, read_json
-from converter.events import OnEvent, Watching
 
 LOCK: Final = "lock"
 LEASE: Final = re.compile(r"lease\.(\d{1,9})")
-"""Names of the files in the folder of progress."""
+"""Names of the files of a lock."""
 
 BEAT_S: Final = 5.0
 """Time between two touches of a lease."""
@@ -46,6 +45,17 @@ _LOOK_S: Final = 1.0
 _NO_FLOCK: Final = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Goes on while the machine sleeps, where the system has such a clock."""
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Whoever wrote there last may be alive on another machine; if it shows no sign of life in time, it is dead."""
+
+    holder: str
+    seconds: float
+
+
+OnWatching = Callable[[Watching], None]
 
 
 @dataclass(frozen=True)
@@ -102,13 +112,13 @@ class Lock:
     """A lock that is held.
 
     Args:
-        store: What errors name.
+        target: What errors name.
         lease: The file that was made for it.
         has_flock: Nobody can take over while this process lives.
     """
 
-    def __init__(self, store: Path, lease: Path, *, has_flock: bool) -> None:
-        self._store, self._lease, self._has_flock = store, lease, has_flock
+    def __init__(self, target: Path, lease: Path, *, has_flock: bool) -> None:
+        self._target, self._lease, self._has_flock = target, lease, has_flock
         self._next = lease.with_name(f"lease.{_number(lease) + 1}")
         self._identity = (_identify(lease) or ())[:2]
         self._touched = _now()
@@ -123,8 +133,8 @@ class Lock:
         is_late = not self._has_flock and _now() - self._touched > HELD_UP_S
         if is_late or self._next.exists():
             raise OutputError(
-                f"{self._store}: this process was held up, and another has gone on with the store or may do so; what "
-                "is finished is kept. See that no other runs, then run the same command again"
+                f"{self._target}: this process was held up, and another has gone on there or may do so; what is "
+                "finished is kept. See that no other runs, then run the same command again"
             )
 
     @contextmanager
@@ -155,21 +165,21 @@ class Lock:
 
 
 @contextmanager
-def hold_lock(folder: Path, store: Path, on_event: OnEvent) -> Iterator[Lock]:
+def hold_lock(folder: Path, target: Path, on_event: OnWatching) -> Iterator[Lock]:
     """Take the lock and hold it; in the end the folder goes too, if nothing else is in it.
 
     Args:
-        folder: Where the files of the lock are; it is made if it is not there.
-        store: What errors name.
+        folder: Where the files of the lock are; it is made if it is not there, and so is `target`.
+        target: What is written, and errors name.
         on_event: Called when the last holder may be alive elsewhere.
 
     Raises:
         BusyError: Another process holds it.
         OSError: The folder cannot be written.
     """
-    descriptor, has_flock = _take_flock(folder, store)
+    descriptor, has_flock = _take_flock(folder, target)
     try:
-        lock = Lock(store, _take_lease(folder, store, on_event, has_flock=has_flock), has_flock=has_flock)
+        lock = Lock(target, _take_lease(folder, target, on_event, has_flock=has_flock), has_flock=has_flock)
         with lock.keep():
             yield lock
     finally:
@@ -178,10 +188,10 @@ def hold_lock(folder: Path, store: Path, on_event: OnEvent) -> Iterator[Lock]:
             folder.rmdir()
 
 
-def _take_flock(folder: Path, store: Path) -> tuple[int, bool]:
+def _take_flock(folder: Path, target: Path) -> tuple[int, bool]:
     """Take the lock of the system; returns the open file, and whether the file system has such locks."""
     while True:
-        make_folder(store)
+        make_folder(target)
         make_folder(folder)
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
@@ -190,7 +200,7 @@ def _take_flock(folder: Path, store: Path) -> tuple[int, bool]:
                 return descriptor, True
         except BlockingIOError as error:
             os.close(descriptor)
-            raise _refuse(store, _find_holder(folder)) from error
+            raise _refuse(target, _find_holder(folder)) from error
         except OSError as error:
             if error.errno in _NO_FLOCK:
                 return descriptor, False
@@ -199,13 +209,13 @@ def _take_flock(folder: Path, store: Path) -> tuple[int, bool]:
         os.close(descriptor)  # its last holder removed it in between
 
 
-def _take_lease(folder: Path, store: Path, on_event: OnEvent, *, has_flock: bool) -> Path:
+def _take_lease(folder: Path, target: Path, on_event: OnWatching, *, has_flock: bool) -> Path:
     """Make the next lease, once the holder of the last is known to be gone."""
     while True:
         try:
             last = _find_last(folder)
             if last:
-                _outlive(last, store, on_event, has_flock=has_flock)
+                _outlive(last, target, on_event, has_flock=has_flock)
             lease = folder / f"lease.{_number(last) + 1 if last else 0}"
             with open(lease, "x") as file:
                 json.dump(asdict(Holder.here()), file)
@@ -216,25 +226,25 @@ def _take_lease(folder: Path, store: Path, on_event: OnEvent, *, has_flock: bool
             make_folder(folder)
 
 
-def _outlive(lease: Path, store: Path, on_event: OnEvent, *, has_flock: bool) -> None:
+def _outlive(lease: Path, target: Path, on_event: OnWatching, *, has_flock: bool) -> None:
     """Return when the holder of a lease is gone; refuse to go on if it is not."""
     holder = _read(lease)
     # Whoever died while it wrote its lease would have `flock` if it lived.
     lives = holder.lives(has_flock=has_flock) if holder else False if has_flock else None
     if lives:
-        raise _refuse(store, holder)
+        raise _refuse(target, holder)
     before, deadline = _identify(lease), _now() + DEAD_S
     if lives is None and before:
         on_event(Watching(str(holder or "another process"), DEAD_S))
     while lives is None and _now() < deadline and (found := _identify(lease)):
         if found != before:
-            raise _refuse(store, holder)
+            raise _refuse(target, holder)
         time.sleep(_LOOK_S)
 
 
-def _refuse(store: Path, holder: Holder | None) -> BusyError:
+def _refuse(target: Path, holder: Holder | None) -> BusyError:
     return BusyError(
-        f"{store}: {holder or 'another process'} is writing this store; wait for it to end, or give another folder"
+        f"{target}: {holder or 'another process'} is writing there; wait for it to end, or give another folder"
     )
 
 
