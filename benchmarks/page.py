@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -81,14 +82,19 @@ def write_readme(text: str) -> str:
     converting, reading = load_record("converting")["tables"], load_record("reading")["tables"]
     lines = ["| | this project | the others | ceiling |", "|---|---|---|---|"]
     for title, table, ours, ceiling in [
-        *((f"converting, {title}", table, OURS, FLOOR) for title, table in converting.items() if OURS in table),
+        *(
+            (f"converting, {title.partition(',')[0]}", table, OURS, FLOOR)
+            for title, table in converting.items()
+            if OURS in table
+        ),
         *((f"reading, {title}", table, CODECS[0], MAPS) for title, table in reading.items()),
     ]:
         rate = {name: _rate(found) for name, found in table.items()}
-        others = [f"{name} {rate[name]:,.0f}" for name in table if name not in (*CODECS, ours, ceiling, READING)]
+        left_out = (*CODECS, ours, ceiling, READING)
+        others = [f"{name} {rate[name]:,.0f}" for name in table if name not in left_out and not name.endswith(" alone")]
         lines.append(
             f"| {title} | **{rate[ours]:,.0f}** | {', '.join(others)} |"
-            f" {f'{rate[ceiling]:,.0f}' if ceiling in rate else ''} |"
+            f" {f'{rate[ceiling]:,.0f}' if rate.get(ceiling, 0) > rate[ours] else ''} |"
         )
     return _MARK.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], text)
 
@@ -118,7 +124,8 @@ def _describe_tables(tables: dict[str, Table], picture: str, ours: Sequence[str]
     """Write a table each: rates, their ratio to ours and to the ceiling, and all other figures."""
     yield from (f"![patches/s of each contender, in each table below]({PICTURES.name}/{picture}.svg)", "")
     for title, table in tables.items():
-        others = list(dict.fromkeys(key for found in table.values() for key in found if key != _RATE))
+        counts = Counter(key for found in table.values() for key in found if key != _RATE)
+        others = [key for key, n in counts.items() if n > len(table) / 2]  # not what only this project tells
         best = next((name for name in ours if name in table), None)
         columns = [name for name in (best, ceiling) if name in table and name is not None]
         yield from (f"### {title.capitalize()}", "")
@@ -128,15 +135,14 @@ def _describe_tables(tables: dict[str, Table], picture: str, ours: Sequence[str]
             rate, spread = summarize(found[_RATE])
             cells = [f"{rate:,.0f} ±{spread:.0%}"]
             cells += [f"{rate / _rate(table[column]):.2g}" for column in columns]
-            cells += [f"{summarize(found[key])[0]:,.3g}" if key in found else "" for key in others]
+            cells += [_format(summarize(found[key])[0]) if key in found else "" for key in others]
             shown = f"**{name}**" if name in ours else name
-            yield f"| {shown} | {' | '.join(_spell(cell) for cell in cells)} |"
+            yield f"| {shown} | {' | '.join(cells)} |"
         yield ""
 
 
-def _spell(cell: str) -> str:
-    """Write 1.3e+05 as 130,000."""
-    return f"{float(cell):,.0f}" if re.fullmatch(r"[\d.]+e\+\d+", cell) else cell
+def _format(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _describe_growth(tables: dict[str, dict[str, dict[str, Sequence[float]]]]) -> Iterator[str]:

@@ -317,7 +317,8 @@ def _write_litdata(folder: Path, out: Path) -> None:
 def _read_litdata(out: Path, bands: Bands) -> Iterator[Batch]:
     import litdata
 
-    dataset = litdata.StreamingDataset(str(out), shuffle=True, transform=_Pick(bands))
+    # Decoding items together, its default, is an eighth as fast here: it suits samples that are many and small.
+    dataset = litdata.StreamingDataset(str(out), shuffle=True, transform=_Pick(bands), batch_decode=False)
     return _repeat(
         litdata.StreamingDataLoader(dataset, batch_size=BATCH, num_workers=_N_THREADS, persistent_workers=True)
     )
