@@ -169,29 +169,27 @@ def _rate(table: Table, name: str) -> float:
 def _judge(tables: Mapping[str, Table]) -> None:
     """Print how the goals are met."""
     print()
-    found = {title.partition(",")[0]: table for title, table in tables.items()}
-    for condition in [name for name in ("warm", "cold", "far") if name in found]:
-        table = found[condition]
+    for condition in [name for name in ("warm", "cold", "far") if name in tables]:
+        table = tables[condition]
         judge(f"{condition}: {OURS} over the {RICO}", _rate(table, OURS) / _rate(table, RICO), _GOAL_RICO)
-    if warm := found.get("warm"):
+    if warm := tables.get("warm"):
         judge(f"warm: {OURS} over the floor", _rate(warm, OURS) / _rate(warm, FLOOR), _GOAL_FLOOR)
-    if warm and (cold := found.get("cold")):
+    if warm and (cold := tables.get("cold")):
         least = min(_rate(cold, READING), _rate(warm, OURS))
         judge("cold over the lesser of only reading and warm", _rate(cold, OURS) / least, _GOAL_COLD)
-    if warm and (far := found.get("far")):
+    if warm and (far := tables.get("far")):
         judge("far over warm", _rate(far, OURS) / _rate(warm, OURS), _GOAL_FAR)
 
 
 def run(bench: Bench, conditions: list[str], n_rounds: int) -> dict[str, Table]:
     """Run all turns and return the tables."""
     tables: dict[str, Table] = {}
-    many = f"{bench.n_patches:,} patches, {bench.n_few:,} through rasterio"
     for condition in conditions:
         if condition == "packed":
             for title, turns in bench.list_packed().items():
-                tables[f"{title}, {many}"] = take_turns(turns, max(1, n_rounds - 1))
+                tables[title] = take_turns(turns, max(1, n_rounds - 1))
         elif condition != "planning":
-            tables[f"{condition}, {many}"] = take_turns(bench.list_turns(condition), n_rounds)
+            tables[condition] = take_turns(bench.list_turns(condition), n_rounds)
     return tables
 
 
