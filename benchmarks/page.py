@@ -37,6 +37,9 @@ noisy: only ratios within one table mean anything. What each contender does stan
 `benchmarks/converting.py` and `benchmarks/reading.py`; what it has written is compared with rasterio's pixels before it
 is measured. Who reads with rasterio is slow and gets fewer patches, which changes no figure a patch.
 
+Warm: files in the page cache. Cold: their pages dropped before. Far: warm, and a millisecond added to every open of a file
+of the archive, as across a network.
+
 `make bench` runs all with few patches and rounds, `make bench-full` makes this page anew. Both install the contenders,
 which the extra `bench` pins, into `.venv-bench`.
 """
@@ -124,7 +127,7 @@ def _describe_tables(tables: dict[str, Table], picture: str, ours: Sequence[str]
         others = [key for key, n in counts.items() if n > len(table) / 2]  # not what only this project tells
         best = next((name for name in ours if name in table), None)
         columns = [name for name in (best, ceiling) if name in table and name is not None]
-        yield from (f"### {title.capitalize()}", "")
+        yield from (f"### {title[0].upper()}{title[1:]}", "")
         yield f"| | patches/s | {' | '.join([*(f'of {name}' for name in columns), *others])} |"
         yield "|---" + "|---:" * (1 + len(columns) + len(others)) + "|"
         for name, found in table.items():
