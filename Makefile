@@ -126,7 +126,8 @@ docs: $(VENV)/.docs ## Build the documentation as a site, which opens at site/in
 
 $(BENCH)/.done: pyproject.toml
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --quiet --editable '.[all,bench]'
+	$(BENCH)/bin/python -m pip install --quiet uv
+	$(BENCH)/bin/uv pip install --quiet --python $(BENCH)/bin/python --editable '.[all,bench]'
 	@touch $@
 
 bench: $(BENCH)/.done ## Run the benchmarks, with rivals and floors from the same run, in some minutes
