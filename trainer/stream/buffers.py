@@ -12,6 +12,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from typing import Any, Final
 
@@ -44,7 +45,8 @@ class BatchMemory:
         except IndexError:
             block = mmap.mmap(-1, self._n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             if sys.platform == "linux":  # a page in place of 512: RGB with codec none came a tenth faster
-                block.madvise(mmap.MADV_HUGEPAGE)
+                with suppress(OSError):  # a system without them
+                    block.madvise(mmap.MADV_HUGEPAGE)
         # Every view below keeps `owner` alive, since NumPy stops collapsing bases at an array on foreign memory.
         owner = np.frombuffer(block, np.uint8)
         weakref.finalize(owner, self._spare.append, block).atexit = False
