@@ -39,7 +39,7 @@ from benchmarks.conditions import (
     time_unpacking,
 )
 from benchmarks.converting import CONTENDERS, FLOOR, OURS, READING, RICO, check_output, run_contender
-from benchmarks.turns import Figures, Table, judge, save_record, show_table, summarize, take_turns
+from benchmarks.turns import Figures, Table, find_rate, judge, save_record, show_table, take_turns
 from bigearthnet.archive.lists import read_lists
 from bigearthnet.archive.records import Source
 from bigearthnet.names import N_PATCHES
@@ -162,23 +162,19 @@ def measure_planning() -> Figures:
     return {"s": time.perf_counter() - start, "s of it to read the lists": read_s, "peak MB": int(peak_kb) / 1e3}
 
 
-def _rate(table: Table, name: str) -> float:
-    return summarize(table[name]["patches/s"])[0]
-
-
 def _judge(tables: Mapping[str, Table]) -> None:
     """Print how the goals are met."""
     print()
     for condition in [name for name in ("warm", "cold", "far") if name in tables]:
         table = tables[condition]
-        judge(f"{condition}: {OURS} over the {RICO}", _rate(table, OURS) / _rate(table, RICO), _GOAL_RICO)
+        judge(f"{condition}: {OURS} over the {RICO}", find_rate(table, OURS) / find_rate(table, RICO), _GOAL_RICO)
     if warm := tables.get("warm"):
-        judge(f"warm: {OURS} over the floor", _rate(warm, OURS) / _rate(warm, FLOOR), _GOAL_FLOOR)
+        judge(f"warm: {OURS} over the floor", find_rate(warm, OURS) / find_rate(warm, FLOOR), _GOAL_FLOOR)
     if warm and (cold := tables.get("cold")):
-        least = min(_rate(cold, READING), _rate(warm, OURS))
-        judge("cold over the lesser of only reading and warm", _rate(cold, OURS) / least, _GOAL_COLD)
+        least = min(find_rate(cold, READING), find_rate(warm, OURS))
+        judge("cold over the lesser of only reading and warm", find_rate(cold, OURS) / least, _GOAL_COLD)
     if warm and (far := tables.get("far")):
-        judge("far over warm", _rate(far, OURS) / _rate(warm, OURS), _GOAL_FAR)
+        judge("far over warm", find_rate(far, OURS) / find_rate(warm, OURS), _GOAL_FAR)
 
 
 def run(bench: Bench, conditions: list[str], n_rounds: int) -> dict[str, Table]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from benchmarks.converting import FLOOR, OURS, READING
 from benchmarks.growth import project
 from benchmarks.reading import MAPS
-from benchmarks.turns import RECORDS, Table, summarize
+from benchmarks.turns import RECORDS, Table, find_rate, summarize
 from bigearthnet.names import N_PATCHES
 from bigearthnet.store.layout import CODECS
 
@@ -88,7 +88,7 @@ def write_readme(text: str) -> str:
         *((f"converting, {title}", table, OURS, FLOOR) for title, table in converting.items() if OURS in table),
         *((f"reading, {title}", table, CODECS[0], MAPS) for title, table in reading.items()),
     ]:
-        rate = {name: _rate(found) for name, found in table.items()}
+        rate = {name: find_rate(table, name) for name in table}
         left_out = (*CODECS, ours, ceiling, READING)
         others = [f"{name} {rate[name]:,.0f}" for name in table if name not in left_out and not name.endswith(" alone")]
         lines.append(
@@ -105,10 +105,6 @@ def draw_pictures() -> dict[str, Figure]:
         for name, ours in (("converting", (OURS,)), ("reading", CODECS))
     }
     return {**pictures, "growth": _draw_growth(load_record("growth")["tables"])}
-
-
-def _rate(found: Mapping[str, Sequence[float]]) -> float:
-    return summarize(found[_RATE])[0]
 
 
 def _describe_machine(record: dict[str, Any]) -> Iterator[str]:
@@ -133,7 +129,7 @@ def _describe_tables(tables: dict[str, Table], picture: str, ours: Sequence[str]
         for name, found in table.items():
             rate, spread = summarize(found[_RATE])
             cells = [f"{rate:,.0f} ±{spread:.0%}"]
-            cells += [f"{rate / _rate(table[column]):.2g}" for column in columns]
+            cells += [f"{rate / find_rate(table, column):.2g}" for column in columns]
             cells += [_format(summarize(found[key])[0]) if key in found else "" for key in others]
             shown = f"**{name}**" if name in ours else name
             yield f"| {shown} | {' | '.join(cells)} |"
@@ -171,7 +167,7 @@ def _draw_bars(tables: dict[str, Table], ours: Sequence[str]) -> Figure:
         figure = Figure(figsize=(7, 0.6 * len(tables) + 0.17 * sum(n_bars)), layout="constrained")
         panels = figure.subplots(len(tables), 1, height_ratios=n_bars, squeeze=False)[:, 0]
         for panel, (title, table) in zip(panels, tables.items(), strict=True):
-            _draw_panel(panel, title, {name: _rate(found) for name, found in table.items()}, ours)
+            _draw_panel(panel, title, {name: find_rate(table, name) for name in table}, ours)
     return figure
 
 

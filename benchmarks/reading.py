@@ -48,7 +48,7 @@ BATCH: Final = 128
 _SHARD: Final = 256
 _BUFFER: Final = 2_048
 _N_THREADS: Final = 2
-_MAPS: Final = "memory maps"
+MAPS: Final = "memory maps"
 _LZ4: Final = "lz4"
 
 Bands = Mapping[str, tuple[str, ...]]
@@ -61,7 +61,7 @@ Pixels = Mapping[str, NDArray[np.uint16]]
 
 def make_patches(folder: Path, n_patches: int) -> None:
     """Write copies of the six real patches as an archive, and their pixels as files to map, if they are not there."""
-    raw, maps = _find_raw(folder), folder / _MAPS
+    raw, maps = _find_raw(folder), folder / MAPS
     if maps.exists():
         return
     clone_real_patches(raw, raw.with_name("BigEarthNet-S1-v1.0"), n_patches)
@@ -90,7 +90,7 @@ def _find_raw(folder: Path) -> Path:
 
 def _map_pixels(folder: Path) -> Pixels:
     return {
-        group.name: np.memmap(folder / _MAPS / group.name, group.dtype, "r").reshape(-1, *group.patch_shape)
+        group.name: np.memmap(folder / MAPS / group.name, group.dtype, "r").reshape(-1, *group.patch_shape)
         for group in S2_GROUPS
     }
 
@@ -456,7 +456,6 @@ class Contender:
     """Shuffles in a buffer across epochs, so that a patch may come twice before another comes at all."""
 
 
-MAPS: Final = _MAPS
 CONTENDERS: Final[dict[str, Contender]] = {
     **{codec: Contender(_read_ours, partial(_write_ours, codec=codec), compresses=codec != "none") for codec in CODECS},
     MAPS: Contender(_read_maps),

@@ -20,7 +20,7 @@ from typing import Final
 from tqdm import tqdm
 
 from benchmarks.reading import CONTENDERS, MAPS, make_patches, run_contender, write_form
-from benchmarks.turns import Table, judge, save_record, show_table, summarize, take_turns
+from benchmarks.turns import Table, find_rate, judge, save_record, show_table, take_turns
 from bigearthnet.store.layout import CODECS
 
 _BANDS: Final = {"all bands": "s2", "RGB": "rgb"}
@@ -49,7 +49,7 @@ def run(folder: Path, names: list[str], conditions: list[str], seconds: float, n
 def judge_tables(tables: dict[str, Table]) -> None:
     """Print how the goals are met: ahead of all that compress, and near to the maps."""
     for title, table in tables.items():
-        rate = {name: summarize(found["patches/s"])[0] for name, found in table.items()}
+        rate = {name: find_rate(table, name) for name in table}
         if "lz4" in rate:
             for name, other in rate.items():
                 if CONTENDERS[name].compresses and name not in CODECS:

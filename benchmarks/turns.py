@@ -109,6 +109,11 @@ def summarize(values: Sequence[float]) -> tuple[float, float]:
     return middle, (max(values) - min(values)) / 2 / middle if middle else 0
 
 
+def find_rate(table: Table, name: str) -> float:
+    """Return the median of a contender's patches/s."""
+    return summarize(table[name]["patches/s"])[0]
+
+
 def _name_module() -> str:
     spec = sys.modules["__main__"].__spec__
     return spec.name if spec else Path(sys.argv[0]).name
