@@ -124,12 +124,11 @@ def _run_stream(stream: Stream, n_steps: int) -> float:
 
 
 def _run_ours(stream: Stream, n_steps: int) -> float:
-    from trainer.model.devices import Devices
     from trainer.model.networks import ModelCard
     from trainer.training.fit import MAX_STEPS
     from trainer.training.steps import make_steps
 
-    steps = make_steps(_make_model(), ModelCard(stream.bands, ()), stream, Devices())
+    steps = make_steps(_make_model(), ModelCard(stream.bands, ()), stream)
 
     def train() -> Iterator[float]:
         while True:
@@ -264,7 +263,7 @@ def measure_device(store: Store, recipe: Recipe, folder: Path) -> dict[str, Any]
         "utilization of the last epoch": _mean_between(samples, ends[-2], ends[-1]),
     }
     stream = Stream(training.train, training.stream.options)
-    steps: Any = make_steps(training.model, training.card, stream, training.devices)
+    steps: Any = make_steps(training.model, training.card, stream, training.mesh)
     with steps, stream:
         resident = steps._take()  # noqa: SLF001 - nobody else replaces parts of it
         rates = {}

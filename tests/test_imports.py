@@ -33,7 +33,7 @@ HOUSE = {
     "trainer.adapters": "trainer.stream",
     "trainer": "bigearthnet trainer.source trainer.stream",
     "trainer.run": "bigearthnet trainer.stream",
-    "trainer.model": "bigearthnet bigearthnet.store trainer.stream trainer.run",
+    "trainer.model": "bigearthnet bigearthnet.store trainer.run",
     "trainer.score": "bigearthnet bigearthnet.archive trainer.source trainer.stream trainer.run trainer.model",
     "trainer.training": "bigearthnet trainer.source trainer.stream trainer.run trainer.model trainer.score",
     "trainer.report": "bigearthnet bigearthnet.look trainer.source trainer.run trainer.score",

@@ -157,7 +157,7 @@ def test_all_end_when_they_are_told_to_and_it_goes_on(store: Path, alone: Path, 
     ("more", "reason"),
     [
         ((("--seed", "1"), ("--seed", "2")), "process 1 was asked for another training than the first"),
-        ((("--batch-size", "9"),) * 2, "a batch of 9 patches cannot be shared equally by 2 devices of 2 processes"),
+        ((("--batch-size", "9"),) * 2, "a batch of 9 patches cannot be shared equally by 2 devices"),
     ],
 )
 def test_what_cannot_be_trained_together_is_refused_by_all(

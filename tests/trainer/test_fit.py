@@ -29,7 +29,6 @@ from tests.manifests import drop_classes_43, drop_splits
 from tests.trainer.trainings import OWN_WARNINGS, RECIPE, StoppedError, keras, train
 from trainer import OptionError, RunError, SelectionError, Store, open_store
 from trainer.commands.cli import cli
-from trainer.model.devices import Devices
 from trainer.model.networks import describe_model, load_model
 from trainer.run.folder import TIMES, RunFolder, describe_times
 from trainer.score.metrics import macro_average_precision
@@ -207,7 +206,7 @@ def test_how_many_steps_a_call_has_changes_nothing(
 ) -> None:
     """Where batches are copied ahead of the training, too: the steps that were trained count, not those fetched."""
     monkeypatch.setattr("trainer.training.fit.MAX_STEPS", 1 if gpu is None else 32)
-    monkeypatch.setattr(Devices, "find_gpu", lambda _: gpu)
+    monkeypatch.setattr("trainer.training.steps.find_gpu", lambda: gpu)
     with pytest.raises(StoppedError):
         fit(store, tmp_path / "run", RECIPE, FitOptions(tensorboard=False, checkpoint_steps=5), _stop_after(13))
     events: list[Any] = []

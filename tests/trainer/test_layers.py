@@ -11,7 +11,7 @@ import pytest
 from bigearthnet.store.arrays import ArrayInfo
 from tests.trainer.trainings import OWN_WARNINGS, keras
 from trainer import OptionError, RunError
-from trainer.model.layers import ClassLogits, DropFeatures, RandomSymmetry, StandardizeBands, WeightedCrossEntropy
+from trainer.model.layers import ClassLogits, RandomSymmetry, StandardizeBands, WeightedCrossEntropy
 from trainer.model.networks import build_model, describe_model, list_networks, load_model, save_model
 from trainer.run.recipe import Recipe
 from trainer.source.turns import turn_patch
@@ -48,17 +48,6 @@ def test_pixels_are_standardised_without_wrapping() -> None:
     expected = (pixels.astype(np.float64) - np.array([30_000, 100])[:, None, None]) / np.array([10, 1])[:, None, None]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected.transpose(0, 2, 3, 1), rtol=1e-5)
-
-
-def test_features_are_dropped_in_training_only_and_keep_their_sum() -> None:
-    features = np.full((400, 50), 3.0, np.float32)
-    layer = DropFeatures(0.25, seed=2)
-    np.testing.assert_array_equal(layer(features).numpy(), features)
-    found, other = (layer(features, training=True).numpy() for _ in range(2))
-    np.testing.assert_allclose(np.unique(found), [0, 4])
-    assert found.mean() == pytest.approx(3, rel=0.02)
-    assert (found != other).any()
-    np.testing.assert_array_equal(DropFeatures(0.0)(features, training=True).numpy(), features)
 
 
 @pytest.mark.parametrize(("transpose", "n_kinds"), [(False, 4), (True, 8)])

@@ -120,7 +120,7 @@ add_devices = click.option(
     type=_NumberOrAll(),
     default=1,
     show_default=True,
-    help="Devices of this machine that share each batch: so many, or all GPUs that there are. Needs TensorFlow.",
+    help="Devices of this machine that share each batch: so many, or all GPUs that there are. Needs KERAS_BACKEND=jax.",
 )
 
 

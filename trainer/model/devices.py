@@ -1,16 +1,14 @@
-"""Several devices of one host that share each batch, through `tf.distribute.MirroredStrategy`.
+"""Devices that share each batch, through JAX: some of one process, or all of the processes that train together.
 
-Every device holds all weights and takes an equal part of each batch; gradients are summed. Batch normalisation takes
-its statistics from the whole batch, and each device uses its part of the random draws that one device would make, so
-what comes out does not depend on the number of devices, but for the rounding of sums that are added in another order.
+Each device holds all values, and its slice of every batch. What a step computes, JAX computes over the whole batch,
+statistics of batch normalisation and random draws too, so what comes out does not depend on the number of devices, but
+for the rounding of sums that are added in another order.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import keras
@@ -18,26 +16,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError
-from trainer.stream.buffers import ALIGNMENT
+from trainer.model.hosts import Hosts
 
 ALL: Final = "all"
 Wanted = int | Literal["all"]
-"""How many devices to use; `all` means all GPUs that TensorFlow sees, or without any, all its CPU devices."""
+"""How many devices to use; `all` means all GPUs that JAX sees, or without any, all its CPU devices."""
 
 
-class Devices:
-    """What a model is built on and trained by.
+class Mesh:
+    """Several devices.
 
     Args:
-        strategy: TensorFlow's, for several devices; None for one, which needs nothing of this module.
+        devices: As JAX lists them; if there are several processes, all devices of all of them.
     """
 
-    def __init__(self, strategy: Any | None = None) -> None:
-        self._strategy = strategy
+    def __init__(self, devices: Sequence[Any]) -> None:
+        import jax  # noqa: PLC0415 - other backends do without
+
+        self._jax: Any = jax
+        self._devices = devices
+        self._local = [device for device in devices if device.process_index == jax.process_index()]
+        mesh = jax.sharding.Mesh(np.array(devices), ("patch",))
+        self.everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        self._sliced = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("patch"))
 
     def __len__(self) -> int:
         """Count the devices."""
-        return self._strategy.num_replicas_in_sync if self._strategy else 1
+        return len(self._devices)
+
+    @property
+    def n_local(self) -> int:
+        """Count those of this process."""
+        return len(self._local)
 
     def check_batch(self, batch_size: int) -> None:
         """Check that each device gets as many patches.
@@ -52,109 +62,85 @@ class Devices:
                 f"choose a multiple of {len(self)}, such as {fitting:,}"
             )
 
-    def scope(self) -> Any:
-        """Return the context in which a model and its optimizer are built."""
-        return self._strategy.scope() if self._strategy else nullcontext()
+    def share(self, data: Any) -> Any:
+        """Make one batch of the slices that the processes have; arrays (patch, ...)."""
+        return self._jax.tree.map(lambda part: self._jax.make_array_from_process_local_data(self._sliced, part), data)
 
-    def spread(self, model: Any) -> Any:
-        """Return what has the model's `predict_on_batch`, on all devices."""
-        if self._strategy:
-            return SpreadModel(model, self)
-        return QueuedModel(model) if keras.config.backend() == "jax" else model
+    def spread(self, values: Any) -> Any:
+        """Make values that are everywhere of those that each process has, in a tree of any form."""
 
-    def share(self, data: Any, gpu: str | None = None) -> Any:
-        """Put nested arrays on the device, or on each its part of them, in the order of the devices.
+        def put(value: Any) -> Any:
+            copies = [self._jax.device_put(value, device) for device in self._local]
+            return self._jax.make_array_from_single_device_arrays(value.shape, self.everywhere, copies)
 
-        Args:
-            data: Arrays (patch, ...).
-            gpu: The device, if there is one alone and it is not the host.
-        """
-        import tensorflow as tf  # noqa: PLC0415 - other backends do without
+        return self._jax.tree.map(put, values)
 
-        if not self._strategy:
-            with tf.device(gpu) if gpu else nullcontext():
-                return tf.nest.map_structure(tf.convert_to_tensor if gpu else _share_memory, data)
+    def collect(self, values: Any) -> Any:
+        """Return values that are everywhere so that no other process is needed to use them."""
+        if self.n_local == len(self):
+            return values
+        return self._jax.tree.map(lambda value: value.addressable_data(0), values)
 
-        def take_part(context: Any) -> Any:
-            place = context.replica_id_in_sync_group
 
-            def take(values: NDArray[Any]) -> Any:
-                size = len(values) // len(self)
-                return tf.convert_to_tensor(values[place * size : (place + 1) * size])
+def find_mesh(wanted: Wanted, hosts: Hosts) -> Mesh | None:
+    """Find the devices that are to share each batch; None for one, which needs nothing of this module.
 
-            return tf.nest.map_structure(take, data)
+    Args:
+        wanted: How many of this process, which must be 1 if there are several: they share batches by all they have.
+        hosts: The processes that train together.
 
-        return self._strategy.experimental_distribute_values_from_function(take_part)
+    Raises:
+        OptionError: There are not so many, or the backend knows only one.
+    """
+    if wanted != ALL and wanted < 1:
+        raise OptionError(f"devices must be at least 1, or {ALL}, not {wanted}")
+    if wanted == 1 and hosts.n == 1:
+        return None
+    if keras.config.backend() != "jax":
+        raise OptionError(
+            f"several devices need Keras on JAX, not on {keras.config.backend()}: "
+            "set KERAS_BACKEND=jax, or choose devices=1"
+        )
+    import jax  # noqa: PLC0415 - see above
 
-    def run(self, step: Callable[..., Any], data: Any) -> Any:
-        """Call a function on each device with its part of shared data, and return the sum of what it returns."""
-        if not self._strategy:
-            return step(*data)
-        return self._strategy.reduce("SUM", self._strategy.run(step, args=data), axis=None)
-
-    def find_gpu(self) -> str | None:
-        """Find the device to which batches are to be copied ahead; None if it is the host, or there are several."""
-        import tensorflow as tf  # noqa: PLC0415 - other backends do without
-
-        gpus = [] if self._strategy else tf.config.list_logical_devices("GPU")
-        return gpus[0].name if gpus else None
-
-    @contextmanager
-    def training(self, model: Any) -> Iterator[None]:
-        """Let batch normalisation take the statistics of the whole batch, while a model is trained.
-
-        Only then: other backends cannot load a saved model whose layers say that they are synchronized.
-        """
-        layers = _find_normalizations(model) if self._strategy else []
-        for layer in layers:
-            layer.synchronized = True
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.synchronized = False
+    seen = jax.devices()
+    if hosts.n > 1:
+        if wanted != 1:
+            raise OptionError(f"{hosts.n} processes share each batch by all devices that they see; leave out devices")
+        return Mesh(seen)
+    n_wanted = len(seen) if wanted == ALL else wanted
+    if n_wanted > len(seen):
+        names = ", ".join(map(str, seen))
+        raise OptionError(f"{n_wanted} devices wanted, but JAX sees {len(seen)} ({names}); choose fewer, or {ALL}")
+    return Mesh(seen[:n_wanted]) if n_wanted > 1 else None
 
 
 class QueuedModel:
     """A model of JAX that predicts without waiting for the outcome.
 
     Args:
-        model: Built.
+        model: Built; if there are several devices, trained on them, so that its variables are on all of them.
+        mesh: The devices that share each batch.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, mesh: Mesh | None = None) -> None:
         import jax  # noqa: PLC0415 - other backends do without
 
-        self._model = model
+        self._model, self._mesh = model, mesh
         self._predict = jax.jit(
             lambda trained, others, pixels: model.stateless_call(trained, others, pixels, training=False)[0]
         )
 
     def predict_on_batch(self, pixels: Mapping[str, NDArray[Any]]) -> Any:
-        """Put a batch in line, and return what becomes an array when somebody looks at it."""
+        """Put a batch of any size in line, and return what becomes an array when somebody looks at it."""
         groups = self._model.trainable_variables, self._model.non_trainable_variables
-        return self._predict(*([variable.value for variable in group] for group in groups), dict(pixels))
-
-
-class SpreadModel:
-    """A model whose batches are shared by several devices.
-
-    Args:
-        model: Built and compiled in the scope of the devices.
-        devices: Several.
-    """
-
-    def __init__(self, model: Any, devices: Devices) -> None:
-        self._model, self._devices = model, devices
-        model.make_predict_function()
-
-    def predict_on_batch(self, pixels: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        """Predict a batch of any size."""
+        values = [[variable.value for variable in group] for group in groups]
+        if self._mesh is None:
+            return self._predict(*values, dict(pixels))
         n_patches = len(next(iter(pixels.values())))
-        n_missing = -n_patches % len(self._devices)
-        filled = {name: np.concatenate([values, values[:1].repeat(n_missing, 0)]) for name, values in pixels.items()}
-        outputs = self._model.predict_function([self._devices.share((filled,))])
-        return np.asarray(outputs.numpy()[:n_patches])
+        if n_missing := -n_patches % len(self._mesh):
+            pixels = {name: np.concatenate([part, part[:1].repeat(n_missing, 0)]) for name, part in pixels.items()}
+        return self._predict(*values, self._mesh.share(dict(pixels)))[:n_patches]
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -172,70 +158,3 @@ def start_backend() -> None:
 
         tf.config.list_logical_devices()
         tf.transpose(tf.zeros((1, 1), tf.uint16))  # that oneDNN has no uint16 on most processors
-
-
-def _share_memory(values: NDArray[Any]) -> Any:
-    """Make a tensor of TensorFlow on the memory of an array, which lives as long; NumPy's own way would copy it."""
-    import tensorflow as tf  # noqa: PLC0415 - other backends do without
-
-    if values.ctypes.data % ALIGNMENT:
-        return tf.convert_to_tensor(values)
-    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
-
-
-def find_devices(wanted: Wanted = 1) -> Devices:
-    """Find the devices to train on.
-
-    Raises:
-        OptionError: There are not so many, or the backend knows only one.
-    """
-    if wanted == 1:
-        return Devices()
-    if wanted != ALL and wanted < 1:
-        raise OptionError(f"devices must be at least 1, or {ALL}, not {wanted}")
-    if keras.config.backend() != "tensorflow":
-        raise OptionError(
-            f"several devices need Keras on TensorFlow, not on {keras.config.backend()}: "
-            "set KERAS_BACKEND=tensorflow, or choose devices=1"
-        )
-    import tensorflow as tf  # noqa: PLC0415 - see above
-
-    logical = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if wanted == ALL:
-        wanted = len(logical)
-    if wanted > len(logical):
-        names = ", ".join(device.name for device in logical)
-        raise OptionError(
-            f"{wanted} devices wanted, but TensorFlow sees {len(logical)} ({names}); choose fewer, or {ALL}"
-        )
-    return Devices(_make_strategy(tuple(device.name for device in logical[:wanted])) if wanted > 1 else None)
-
-
-@cache
-def _make_strategy(names: tuple[str, ...]) -> Any:
-    """Make a strategy once for all trainings of this process: two of them would number their exchanges alike."""
-    import tensorflow as tf  # noqa: PLC0415 - see above
-
-    return tf.distribute.MirroredStrategy(names)
-
-
-def locate_device() -> tuple[int, int]:
-    """Say how many devices share the batch that a layer is working on, and which of them this is, from 0."""
-    if keras.config.backend() == "tensorflow":
-        import tensorflow as tf  # noqa: PLC0415 - see above
-
-        context = tf.distribute.get_replica_context()
-        if context is not None:
-            return context.num_replicas_in_sync, context.replica_id_in_sync_group
-    return 1, 0
-
-
-def _find_normalizations(model: Any) -> list[Any]:
-    """Find the batch normalisations of a model and of the models in it."""
-    normalizations: list[Any] = []
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            normalizations += _find_normalizations(layer)
-        elif isinstance(layer, keras.layers.BatchNormalization):
-            normalizations.append(layer)
-    return normalizations

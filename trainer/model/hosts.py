@@ -1,9 +1,7 @@
 """Processes, on one host or several, that train one model together, through `jax.distributed`.
 
-Each has all weights, and its slice of every batch. What a step computes, JAX computes over the whole batch, statistics
-of batch normalisation and random draws too, so what comes out is that of one process, but for the rounding of sums that
-are added in another order. Between two calls each process has its own copy of all values, which are equal, so that none
-waits for another: the first alone writes files.
+Their devices share each batch, see `trainer.model.devices`. Between two calls each process has its own copy of all
+values, which are equal, so that none waits for another: the first alone writes files.
 """
 
 from __future__ import annotations
@@ -181,36 +179,6 @@ class Hosts:
         return np.concatenate([part[: share.stop - share.start] for part, share in zip(parts, shares, strict=True)])
 
 
-class Mesh:
-    """The devices of all processes, as JAX sees them: each has all values, and its slice of a batch."""
-
-    def __init__(self) -> None:
-        import jax  # noqa: PLC0415 - other backends do without
-
-        self._jax: Any = jax
-        mesh = jax.sharding.Mesh(np.array(jax.devices()), ("patch",))
-        self.everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        self._sliced = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("patch"))
-
-    def share(self, data: Any) -> Any:
-        """Make one batch of the slices that the processes have; arrays (patch, ...)."""
-        return self._jax.tree.map(lambda part: self._jax.make_array_from_process_local_data(self._sliced, part), data)
-
-    def spread(self, values: Any) -> Any:
-        """Make values that are everywhere of those that each process has, in a tree of any form."""
-        devices = self._jax.local_devices()
-
-        def put(value: Any) -> Any:
-            copies = [self._jax.device_put(value, device) for device in devices]
-            return self._jax.make_array_from_single_device_arrays(value.shape, self.everywhere, copies)
-
-        return self._jax.tree.map(put, values)
-
-    def collect(self, values: Any) -> Any:
-        """Return this process's copy of values that are everywhere."""
-        return self._jax.tree.map(lambda value: value.addressable_data(0), values)
-
-
 def find_hosts() -> Hosts:
     """Find the processes that this one has met; see `join`."""
     import keras  # noqa: PLC0415 - takes long
@@ -220,21 +188,6 @@ def find_hosts() -> Hosts:
     import jax  # noqa: PLC0415 - other backends do without
 
     return Hosts(jax.process_index(), jax.process_count())
-
-
-def check_shared_batch(batch_size: int) -> None:
-    """Check that each device of each process gets as many patches of a batch.
-
-    Raises:
-        OptionError: It does not.
-    """
-    import jax  # noqa: PLC0415 - other backends do without
-
-    if batch_size % (n_devices := jax.device_count()):
-        raise OptionError(
-            f"a batch of {batch_size:,} patches cannot be shared equally by {n_devices} devices of "
-            f"{jax.process_count()} processes; choose a multiple of {n_devices}"
-        )
 
 
 def _shorten(error: BaseException) -> str:

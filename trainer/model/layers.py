@@ -9,7 +9,6 @@ import keras
 from keras import ops
 
 from bigearthnet.errors import OptionError
-from trainer.model.devices import locate_device
 from trainer.run.function import load_function
 
 PACKAGE: Final = "bigearthnet_store"
@@ -87,18 +86,6 @@ def _swap(pixels: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class DropFeatures(keras.layers.Dropout):  # type: ignore[misc]
-    """Dropout of features (patch, feature), the same on any number of devices."""
-
-    def call(self, features: Any, *, training: bool = False) -> Any:
-        """Drop each feature of each patch by itself."""
-        if not training or self.rate == 0:
-            return features
-        kept = _draw(features, features.shape[1], self.seed_generator) >= self.rate
-        return ops.where(kept, features / (1 - self.rate), ops.zeros_like(features))
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
 class DropPath(keras.layers.Layer):  # type: ignore[misc]
     """Add two tensors, the end of a residual block; in training, leave out what the block made, each patch by itself.
 
@@ -107,7 +94,7 @@ class DropPath(keras.layers.Layer):  # type: ignore[misc]
     Args:
         branch: Which of the two the block made, 0 or 1; the other one leads round it.
         rate: How often it is left out; what is kept is divided by 1 - rate, so that its mean stays.
-        seed: Seed of the draws, which are the same on any number of devices.
+        seed: Seed of the draws.
     """
 
     def __init__(self, branch: int, rate: float, *, seed: int, **kwargs: Any) -> None:
@@ -135,11 +122,8 @@ class DropPath(keras.layers.Layer):  # type: ignore[misc]
 
 
 def _draw(patches: Any, n_draws: int, seed: Any) -> Any:
-    """Draw numbers from 0 to 1 for each patch; all devices draw those of the whole batch, and take their part."""
-    n_devices, place = locate_device()
-    n_patches = ops.shape(patches)[0]
-    drawn = keras.random.uniform((n_patches * n_devices, n_draws), seed=seed)
-    return drawn[place * n_patches : (place + 1) * n_patches]
+    """Draw numbers from 0 to 1 for each patch."""
+    return keras.random.uniform((ops.shape(patches)[0], n_draws), seed=seed)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

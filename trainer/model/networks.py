@@ -21,7 +21,7 @@ from bigearthnet.errors import OptionError, RunError
 from bigearthnet.files import open_regular, write_new
 from bigearthnet.store.arrays import ArrayInfo
 from trainer.model.blocks import drop_blocks
-from trainer.model.layers import ClassLogits, DropFeatures, RandomSymmetry, StandardizeBands
+from trainer.model.layers import ClassLogits, RandomSymmetry, StandardizeBands
 from trainer.run.function import import_module_of, is_function_name, load_function
 from trainer.run.recipe import SMALL, Recipe, Resize
 
@@ -87,7 +87,7 @@ def build_model(
         network = drop_blocks(make_network(name, tuple(pixels.shape[1:])), recipe.drop_path, recipe.seed + 2)
         if network.name.startswith(_RESCALING_NETWORKS):
             pixels = keras.layers.Rescaling(255.0, dtype="float32")(pixels)
-        features = DropFeatures(recipe.dropout, seed=recipe.seed + 1)(network(pixels))
+        features = keras.layers.Dropout(recipe.dropout, seed=recipe.seed + 1)(network(pixels))
         model = keras.Model(inputs, ClassLogits(classes, name="logits")(features), name="classifier")
     finally:
         keras.config.set_dtype_policy(policy)

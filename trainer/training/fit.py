@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, RunError
-from trainer.model.devices import Wanted, find_devices
-from trainer.model.hosts import Hosts, Mesh, check_shared_batch, find_hosts
+from trainer.model.devices import QueuedModel, Wanted, find_mesh
+from trainer.model.hosts import Hosts, find_hosts
 from trainer.model.layers import WeightedCrossEntropy, make_own_loss
 from trainer.model.networks import ModelCard, build_model, check_saving, describe_model, save_model
 from trainer.model.weights import begin_with, read_weights
@@ -57,7 +57,7 @@ class FitOptions:
     """Steps between two saved states within an epoch: a minute of a large network on a fast device."""
     tensorboard: bool = True
     devices: Wanted = 1
-    """How many devices share each batch, see `trainer.model.devices`."""
+    """How many devices of this process share each batch, see `trainer.model.devices`."""
     command: str = ""
     """What the user typed."""
 
@@ -126,25 +126,25 @@ class _Training:
 
             tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(self.recipe.seed)
-        self.devices = find_devices(options.devices)
-        self.devices.check_batch(self.recipe.batch_size or 0)
         self.hosts = find_hosts()
-        if self.hosts.n > 1:
-            check_shared_batch(self.recipe.batch_size or 0)
-        with self.devices.scope():
-            self.model = build_model(
-                self.recipe,
-                [info for info in store.arrays if info.name in bands],
-                bands,
-                {name: (mean.tolist(), std.tolist()) for name, (mean, std) in scales.items()},
-                self.train.classes,
-            )
-            self.card: ModelCard = describe_model(self.model)
-            if weights is not None:
-                begin_with(self.model, weights)
-            self.stream = Stream(self.train, _stream_options(self.recipe, self.card, options, self.hosts))
-            _compile(self.model, self.recipe, self.train, len(self.stream))
-        self.worker = self.devices.spread(self.model)
+        self.mesh = find_mesh(options.devices, self.hosts)
+        if self.mesh:
+            self.mesh.check_batch(self.recipe.batch_size or 0)
+        self.model = build_model(
+            self.recipe,
+            [info for info in store.arrays if info.name in bands],
+            bands,
+            {name: (mean.tolist(), std.tolist()) for name, (mean, std) in scales.items()},
+            self.train.classes,
+        )
+        self.card: ModelCard = describe_model(self.model)
+        if weights is not None:
+            begin_with(self.model, weights)
+        self.stream = Stream(self.train, _stream_options(self.recipe, self.card, options, self.hosts))
+        _compile(self.model, self.recipe, self.train, len(self.stream))
+        self.worker = self.model
+        if keras.config.backend() == "jax":  # each of several processes predicts by itself
+            self.worker = QueuedModel(self.model, self.mesh if self.hosts.n == 1 else None)
         self.variables = [*self.model.variables, *self.model.optimizer.variables]
         self.truth = self.validation.labels
         if "network" in sources:
@@ -155,13 +155,18 @@ class _Training:
         self.saving: Future[None] | None = None
         """The last state, while it is written."""
 
+    @property
+    def n_devices(self) -> int:
+        """Count the devices that share each batch."""
+        return len(self.mesh) if self.mesh else 1
+
     def run(self) -> dict[str, Any]:
         """Train to the end, while no other process may."""
         with ExitStack() as stack:
             self.hosts.do_first(lambda: stack.enter_context(self.folder.hold(self.on_event)))
             self._begin()
             self.position = self._restore()
-            self.named_devices, self.meter = survey_devices(len(self.devices))
+            self.named_devices, self.meter = survey_devices(self.mesh.n_local if self.mesh else 1)
             if self.named_devices not in self.position.devices:
                 self.position.devices.append(self.named_devices)
             return self._run()
@@ -177,21 +182,19 @@ class _Training:
                 n_weights=self.model.count_params(),
                 n_steps=len(self.stream),
                 baseline=baseline,
-                n_devices=len(self.devices) * self.hosts.n,
+                n_devices=self.n_devices,
                 named_devices=self.named_devices,
                 digest=self.train.digest,
                 epoch=at.epoch,
                 step=at.step,
             )
         )
-        mesh = Mesh() if self.hosts.n > 1 else None
-        steps = make_steps(self.model, self.card, self.stream, self.devices, mesh)
+        steps = make_steps(self.model, self.card, self.stream, self.mesh)
         is_logged = self.options.tensorboard and self.hosts.is_first
         log = open_log(self.folder.events_path) if is_logged else nullcontext()
         with ThreadPoolExecutor(1) as self.writer, steps, self.stream, log as write:
             while not at.is_over(self.recipe):
-                with self.devices.training(self.model):
-                    self._train_epoch(steps)
+                self._train_epoch(steps)
                 record = self._end_epoch()
                 if write:
                     write(record)

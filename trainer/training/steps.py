@@ -18,10 +18,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.model.devices import Devices
-from trainer.model.hosts import Mesh
+from trainer.model.devices import Mesh
 from trainer.model.networks import ModelCard
 from trainer.score.predict import take_pixels
+from trainer.stream.buffers import ALIGNMENT
 from trainer.stream.stream import Stream
 
 _N_AHEAD: Final = 2
@@ -115,11 +115,11 @@ class Steps(ABC):
         return self._put((take_pixels(batch, self._card), batch["labels"])), decoded
 
 
-def make_steps(model: Any, card: ModelCard, stream: Stream, devices: Devices, mesh: Mesh | None = None) -> Steps:
-    """Choose the way of training that the backend of Keras knows; a mesh, of several processes, only JAX does."""
+def make_steps(model: Any, card: ModelCard, stream: Stream, mesh: Mesh | None = None) -> Steps:
+    """Choose the way of training that the backend of Keras knows; several devices only JAX does."""
     backend = keras.config.backend()
     if backend == "tensorflow":
-        return _TensorFlowSteps(model, card, stream, devices)
+        return _TensorFlowSteps(model, card, stream)
     return _JaxSteps(model, card, stream, mesh) if backend == "jax" else _SingleSteps(model, card, stream, ahead=False)
 
 
@@ -219,14 +219,14 @@ class _JaxSteps(Steps):
 class _TensorFlowSteps(Steps):
     """A compiled function of several steps, compiled once for any number of them."""
 
-    def __init__(self, model: Any, card: ModelCard, stream: Stream, devices: Devices) -> None:
+    def __init__(self, model: Any, card: ModelCard, stream: Stream) -> None:
         import tensorflow as tf  # noqa: PLC0415 - other backends do without
 
-        self._tf, self._devices, self._gpu = tf, devices, devices.find_gpu()
+        self._tf, self._gpu = tf, find_gpu()
         super().__init__(model, card, stream, ahead=self._gpu is not None)
-        self._step = tf.function(self._share_step, jit_compile=bool(model.jit_compile), autograph=False)
+        self._step = tf.function(self._compute_step, jit_compile=bool(model.jit_compile), autograph=False)
         self._steps = tf.function(self._compute_steps, autograph=False)
-        self._n_together = 1 if len(devices) > 1 else max(1, min(_MAX_TOGETHER, _TOGETHER_BYTES // stream.batch_bytes))
+        self._n_together = max(1, min(_MAX_TOGETHER, _TOGETHER_BYTES // stream.batch_bytes))
 
     def _train(self, n_steps: int) -> NDArray[Any]:
         losses: list[Any] = []
@@ -240,7 +240,10 @@ class _TensorFlowSteps(Steps):
         return np.array([float(loss) for loss in losses])
 
     def _put(self, parts: Any) -> Any:
-        return self._devices.share(parts, self._gpu)
+        if self._gpu is None:
+            return self._tf.nest.map_structure(share_memory, parts)
+        with self._tf.device(self._gpu):
+            return self._tf.nest.map_structure(self._tf.convert_to_tensor, parts)
 
     def _compute_steps(self, batches: Any, n_steps: Any) -> Any:
         """Train a step on each of the first batches, and return the losses."""
@@ -254,16 +257,29 @@ class _TensorFlowSteps(Steps):
         _, losses = tf.while_loop(lambda step, _: step < n_steps, train, start, parallel_iterations=1)
         return losses.stack()
 
-    def _share_step(self, pixels: Any, labels: Any) -> Any:
-        """Train a step on all devices, and return the mean loss."""
-        return self._devices.run(self._compute_step, (pixels, labels))
-
     def _compute_step(self, pixels: Any, labels: Any) -> Any:
-        """Train a step on one device's part of a batch, and return what the part adds to the mean loss."""
+        """Train a step, and return its loss."""
         model, variables = self._model, self._model.trainable_variables
         with self._tf.GradientTape() as tape:
             logits = model(pixels, training=True)
-            loss = model.compute_loss(y=labels, y_pred=logits, training=True)  # divided by the number of devices
+            loss = model.compute_loss(y=labels, y_pred=logits, training=True)
             scaled = model.optimizer.scale_loss(loss)
         model.optimizer.apply_gradients(zip(tape.gradient(scaled, variables), variables, strict=True))
         return loss
+
+
+def find_gpu() -> str | None:
+    """Find the device of TensorFlow to which batches are to be copied ahead; None if it is the host."""
+    import tensorflow as tf  # noqa: PLC0415 - other backends do without
+
+    gpus = tf.config.list_logical_devices("GPU")
+    return gpus[0].name if gpus else None
+
+
+def share_memory(values: NDArray[Any]) -> Any:
+    """Make a tensor of TensorFlow on the memory of an array, which lives as long; NumPy's own way would copy it."""
+    import tensorflow as tf  # noqa: PLC0415 - other backends do without
+
+    if values.ctypes.data % ALIGNMENT:
+        return tf.convert_to_tensor(values)
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
