@@ -92,6 +92,17 @@ def test_a_saved_model_predicts_the_same_and_knows_itself(tmp_path: Path, precis
     assert loaded.get_layer("s2_60m_standardized").mean == [50.0]
 
 
+def test_a_model_is_saved_as_it_was_when_training_goes_on_meanwhile(tmp_path: Path) -> None:
+    model = _build()
+    values = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    expected = model.predict_on_batch(_pixels())
+    for variable in model.trainable_variables:
+        variable.assign(variable + 1)
+    save_model(model, tmp_path / "best.keras", values)
+    np.testing.assert_array_equal(load_model(tmp_path / "best.keras").predict_on_batch(_pixels()), expected)
+    assert (model.predict_on_batch(_pixels()) != expected).any()
+
+
 def test_resizing_keeps_pixels_where_they_are() -> None:
     model = _build(augment="none")
     joined = keras.Model(model.input, next(layer for layer in model.layers if "concatenate" in layer.name).output)

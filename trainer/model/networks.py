@@ -10,12 +10,14 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import keras
+from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, RunError
 from bigearthnet.files import open_regular, write_new
@@ -162,9 +164,17 @@ def describe_model(model: Any) -> ModelCard:
     return ModelCard(bands, tuple(heads[0].classes))
 
 
-def save_model(model: Any, path: Path) -> None:
-    """Save a model whole, without optimizer; the old one is there until the new one is."""
-    with write_new(path, overwrite=True) as temporary:
+def save_model(model: Any, path: Path, values: Sequence[NDArray[Any]] | None = None) -> None:
+    """Save a model whole, without optimizer; the old one is there until the new one is.
+
+    Args:
+        model: Functional.
+        path: The file.
+        values: What its variables had when it was to be saved, if another thread trains it meanwhile.
+    """
+    mapping = None if values is None else list(zip(model.variables, values, strict=True))
+    scope = keras.StatelessScope(state_mapping=mapping) if mapping else nullcontext()  # that of one thread
+    with scope, write_new(path, overwrite=True) as temporary:
         keras.Model(model.input, model.output, name=model.name).save(temporary)
 
 

@@ -50,6 +50,7 @@ class EpochEnded:
     record: dict[str, float]
     """What the log says of it."""
     is_best: bool
+    """If so, its model is written while training goes on; it is there when the next epoch ends, or training."""
 
 
 OnEvent = Callable[[Watching | TrainingStarted | StepTrained | EpochEnded], None]

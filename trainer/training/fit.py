@@ -7,6 +7,7 @@ import math
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ class _Training:
         """Steps of the next call, if nothing cuts it short."""
         self.writer: Executor
         self.saving: Future[None] | None = None
-        """The last state, while it is written."""
+        """The last state, and the model, while they are written."""
 
     @property
     def n_devices(self) -> int:
@@ -237,20 +238,23 @@ class _Training:
         return [keras.ops.convert_to_numpy(variable) for variable in self.variables]
 
     def _save(self, *, best: bool = False) -> None:
-        """Save the state, and before it the model if it is the best so far; the state is written in the background."""
+        """Save the state in the background, and before it the model if it is the best so far."""
         if not self.hosts.is_first:
             return
         start = time.perf_counter()
-        if best:
-            save_model(self.model, self.folder.model_path)
         self._finish_saving()
         self.position.energy_j += self.meter.take_j()
-        at, values = copy.deepcopy(self.position), self._values()
-        self.saving = self.writer.submit(self.folder.save_state, self.record.digest, at, values)
+        self.saving = self.writer.submit(self._write, copy.deepcopy(self.position), self._values(), best)
         self.position.save_s += time.perf_counter() - start
 
+    def _write(self, position: Position, values: Sequence[NDArray[Any]], is_best: bool) -> None:
+        """Write what all variables and the position were when training went on."""
+        if is_best:
+            save_model(self.model, self.folder.model_path, values[: len(self.model.variables)])
+        self.folder.save_state(self.record.digest, position, values)
+
     def _finish_saving(self) -> None:
-        """Wait until the state is written, so that files appear one after the other."""
+        """Wait until model and state are written, so that files appear one after the other."""
         if self.saving:
             self.saving.result()
             self.saving = None
