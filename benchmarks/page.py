@@ -31,7 +31,7 @@ README: Final = ROOT / "README.md"
 _HEAD: Final = """\
 # Benchmarks
 
-Other ways to do the same, each as its own documentation shows it, in turns with this project (A B C A B C), each in a
+Other ways to do the same, each as its own documentation shows it, in turns with this project (A B C C B A), each in a
 process of its own. A rate is the median of its rounds, ± half of the highest less the lowest. Machines are shared and
 noisy: only ratios within one table mean anything. What each contender does stands at the head of
 `benchmarks/converting.py` and `benchmarks/reading.py`; what it has written is compared with rasterio's pixels before it

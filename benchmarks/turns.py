@@ -1,4 +1,4 @@
-"""Contenders in turns (A B C A B C): their figures by round, and what they ran on, as one record in a file.
+"""Contenders in turns (A B C C B A): their figures by round, and what they ran on, as one record in a file.
 
 A benchmark gives its figures to `save_record`, which keeps them in benchmarks/records. Only ratios within one record
 mean anything on a shared machine, and so its median and its spread stand beside each other.
@@ -50,13 +50,18 @@ class Machine:
 
 
 def take_turns(contenders: Mapping[str, Callable[[], Figures]], rounds: int) -> Table:
-    """Run all contenders once a round."""
+    """Run all contenders once a round, there and back again.
+
+    Some read the same files, and the host of a virtual machine keeps what it has read, though this machine dropped it:
+    the second would always be the faster one.
+    """
     found: dict[str, dict[str, list[float]]] = {name: {} for name in contenders}
+    names = [*contenders]
     with tqdm(total=rounds * len(contenders), unit=" turns", disable=None) as bar:
-        for _ in range(rounds):
-            for name, measure in contenders.items():
+        for number in range(rounds):
+            for name in reversed(names) if number % 2 else names:
                 bar.set_description(name)
-                for figure, value in measure().items():
+                for figure, value in contenders[name]().items():
                     found[name].setdefault(figure, []).append(value)
                 bar.update()
     return found
