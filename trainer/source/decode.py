@@ -127,9 +127,7 @@ class RawDecoder:
         n_bands = len(planes) // len(out)
         for slot, (shard, position) in enumerate(chunks):
             np.concatenate(self._view([(shard, position)]), out=planes[slot * n_bands : (slot + 1) * n_bands])
-            _check(
-                shard.chunk(position)
-            )  # after the copy, which brought the chunk into the cache: this halves the cost
+            _check(shard.chunk(position))  # after the copy, which brought it into the cache: half the cost
 
     def _view(self, chunks: Sequence[Place]) -> list[NDArray[np.uint8]]:
         """View the wanted bands of chunks, each (band, byte)."""
