@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from distributed import Client, get_worker
+from distributed import Client, Worker, get_worker
 from distributed.comm.core import CommClosedError
 
 from bigearthnet import __version__
@@ -99,7 +100,27 @@ def run_there(expected: Expected, work: Callable[[Task], Outcome], task: Task) -
     """Run a task on a worker, which may have come only now: one that sees other files would call good patches bad."""
     if fault := _find_fault(expected):
         raise ClusterError(f"{get_worker().address}: {fault}. {GOES_ON}")
+    _end_profiling(get_worker())
     return work(task)
+
+
+def _end_profiling(worker: Worker) -> None:
+    """Let dask no longer look, a hundred times a second, at what each thread does: nobody asks for it here.
+
+    With Python 3.11 a worker hangs for good when a thread starts just then, and tasks start threads. Sources:
+    https://github.com/python/cpython/issues/106883 and https://github.com/dask/distributed/issues/8616
+    """
+    profile = worker.periodic_callbacks.get("profile")
+    if profile is None or not profile.is_running():
+        return
+    ended = threading.Event()
+
+    def end() -> None:
+        profile.stop()
+        ended.set()
+
+    worker.loop.add_callback(end)
+    ended.wait()
 
 
 def _find_fault(expected: Expected) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import dask
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, get_worker
 
 from bigearthnet import __version__
 from bigearthnet.errors import ClusterError
@@ -48,6 +48,18 @@ def test_a_cluster_of_ones_own_is_spawned_has_a_dashboard_and_leaves_no_process(
     left = [process for process in psutil.Process().children(recursive=True) if process not in before]
     _, alive = psutil.wait_procs([process for process in left if "resource_tracker" not in command_of(process)], 20)
     assert alive == []
+
+
+def test_no_thread_of_a_worker_is_looked_at_while_others_start(scheduler: str, tmp_path: Path) -> None:
+    """With Python 3.11 that can stop the worker, and so the conversion, for good."""
+    found: list[bool] = []
+    with open_cluster(ClusterOptions(scheduler=scheduler), [str(tmp_path)]) as cluster:
+        cluster.run(is_profiled, range(3), found.append)
+    assert found == [False] * 3
+
+
+def is_profiled(_: int) -> bool:
+    return get_worker().periodic_callbacks["profile"].is_running()
 
 
 def command_of(process: psutil.Process) -> str:
