@@ -37,8 +37,8 @@ noisy: only ratios within one table mean anything. What each contender does stan
 `benchmarks/converting.py` and `benchmarks/reading.py`; what it has written is compared with rasterio's pixels before it
 is measured. Who reads with rasterio is slow and gets fewer patches, which changes no figure a patch.
 
-Warm: files in the page cache. Cold: their pages dropped before, though the host of a virtual machine may have kept them.
-Far: warm, and a millisecond added to every open of a file of the archive, as across a network.
+Warm: files in the page cache. Cold: their pages dropped before; the host of a virtual machine may have kept them. Far:
+warm, and a millisecond added to every open of a file of the archive, as across a network.
 
 `make bench` runs all with few patches and rounds, `make bench-full` makes this page anew. Both install the contenders,
 which the extra `bench` pins, into `.venv-bench`.
