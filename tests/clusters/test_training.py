@@ -164,7 +164,7 @@ def test_what_cannot_be_trained_together_is_refused_by_all(
     more: Sequence[Sequence[str]], reason: str, store: Path, tmp_path: Path
 ) -> None:
     with start(store, tmp_path / "run", 2, more) as running:
-        printed = running.wait(60)
+        printed = running.wait(240)
     assert 0 not in running.codes
     assert any(reason in text for text in printed), printed
 
@@ -173,7 +173,7 @@ def test_an_error_of_the_first_is_that_of_all(store: Path, tmp_path: Path) -> No
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").touch()
     with start(store, tmp_path / "run", 2) as running:
-        printed = running.wait(60)
+        printed = running.wait(240)
     assert running.codes == [1, 1]
     assert all("exists and holds no training; choose another folder" in text for text in printed)
 
