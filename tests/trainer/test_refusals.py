@@ -76,7 +76,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         ("fit", "{store}", "{foreign}", *_OPTIONS, "--bands", "B01"),
         "belongs to another training or model",
     ),
-    "many devices": (("fit", "{store}", "{new}", *_OPTIONS, "--devices", "99"), "99 devices wanted"),
+    "many devices": (("fit", "{store}", "{new}", *_OPTIONS, "--devices", "99"), "several devices need Keras on JAX"),
     "no run": (("evaluate", "{empty}"), "there is no run.json"),
     "unfinished run": (("evaluate", "{foreign}", "--store", "{store}"), "there is no model"),
     "other store": (("evaluate", "{finished}", "--store", "{no-43}", "--split", "tset"), "no split 'tset'"),
