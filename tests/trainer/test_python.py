@@ -29,6 +29,7 @@ def test_every_name_is_there_and_no_framework_before_it_is_needed() -> None:
         ("tensorflow", "keras", "keras: not installed; pip install "),
         ("tensorflow", "tensorflow", "tensorflow: not installed"),
         ("tensorflow", "tensorboard", "tensorboard: not installed"),
+        ("jax", "jax", "[train,jax]"),
         ("no_backend", "", "no_backend: not installed"),
     ],
 )

@@ -29,8 +29,9 @@ def load_backend(*packages: str) -> Iterator[None]:
         backend = name_backend()
         missing = [name for name in ("keras", backend, *packages) if find_spec(name) is None]
     if missing:
+        extra = f"train,{backend}" if backend in {"jax", "torch"} else "train"
         raise MissingPackageError(
-            f"{', '.join(missing)}: not installed; {advise_install('train')}, or let KERAS_BACKEND name "
+            f"{', '.join(missing)}: not installed; {advise_install(extra)}, or let KERAS_BACKEND name "
             f"another backend than {backend}"
         )
     with end_on_interrupt(), hold_notes():

@@ -10,7 +10,6 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -172,9 +171,11 @@ def save_model(model: Any, path: Path, values: Sequence[NDArray[Any]] | None = N
         path: The file.
         values: What its variables had when it was to be saved, if another thread trains it meanwhile.
     """
-    mapping = None if values is None else list(zip(model.variables, values, strict=True))
-    scope = keras.StatelessScope(state_mapping=mapping) if mapping else nullcontext()  # that of one thread
-    with scope, write_new(path, overwrite=True) as temporary:
+    saved = [] if values is None else list(zip(model.variables, values, strict=True))
+    with (
+        keras.StatelessScope(state_mapping=saved),
+        write_new(path, overwrite=True) as temporary,
+    ):  # of this thread alone
         keras.Model(model.input, model.output, name=model.name).save(temporary)
 
 

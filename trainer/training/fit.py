@@ -156,11 +156,6 @@ class _Training:
         self.saving: Future[None] | None = None
         """The last state, and the model, while they are written."""
 
-    @property
-    def n_devices(self) -> int:
-        """Count the devices that share each batch."""
-        return len(self.mesh) if self.mesh else 1
-
     def run(self) -> dict[str, Any]:
         """Train to the end, while no other process may."""
         with ExitStack() as stack:
@@ -183,7 +178,7 @@ class _Training:
                 n_weights=self.model.count_params(),
                 n_steps=len(self.stream),
                 baseline=baseline,
-                n_devices=self.n_devices,
+                n_devices=len(self.mesh) if self.mesh else 1,
                 named_devices=self.named_devices,
                 digest=self.train.digest,
                 epoch=at.epoch,
