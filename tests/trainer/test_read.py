@@ -254,6 +254,26 @@ def test_chunks_that_blosc_only_stored_are_read() -> None:
         np.testing.assert_array_equal(out.view(np.uint16).reshape(-1, 60, 60), noise[list(bands or range(4))])
 
 
+@pytest.mark.parametrize("n_rows", [20, 60])
+@pytest.mark.parametrize("linked", [True, False])
+def test_small_and_large_chunks_are_decoded_with_any_build_of_numcodecs(
+    monkeypatch: pytest.MonkeyPatch, n_rows: int, linked: bool
+) -> None:
+    """Also with one that hides the functions of C-Blosc; and what C-Blosc refuses is damage."""
+    if not linked:
+        monkeypatch.setattr("trainer.source.decode._DECOMPRESS", None)
+        monkeypatch.setattr("trainer.source.decode._DECOMPRESS_LOCKED", None)
+    planes = np.random.default_rng(0).integers(0, 300, (2, n_rows, n_rows), np.uint16)
+    chunk = np.frombuffer(blosc.compress(planes, b"lz4", 5, blosc.BITSHUFFLE, planes[0].nbytes) + bytes(4), np.uint8)
+    decoder, out = BloscDecoder(2, planes[0].nbytes, None), np.empty((1, planes.nbytes), np.uint8)
+    decoder.decode([(store_alone(chunk), 0)], out, check=False)
+    np.testing.assert_array_equal(out.view(np.uint16).reshape(planes.shape), planes)
+    damaged = chunk.copy()
+    damaged[16:24] = 255
+    with pytest.raises(DamagedError, match="blosc cannot decode"):
+        decoder.decode([(store_alone(damaged), 0)], out, check=False)
+
+
 def test_a_chunk_too_short_for_a_header_is_damage() -> None:
     with pytest.raises(DamagedError, match="too few"):
         BloscDecoder(1, 100, None).decode(

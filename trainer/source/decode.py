@@ -49,10 +49,14 @@ class Shard:
         shape: Bands, and bytes of a band, of chunks that are not compressed; None for others.
     """
 
-    __slots__ = ("data", "entries", "planes")
+    __slots__ = ("address", "bytes", "data", "entries", "planes")
 
     data: NDArray[np.uint8]
     """The whole file."""
+    bytes: memoryview
+    """The same."""
+    address: int
+    """Where in memory it begins."""
     entries: Sequence[int]
     """Offset and length of chunk i at 2i and 2i + 1."""
 
@@ -66,6 +70,7 @@ class Shard:
         if n_bytes < index_bytes:
             raise DamagedError(f"expected at least the {index_bytes:,} bytes of its index, found {n_bytes:,}")
         self.data = map_file(descriptor, n_bytes)
+        self.bytes, self.address = self.data.data, self.data.ctypes.data
         entries = parse_index(self.data[-index_bytes:].tobytes(), n_chunks, n_bytes - index_bytes)
         self.entries = memoryview(entries.tobytes()).cast("Q")
         self.planes = None if shape is None else _view_planes(self.data, entries[entries[:, 0] != EMPTY], shape)
@@ -74,12 +79,17 @@ class Shard:
         """Let the system no longer count the pages that were read as this process's; they are read again as before."""
         _LIBC.madvise(self.data.ctypes.data, len(self.data), mmap.MADV_DONTNEED)
 
-    def chunk(self, position: int) -> NDArray[np.uint8]:
-        """View the encoded bytes of a chunk, checksum included."""
+    def locate(self, position: int) -> tuple[int, int]:
+        """Return where in the file a chunk begins, and its encoded bytes, checksum included."""
         start = self.entries[2 * position]
         if start == EMPTY:
             raise DamagedError("the chunk was never written")
-        return self.data[start : start + self.entries[2 * position + 1]]
+        return start, self.entries[2 * position + 1]
+
+    def chunk(self, position: int) -> NDArray[np.uint8]:
+        """View the encoded bytes of a chunk."""
+        start, n_bytes = self.locate(position)
+        return self.data[start : start + n_bytes]
 
 
 Place = tuple[Shard, int]
@@ -172,61 +182,94 @@ class BloscDecoder:
     def __init__(self, n_bands: int, plane_bytes: int, bands: Sequence[int] | None) -> None:
         self._n_bytes = n_bands * plane_bytes
         self._plane_bytes = plane_bytes
-        self._bands = None if bands is None else np.array(bands)
+        self._all_bands = bands is None
+        self._bands = np.array(bands or (), np.intp)
         self._whole = np.empty((n_bands, plane_bytes) if bands is not None else (0, 0), np.uint8)
         words = -(-(self._n_bytes + _BLOSC_HEADER.size + CHECKSUM_BYTES) // 4)  # blosc adds at most its header
         self._copy = np.empty(words if bands is not None else 0, "<u4")
+        self._whole_address, self._copy_address = self._whole.ctypes.data, self._copy.ctypes.data
 
     def decode(self, chunks: Sequence[Place], out: NDArray[np.uint8], check: bool) -> None:
-        """Decode chunks into `out`, (patch, byte), and compare their crc32c if `check` says so."""
-        for (shard, position), slot in zip(chunks, out, strict=True):
-            chunk = shard.chunk(position)
+        """Decode chunks into `out`, contiguous (patch, byte), and compare their crc32c if `check` says so."""
+        address = out.ctypes.data
+        for slot, (shard, position) in enumerate(chunks):
             if check:
-                _check(chunk)  # first, since blosc trusts what it is given
-            self._decode_one(chunk, slot)
+                _check(shard.chunk(position))  # first, since blosc trusts what it is given
+            if not self._decode_one(shard, position, address):
+                np.take(self._whole, self._bands, 0, out[slot].reshape(-1, self._plane_bytes), "clip")
+            address += out.shape[1]
 
-    def _decode_one(self, chunk: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    def _decode_one(self, shard: Shard, position: int, address: int) -> bool:
+        """Decode a chunk to an address, or, where its bands cannot be told apart, all of it to the scratch memory."""
         # Blosc trusts its header, so a damaged one must not reach it even if checksums are not compared.
-        flags, n_bytes, block_bytes, encoded_bytes = _read_header(chunk)
+        start, n_stored = shard.locate(position)
+        flags, n_bytes, block_bytes, encoded_bytes = _read_header(shard.bytes, start, n_stored)
         most = self._n_bytes + _BLOSC_HEADER.size
-        if n_bytes != self._n_bytes or encoded_bytes != len(chunk) - CHECKSUM_BYTES or encoded_bytes > most:
+        if n_bytes != self._n_bytes or encoded_bytes != n_stored - CHECKSUM_BYTES or encoded_bytes > most:
             raise DamagedError(
-                f"expected {self._n_bytes:,} bytes in {len(chunk) - CHECKSUM_BYTES:,}, "
+                f"expected {self._n_bytes:,} bytes in {n_stored - CHECKSUM_BYTES:,}, "
                 f"found a header that says {n_bytes:,} in {encoded_bytes:,}"
             )
-        if self._bands is None:
-            _decompress(chunk, out)
-        elif block_bytes == self._plane_bytes and not flags & _BLOSC_STORED:
-            _decompress(self._select(chunk), out)
-        else:
-            _decompress(chunk, self._whole.reshape(-1))
-            np.take(self._whole, self._bands, 0, out.reshape(-1, self._plane_bytes), "clip")
+        if self._all_bands:
+            _decompress(shard.address + start, encoded_bytes, address, n_bytes)
+            return True
+        if block_bytes == self._plane_bytes and not flags & _BLOSC_STORED:
+            n_bytes = len(self._bands) * self._plane_bytes
+            self._select(shard.data[start : start + encoded_bytes], n_bytes)
+            _decompress(self._copy_address, encoded_bytes, address, n_bytes)
+            return True
+        _decompress(shard.address + start, encoded_bytes, self._whole_address, n_bytes)
+        return False
 
-    def _select(self, chunk: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Copy a chunk so that it decodes to the wanted bands only."""
-        assert self._bands is not None
+    def _select(self, chunk: NDArray[np.uint8], n_bytes: int) -> None:
+        """Copy a chunk so that it decodes to the wanted bands only, of so many bytes."""
         first = _BLOSC_HEADER.size // 4
-        copy = self._copy.view(np.uint8)[: len(chunk)]
-        copy[:] = chunk
-        starts = self._copy[self._bands + first]
+        self._copy.view(np.uint8)[: len(chunk)] = chunk
+        starts = self._copy[first:][self._bands]
         self._copy[first : first + len(starts)] = starts
-        self._copy[1] = len(starts) * self._plane_bytes
-        return copy
+        self._copy[1] = n_bytes
 
 
-def _read_header(chunk: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+def _read_header(data: memoryview, start: int, n_stored: int) -> tuple[int, int, int, int]:
     """Return flags, decoded bytes, bytes of a block, encoded bytes."""
-    if len(chunk) < _BLOSC_HEADER.size + CHECKSUM_BYTES:
-        raise DamagedError(f"{len(chunk):,} bytes are too few")
-    fields: tuple[Any, ...] = _BLOSC_HEADER.unpack_from(chunk.data)
+    if n_stored < _BLOSC_HEADER.size + CHECKSUM_BYTES:
+        raise DamagedError(f"{n_stored:,} bytes are too few")
+    fields: tuple[Any, ...] = _BLOSC_HEADER.unpack_from(data, start)
     return fields[2], fields[4], fields[5], fields[6]
 
 
-def _decompress(chunk: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+def _link_blosc(kind: type[ctypes.CDLL]) -> Any:
+    """Find the function of C-Blosc inside of numcodecs; None if a build of it hides that."""
     try:
-        blosc.decompress(chunk, out)
-    except (RuntimeError, ValueError) as error:
-        raise DamagedError(f"blosc cannot decode it ({error})") from error
+        function = kind(blosc.__file__).blosc_decompress_ctx
+    except (OSError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return function
+
+
+_DECOMPRESS: Final = _link_blosc(ctypes.CDLL)
+_DECOMPRESS_LOCKED: Final = _link_blosc(ctypes.PyDLL)
+"""C-Blosc itself. The function of numcodecs takes 5 us more a call, and it lets go of Python's lock each time, as the
+first of these does, but the second does not: what is decoded in a microsecond is not worth to wait for the lock."""
+
+_LOCKED_BYTES: Final = 4096
+
+
+def _decompress(source: int, n_source: int, target: int, n_target: int) -> None:
+    """Decompress bytes at an address to another, where the header says that there are so many."""
+    function = _DECOMPRESS_LOCKED if n_target <= _LOCKED_BYTES else _DECOMPRESS
+    if function:
+        n_decoded = function(source, target, n_target, 1)
+    else:
+        arrays = [(ctypes.c_ubyte * n).from_address(at) for at, n in ((source, n_source), (target, n_target))]
+        try:
+            blosc.decompress(*arrays)
+            n_decoded = n_target
+        except (RuntimeError, ValueError):
+            n_decoded = -1
+    if n_decoded != n_target:
+        raise DamagedError(f"blosc cannot decode it ({n_decoded})")
 
 
 class _Mapping:

@@ -63,5 +63,19 @@ def measure_layout(layout: BatchLayout) -> int:
     return sum(_round_up(prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in layout.values())
 
 
+def is_aligned(values: NDArray[Any]) -> bool:
+    """Say whether memory of an array may be shared with TensorFlow."""
+    return values.ctypes.data % ALIGNMENT == 0
+
+
+def copy_aligned(values: NDArray[Any]) -> NDArray[Any]:
+    """Copy an array to memory that may be shared with TensorFlow."""
+    memory = np.empty(values.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy
+
+
 def _round_up(n_bytes: int) -> int:
     return -(-n_bytes // ALIGNMENT) * ALIGNMENT
