@@ -287,6 +287,34 @@ def test_a_kept_shard_that_is_damaged_is_fetched_again(
     assert served.list_shards()[-1:] == served.requests[n_before + 1 :] == ["/images.zarr/s2_60m/c/0/0/0/0"]
 
 
+def test_a_damaged_shard_that_two_threads_open_at_once_is_fetched_again(
+    served: HttpServer, local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever opens it last does not bring back what the other has found to be damaged."""
+    row, out, expected = np.array([0]), np.zeros((1, 2, 20, 20), np.uint16), np.zeros((1, 2, 20, 20), np.uint16)
+    local.open_reader("s2_60m", ("B01", "B09")).read(row, expected, None)
+    served.open(tmp_path).open_reader("s2_60m", ("B01", "B09")).read(row, out, None)
+    (kept,) = tmp_path.rglob("s2_60m/c/0/0/0/0")
+    kept.write_bytes(b"x" * 200 + kept.read_bytes()[200:])
+    store = served.open(tmp_path)
+    reader, others = store.open_reader("s2_60m", ("B01", "B09")), store.open_reader("s2_60m", ("B01", "B09"))
+    threads = [threading.Thread(target=others.read, args=(row, out, None))]
+    open_object = store.objects.open
+
+    def open_slowly(*args: Any) -> int:
+        descriptor = open_object(*args)
+        if threads:
+            thread = threads.pop()
+            thread.start()
+            thread.join()
+        return descriptor
+
+    monkeypatch.setattr(store.objects, "open", open_slowly)
+    for found in (out, np.zeros_like(out)):
+        reader.read(row, found, None)
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_kept_shard_that_is_damaged_again_is_named_with_its_url(served: HttpServer, tmp_path: Path) -> None:
     store = served.open(tmp_path)
     reader = store.open_reader("s2_60m", ("B01",), check="always")

@@ -145,6 +145,19 @@ class MappedShards:
             raise DamagedError("the manifest does not list the shard") from error
 
     def _open(self, number: int, closed: Future[None]) -> Shard:
+        was_renewed = number in self._renewed
+        shard = self._map(number, closed)
+        with self._guard:
+            if was_renewed == (number in self._renewed):
+                self.checked[number * self._info.shard_size : (number + 1) * self._info.shard_size] = False
+                self._opened[number] = shard
+                while self._is_crowded():
+                    # The oldest goes; a thread that still reads it keeps it alive.
+                    self._opened.pop(next(iter(self._opened)))
+                return shard
+        return self._open(number, closed)  # another thread has found out meanwhile that what was opened is damaged
+
+    def _map(self, number: int, closed: Future[None]) -> Shard:
         wanted = self._describe(number)
         try:
             descriptor = self.objects.open(wanted, closed)
@@ -156,16 +169,9 @@ class MappedShards:
             if (n_bytes := os.fstat(descriptor).st_size) != wanted.n_bytes:  # before it is mapped
                 raise DamagedError(f"expected a file of {wanted.n_bytes:,} bytes, found {n_bytes:,}")
             shape = (len(self._info.bands), self._info.plane_bytes) if self._info.chain == "raw" else None
-            shard = Shard(descriptor, self._info.shard_size, shape)
+            return Shard(descriptor, self._info.shard_size, shape)
         finally:
             os.close(descriptor)
-        with self._guard:
-            self.checked[number * self._info.shard_size : (number + 1) * self._info.shard_size] = False
-            self._opened[number] = shard
-            while self._is_crowded():
-                # The oldest goes; a thread that still reads it keeps it alive.
-                self._opened.pop(next(iter(self._opened)))
-        return shard
 
     def _is_crowded(self) -> bool:
         limit = self.objects.max_bytes
