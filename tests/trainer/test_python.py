@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 import trainer
 from tests.trainer.trainings import OWN_WARNINGS
@@ -76,3 +78,21 @@ def test_tensorboard_reads_what_was_written(stores: dict[str, Path], tmp_path: P
     assert [(one.step, one.value) for one in shown.Scalars("val_macro_ap")] == [
         (record["epoch"], pytest.approx(record["val_macro_ap"])) for record in records
     ]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Jupyter's own libraries
+def test_a_notebook_trains_with_a_bar_and_a_line_for_each_epoch(stores: dict[str, Path], tmp_path: Path) -> None:
+    lines = [
+        "from trainer import FitDisplay, Recipe, fit, open_store",
+        "with FitDisplay() as show:",
+        f"    fit(open_store({str(stores['lz4'])!r}), {str(tmp_path / 'run')!r},",
+        "        Recipe(bands='60m', epochs=1, batch_size=8), on_event=show)",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("\n".join(lines))])
+    NotebookClient(notebook, timeout=250, kernel_name="python3").execute()
+    (cell,) = notebook.cells
+    shown = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+    assert "Epoch 1/1: " in shown
+    assert " steps/s" in shown
+    assert "val_macro_ap" in shown
+    assert (tmp_path / "run/best.keras").is_file()
