@@ -174,8 +174,11 @@ class _JaxSteps(Steps):
 
     def _put(self, parts: Any) -> Any:
         # JAX keeps the arrays, and with them the batch's memory, until it has copied them, or, where the device is the
-        # host and nothing is copied, for as long as it uses them.
-        return self._mesh.share(parts) if self._mesh else self._jax.device_put(parts)
+        # host and nothing is copied, for as long as it uses them. There a call takes them as they are: `device_put`
+        # would cost more than the rest of the call.
+        if self._mesh:
+            return self._mesh.share(parts)
+        return self._jax.device_put(parts) if self._executor else parts
 
     def _settle(self, parts: Any) -> Any:
         return self._jax.block_until_ready(parts)
