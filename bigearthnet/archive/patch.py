@@ -30,7 +30,10 @@ _N_LOADERS: Final = 32
 """Threads that read files ahead: at a millisecond for each of 13 opens they still bring 2,400 patches a second."""
 
 _SLOW_S: Final = 0.002
-"""For the files of a patch; from memory they take a tenth of that."""
+"""For the files of a patch, on average over the last fifty; from memory they take a tenth of that."""
+
+_MAX_SLOW_S: Final = 10 * _SLOW_S
+"""What one patch counts at most: a process that a busy machine did not let run has not waited for a disk."""
 
 N_AHEAD: Final = 2 * _N_LOADERS
 """Patches whose files are in memory before they are worked on."""
@@ -127,7 +130,7 @@ class _Pace:
     """Once true, it stays so: a disk that was slow is not asked without threads again."""
 
     def note(self, seconds: float) -> None:
-        self.seconds += 0.1 * (seconds - self.seconds)
+        self.seconds += 0.02 * (min(seconds, _MAX_SLOW_S) - self.seconds)
         self.is_slow = self.seconds > _SLOW_S
 
 

@@ -719,3 +719,19 @@ def test_files_that_threads_read_ahead_give_the_same_bytes_and_the_same_rejects(
         assert summary.n_rejected == 4
         stores.append(read_files(tmp_path / f"{seconds}"))
     assert stores[0] == stores[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_slow"),
+    [
+        ([0.0002] * 50 + [1.0] + [0.0002] * 50, False),
+        ([0.013] * 20, True),
+        ([0.0002, 0.0002, 0.0002, 0.02] * 25, True),
+    ],
+    ids=["kept from running once", "a millisecond an open", "one read ahead brings three more"],
+)
+def test_threads_read_ahead_from_a_disk_that_is_slow_again_and_again(seconds: list[float], is_slow: bool) -> None:
+    pace = patch._Pace()
+    for value in seconds:
+        pace.note(value)
+    assert pace.is_slow is is_slow
