@@ -274,6 +274,15 @@ def test_small_and_large_chunks_are_decoded_with_any_build_of_numcodecs(
         decoder.decode([(store_alone(damaged), 0)], out, check=False)
 
 
+def test_memory_that_does_not_fit_is_refused_before_anything_is_written(store: Store) -> None:
+    reader = store.open_reader("s2_60m", ("B09",))
+    memory = np.zeros((4, 2, 20, 20), np.uint16)
+    for out in (memory[:1, :1], memory[:2], memory[:2, :1], memory[:2, :1].astype(np.uint8)):
+        with pytest.raises(ValueError, match=r"expected contiguous uint16 of shape \(2, 1, 20, 20\), found uint"):
+            reader.read(np.array([0, 1]), out, None)
+    assert not memory.any()
+
+
 def test_a_chunk_too_short_for_a_header_is_damage() -> None:
     with pytest.raises(DamagedError, match="too few"):
         BloscDecoder(1, 100, None).decode(

@@ -49,12 +49,12 @@ class Shard:
         shape: Bands, and bytes of a band, of chunks that are not compressed; None for others.
     """
 
-    __slots__ = ("address", "bytes", "data", "entries", "planes")
+    __slots__ = ("address", "content", "data", "entries", "planes")
 
     data: NDArray[np.uint8]
     """The whole file."""
-    bytes: memoryview
-    """The same."""
+    content: memoryview
+    """The same, as `struct` takes it in half the time."""
     address: int
     """Where in memory it begins."""
     entries: Sequence[int]
@@ -70,7 +70,7 @@ class Shard:
         if n_bytes < index_bytes:
             raise DamagedError(f"expected at least the {index_bytes:,} bytes of its index, found {n_bytes:,}")
         self.data = map_file(descriptor, n_bytes)
-        self.bytes, self.address = self.data.data, self.data.ctypes.data
+        self.content, self.address = self.data.data, self.data.ctypes.data
         entries = parse_index(self.data[-index_bytes:].tobytes(), n_chunks, n_bytes - index_bytes)
         self.entries = memoryview(entries.tobytes()).cast("Q")
         self.planes = None if shape is None else _view_planes(self.data, entries[entries[:, 0] != EMPTY], shape)
@@ -192,18 +192,16 @@ class BloscDecoder:
     def decode(self, chunks: Sequence[Place], out: NDArray[np.uint8], check: bool) -> None:
         """Decode chunks into `out`, contiguous (patch, byte), and compare their crc32c if `check` says so."""
         address = out.ctypes.data
-        for slot, (shard, position) in enumerate(chunks):
+        for (shard, position), slot in zip(chunks, out, strict=True):
             if check:
                 _check(shard.chunk(position))  # first, since blosc trusts what it is given
-            if not self._decode_one(shard, position, address):
-                np.take(self._whole, self._bands, 0, out[slot].reshape(-1, self._plane_bytes), "clip")
-            address += out.shape[1]
+            self._decode_one(shard, position, slot, address)
+            address += len(slot)
 
-    def _decode_one(self, shard: Shard, position: int, address: int) -> bool:
-        """Decode a chunk to an address, or, where its bands cannot be told apart, all of it to the scratch memory."""
+    def _decode_one(self, shard: Shard, position: int, out: NDArray[np.uint8], address: int) -> None:
         # Blosc trusts its header, so a damaged one must not reach it even if checksums are not compared.
         start, n_stored = shard.locate(position)
-        flags, n_bytes, block_bytes, encoded_bytes = _read_header(shard.bytes, start, n_stored)
+        flags, n_bytes, block_bytes, encoded_bytes = _read_header(shard.content, start, n_stored)
         most = self._n_bytes + _BLOSC_HEADER.size
         if n_bytes != self._n_bytes or encoded_bytes != n_stored - CHECKSUM_BYTES or encoded_bytes > most:
             raise DamagedError(
@@ -212,14 +210,12 @@ class BloscDecoder:
             )
         if self._all_bands:
             _decompress(shard.address + start, encoded_bytes, address, n_bytes)
-            return True
-        if block_bytes == self._plane_bytes and not flags & _BLOSC_STORED:
-            n_bytes = len(self._bands) * self._plane_bytes
-            self._select(shard.data[start : start + encoded_bytes], n_bytes)
-            _decompress(self._copy_address, encoded_bytes, address, n_bytes)
-            return True
-        _decompress(shard.address + start, encoded_bytes, self._whole_address, n_bytes)
-        return False
+        elif block_bytes == self._plane_bytes and not flags & _BLOSC_STORED:
+            self._select(shard.data[start : start + encoded_bytes], len(out))
+            _decompress(self._copy_address, encoded_bytes, address, len(out))
+        else:
+            _decompress(shard.address + start, encoded_bytes, self._whole_address, n_bytes)
+            np.take(self._whole, self._bands, 0, out.reshape(-1, self._plane_bytes), "clip")
 
     def _select(self, chunk: NDArray[np.uint8], n_bytes: int) -> None:
         """Copy a chunk so that it decodes to the wanted bands only, of so many bytes."""
@@ -251,9 +247,10 @@ def _link_blosc(kind: type[ctypes.CDLL]) -> Any:
 _DECOMPRESS: Final = _link_blosc(ctypes.CDLL)
 _DECOMPRESS_LOCKED: Final = _link_blosc(ctypes.PyDLL)
 """C-Blosc itself. The function of numcodecs takes 5 us more a call, and it lets go of Python's lock each time, as the
-first of these does, but the second does not: what is decoded in a microsecond is not worth to wait for the lock."""
+first of these does but the second does not: what is decoded in a microsecond is not worth a wait for the lock."""
 
 _LOCKED_BYTES: Final = 4096
+"""Up to which a chunk is decoded without letting go of the lock; two bands of 60 m are 1,600."""
 
 
 def _decompress(source: int, n_source: int, target: int, n_target: int) -> None:

@@ -196,6 +196,10 @@ class ShardReader:
 
     def read(self, rows: NDArray[np.integer], out: NDArray[Any], symmetries: NDArray[np.uint8] | None) -> None:
         """Read patches; see `ArrayReader`."""
+        info, n_bands = self._info, len(self._info.bands if self._bands is None else self._bands)
+        shape = (len(rows), n_bands, info.n_rows, info.n_columns)
+        if out.shape != shape or out.dtype != info.dtype or not out.flags.c_contiguous:  # C-Blosc is given addresses
+            raise ValueError(f"expected contiguous {info.dtype} of shape {shape}, found {out.dtype} of {out.shape}")
         try:
             self._decode(rows, out)
         except DamagedError:
