@@ -9,6 +9,7 @@ import sys
 import tarfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from random import Random
 
@@ -361,7 +362,10 @@ def test_a_killed_sample_looks_like_no_archive_and_goes_on(tmp_path: Path, form:
     out, unfinished = tmp_path / "archive", tmp_path / ".archive.unfinished"
     command = [sys.executable, "-m", "converter", "sample", str(out), "--patches", "20", "--workers", "1"]
     process = subprocess.Popen([*command, "--dataset", form.dataset], stderr=subprocess.DEVNULL)
-    while not (made := list(unfinished.rglob("[!.]*_B08.tif"))):
+    made: list[Path] = []
+    while not made:
+        with suppress(FileNotFoundError):  # a folder that got its name meanwhile
+            made = list(unfinished.rglob("[!.]*_B08.tif"))
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
