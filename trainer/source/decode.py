@@ -54,7 +54,7 @@ class Shard:
     data: NDArray[np.uint8]
     """The whole file."""
     content: memoryview
-    """The same, as `struct` takes it in half the time."""
+    """The same, as `struct` reads it."""
     address: int
     """Where in memory it begins."""
     entries: Sequence[int]
@@ -77,7 +77,7 @@ class Shard:
 
     def leave_memory(self) -> None:
         """Let the system no longer count the pages that were read as this process's; they are read again as before."""
-        _LIBC.madvise(self.data.ctypes.data, len(self.data), mmap.MADV_DONTNEED)
+        _LIBC.madvise(self.address, len(self.data), mmap.MADV_DONTNEED)
 
     def locate(self, position: int) -> tuple[int, int]:
         """Return where in the file a chunk begins, and its encoded bytes, checksum included."""
@@ -246,7 +246,7 @@ def _link_blosc(kind: type[ctypes.CDLL]) -> Any:
 
 _DECOMPRESS: Final = _link_blosc(ctypes.CDLL)
 _DECOMPRESS_LOCKED: Final = _link_blosc(ctypes.PyDLL)
-"""C-Blosc itself. The function of numcodecs takes 5 us more a call, and it lets go of Python's lock each time, as the
+"""C-Blosc itself. The function of numcodecs takes 3.6 us more a call, and it lets go of Python's lock each time, as the
 first of these does but the second does not: what is decoded in a microsecond is not worth a wait for the lock."""
 
 _LOCKED_BYTES: Final = 4096

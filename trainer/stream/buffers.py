@@ -63,13 +63,10 @@ def measure_layout(layout: BatchLayout) -> int:
     return sum(_round_up(prod(shape) * np.dtype(dtype).itemsize) for shape, dtype in layout.values())
 
 
-def is_aligned(values: NDArray[Any]) -> bool:
-    """Say whether memory of an array may be shared with TensorFlow."""
-    return values.ctypes.data % ALIGNMENT == 0
-
-
-def copy_aligned(values: NDArray[Any]) -> NDArray[Any]:
-    """Copy an array to memory that may be shared with TensorFlow."""
+def align(values: NDArray[Any]) -> NDArray[Any]:
+    """Return an array whose memory may be shared with TensorFlow: the same one, or a copy."""
+    if values.ctypes.data % ALIGNMENT == 0:
+        return values
     memory = np.empty(values.nbytes + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     copy = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)

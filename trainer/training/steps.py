@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from trainer.model.devices import Mesh
 from trainer.model.networks import ModelCard
 from trainer.score.predict import take_pixels
-from trainer.stream.buffers import copy_aligned, is_aligned
+from trainer.stream.buffers import align
 from trainer.stream.stream import Stream
 
 _N_AHEAD: Final = 2
@@ -254,7 +254,7 @@ class _TensorFlowSteps(Steps):
         """Train a step on each of the first batches, and return the losses.
 
         The tensors are given one by one to one compiled function. TensorFlow's own way, which looks into lists and
-        searches for a function that suits them, takes as long as a small step for each.
+        searches for a function that suits them, takes as long as a small step.
         """
         given = (self._tf.constant(n_steps), *self._tf.nest.flatten(batches))
         if self._steps is None:
@@ -301,6 +301,4 @@ def share_memory(values: NDArray[Any]) -> Any:
     """
     import tensorflow as tf  # noqa: PLC0415 - other backends do without
 
-    if not is_aligned(values):
-        values = copy_aligned(values)
-    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
+    return tf.experimental.dlpack.from_dlpack(align(values).__dlpack__())
