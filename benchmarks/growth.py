@@ -12,8 +12,9 @@ once, each in a process of its own:
 
 Seconds are those of the command, or of the code without its imports. Memory is that of all processes without mapped
 files, as looked up twenty times a second. Bytes are those of the store, or of the page. The last column goes on from
-the last two sizes in a straight line, but never downwards; `make test-full` runs every command with all patches, and
-logs what each took.
+the last two sizes in a straight line, but never downwards. All 590,326 patches may be one of the sizes, where 70 GB are
+free: then what they take stands before what the sizes below would have told. An archive and its store are removed
+before the next.
 """
 
 from __future__ import annotations
@@ -75,20 +76,20 @@ def measure(raw: Path, store: Path, n_workers: int) -> dict[str, dict[str, float
 
 
 def project(values: dict[int, float], n: int) -> float:
-    """Go on from the last two sizes in a straight line, but not downwards: that would be noise."""
-    (n_1, value_1), (n_2, value_2) = sorted(values.items())[-2:]
+    """Go on from the last two sizes below `n` in a straight line, but not downwards: that would be noise."""
+    (n_1, value_1), (n_2, value_2) = sorted(item for item in values.items() if item[0] < n)[-2:]
     return value_2 + max(0.0, value_2 - value_1) / (n_2 - n_1) * (n - n_2)
 
 
-def run(folder: Path, sizes: list[int], n_workers: int) -> Table:
+def run(folder: Path | None, sizes: list[int], n_workers: int) -> Table:
     """Measure archives of some sizes."""
     table: Table = {}
     for n in sizes:
-        raw = folder / str(n) / "archive"
-        raw.parent.mkdir()
-        build_archive(raw, n)
-        for name, figures in measure(raw, raw.with_name("store"), n_workers).items():
-            table.setdefault(name, {})[str(n)] = {figure: [value] for figure, value in figures.items()}
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            raw = Path(work) / "archive"
+            build_archive(raw, n)
+            for name, figures in measure(raw, raw.with_name("store"), n_workers).items():
+                table.setdefault(name, {})[str(n)] = {figure: [value] for figure, value in figures.items()}
     return table
 
 
@@ -103,11 +104,10 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="keep the figures in benchmarks/records")
     args = parser.parse_args()
     sizes = sorted(args.sizes)
-    if len(sizes) < 2 or any(a == b for a, b in pairwise(sizes)):
-        parser.error("give two sizes or more")
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        table = run(Path(folder), sizes, args.workers)
     n_all = N_PATCHES["v1"]
+    if any(a == b for a, b in pairwise(sizes)) or sizes[-1] > n_all or len([n for n in sizes if n < n_all]) < 2:
+        parser.error(f"give two sizes or more below {n_all:,}, and {n_all:,} besides if there is room")
+    table = run(args.folder, sizes, args.workers)
     print(f"\n{'':24}" + "".join(f"{n:>15,}" for n in sizes) + f"{f'{n_all:,} (projected)':>25}")
     for name, of_size in table.items():
         for figure in of_size[str(sizes[0])]:

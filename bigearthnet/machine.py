@@ -7,9 +7,10 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -25,34 +26,41 @@ def count_cores() -> int:
     """
     # macOS and Windows have no affinity that Python could ask for.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([allowed, *_read_quotas()]))
+    quotas = _read_limits("cpu", ["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"])
+    return max(1, min([allowed, *(math.ceil(quota / period) for quota, period in quotas)]))
 
 
-def _read_quotas() -> Iterator[int]:
-    """Read how many cores' worth of time each control group of this process gives, of both versions of them."""
+def measure_memory() -> int:
+    """Return the bytes of memory that this process may fill, files included: all, or what its control groups allow.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html for `memory.max`.
+    """
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([whole, *(limit for (limit,) in _read_limits("memory", ["memory.max"], ["memory.limit_in_bytes"]))])
+
+
+def _read_limits(controller: str, *forms: Sequence[str]) -> Iterator[list[int]]:
+    """Read the limits of all control groups of this process, of both versions of them; a group may have none.
+
+    Args:
+        controller: What they limit.
+        forms: The files that a limit stands in, by version.
+    """
     try:
         memberships = _MEMBERSHIPS.read_text().splitlines()
     except OSError:
         return
     for membership in memberships:
         _, controllers, path = membership.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        root = _CGROUPS / "cpu" if controllers else _CGROUPS
+        root = _CGROUPS / controller if controllers else _CGROUPS
         inner = PurePosixPath(path.lstrip("/"))
-        yield from filter(None, (_read_limit(root / group) for group in (inner, *inner.parents)))
-
-
-def _read_limit(group: Path) -> int | None:
-    """Read the limit of one control group, in whole cores rounded up; None if it has none."""
-    for files in (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]):
-        try:
-            quota, period = map(int, " ".join((group / file).read_text() for file in files).split())
-        except (OSError, ValueError):  # there is no such file, or it says `max`
-            continue
-        if quota > 0 and period > 0:
-            return math.ceil(quota / period)
-    return None
+        for group, files in product((inner, *inner.parents), forms):
+            with suppress(OSError, ValueError):  # there is no such file, or it says `max`
+                numbers = [int(number) for file in files for number in (root / group / file).read_text().split()]
+                if min(numbers) > 0:
+                    yield numbers
 
 
 def name_processor() -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Never
 
+import psutil
 import pytest
 
 from bigearthnet import machine
-from bigearthnet.machine import advise_install, count_cores
+from bigearthnet.machine import advise_install, count_cores, measure_memory
 from tests.archives import read_files
 from tests.conftest import SmallArchive
 
@@ -112,6 +113,24 @@ def test_the_first_version_of_control_groups_limits(groups: Path, path: str, quo
     _join(groups, membership, limits)
     _join(groups, membership, {"memory/docker/task/cpu.max": "100000 100000\n"})  # of no meaning there
     assert count_cores() == n_cores
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "n_bytes"),
+    [
+        ("0::/user/task\n", {"user/task/memory.max": "max\n", "user/memory.max": "100000\n"}, 100_000),
+        ("5:memory:/docker/task\n0::/\n", {"memory/docker/task/memory.limit_in_bytes": "200000\n"}, 200_000),
+        ("5:memory:/docker/task\n0::/\n", {"memory/memory.limit_in_bytes": "300000\n"}, 300_000),  # in a container
+        ("5:memory:/\n0::/\n", {"memory/memory.limit_in_bytes": f"{2**63 - 4096}\n"}, None),
+        ("4:cpu:/task\n0::/\n", {"cpu/task/memory.max": "100000\n"}, None),  # of no meaning there
+        ("", {}, None),
+    ],
+)
+def test_control_groups_limit_the_memory(
+    groups: Path, membership: str, limits: dict[str, str], n_bytes: int | None
+) -> None:
+    _join(groups, membership, limits)
+    assert measure_memory() == (n_bytes or psutil.virtual_memory().total)
 
 
 def test_a_platform_without_affinity_counts_its_cores(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
 import re
 import struct
@@ -25,8 +27,8 @@ from tests.manifests import seal_again
 from tests.trainer.conftest import N_PATCHES, SHARD_SIZE, Pixels
 from trainer import ReadError, Store, open_store
 from trainer.source import read
-from trainer.source.decode import BloscDecoder, Shard
-from trainer.source.read import CHECKS, ArrayReader, ShardReader, TensorStoreReader
+from trainer.source.decode import BloscDecoder, Shard, map_file
+from trainer.source.read import CHECKS, ArrayReader, Check, ShardReader, TensorStoreReader
 
 
 def _replace_by_pipe(path: Path) -> None:
@@ -329,6 +331,38 @@ def test_what_is_mapped_counts_as_memory_of_the_process_only_up_to_a_bound(
             largest = max(largest, _measure_resident(store.name))
     everything = store.manifest.counts["converted"] * store.patch_bytes
     assert 0 < largest < 2 * bound < everything / 3
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system drops no pages")
+@pytest.mark.parametrize(("check", "memory"), [("first", 2**60), ("never", 1)])
+def test_of_what_is_not_in_memory_just_the_chunks_are_read(
+    copy_store: Callable[[str], Path], pixels: Pixels, monkeypatch: pytest.MonkeyPatch, check: Check, memory: int
+) -> None:
+    """Not what the system would read around them: a store that memory cannot hold has lost it when it is wanted."""
+    monkeypatch.setattr("trainer.source.store.measure_memory", lambda: memory)
+    folder = copy_store("lz4")
+    path = folder / "images.zarr/s2_10m/c/2/0/0/0"
+    n_bytes = int(_entries(path)[[8, 3], 1].sum())
+    os.sync()
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if _count_pages(path):
+        pytest.skip("this file system keeps its files in memory")
+    out = np.empty_like(pixels["s2_10m"][:2])
+    rows = 2 * SHARD_SIZE + np.array([8, 3])
+    store = open_store(folder)
+    store.open_reader("s2_10m", store.describe("s2_10m").bands, check=check).read(rows, out, None)
+    np.testing.assert_array_equal(out, pixels["s2_10m"][rows])
+    assert n_bytes <= _count_pages(path) * mmap.PAGESIZE <= n_bytes + 8 * mmap.PAGESIZE  # and the index
+
+
+def _count_pages(path: Path) -> int:
+    """Count the pages of a file that are in memory."""
+    with path.open("rb") as file:
+        data = map_file(file.fileno(), path.stat().st_size)
+    pages = (ctypes.c_ubyte * -(-len(data) // mmap.PAGESIZE))()
+    assert not ctypes.CDLL(None).mincore(ctypes.c_void_p(data.ctypes.data), ctypes.c_size_t(len(data)), pages)
+    return sum(page & 1 for page in pages)
 
 
 def _measure_resident(folder: str) -> int:

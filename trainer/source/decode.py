@@ -71,13 +71,20 @@ class Shard:
             raise DamagedError(f"expected at least the {index_bytes:,} bytes of its index, found {n_bytes:,}")
         self.data = map_file(descriptor, n_bytes)
         self.content, self.address = self.data.data, self.data.ctypes.data
-        entries = parse_index(self.data[-index_bytes:].tobytes(), n_chunks, n_bytes - index_bytes)
+        index = os.pread(descriptor, index_bytes, n_bytes - index_bytes)  # reads nothing around it, as a mapping would
+        entries = parse_index(index, n_chunks, n_bytes - index_bytes)
         self.entries = memoryview(entries.tobytes()).cast("Q")
         self.planes = None if shape is None else _view_planes(self.data, entries[entries[:, 0] != EMPTY], shape)
 
     def leave_memory(self) -> None:
         """Let the system no longer count the pages that were read as this process's; they are read again as before."""
         _LIBC.madvise(self.address, len(self.data), mmap.MADV_DONTNEED)
+
+    def want(self, position: int) -> None:
+        """Let the system begin to read a chunk, whole and alone, while others are decoded."""
+        start, n_bytes = self.locate(position)
+        before = (self.address + start) % mmap.PAGESIZE
+        _LIBC.madvise(self.address + start - before, before + n_bytes, mmap.MADV_WILLNEED)
 
     def locate(self, position: int) -> tuple[int, int]:
         """Return where in the file a chunk begins, and its encoded bytes, checksum included."""

@@ -94,13 +94,24 @@ class Residency:
 
 
 class MappedShards:
-    """The shards of one array that have been read so far: opened on first use, shared by all readers."""
+    """The shards of one array that have been read so far: opened on first use, shared by all readers.
+
+    Args:
+        info: The array.
+        manifest: What its shards are.
+        objects: Where they are.
+        residency: Of the whole store.
+        outgrows_memory: The store is larger than memory, so that what was read before has to be read again.
+    """
 
     checked: NDArray[np.bool_]
     """For each patch, whether its chunk has been found sound since its shard was opened, shape (patch,)."""
 
-    def __init__(self, info: ArrayInfo, manifest: Manifest, objects: Objects, residency: Residency) -> None:
+    def __init__(
+        self, info: ArrayInfo, manifest: Manifest, objects: Objects, residency: Residency, *, outgrows_memory: bool
+    ) -> None:
         residency.add(self)
+        self.outgrows_memory = outgrows_memory
         self.residency = residency
         self.checked = np.zeros(info.n_patches, np.bool_)
         self.objects = objects
@@ -211,6 +222,11 @@ class ShardReader:
         closed = self._closed
         chunks = [(get(row // size, closed), row % size) for row in rows.tolist()]
         check = self._check == "always" or (self._check == "first" and not checked[rows].all())
+        if check or self._shards.outgrows_memory:
+            # What is not in memory is asked for at once. Each page that is missing would be waited for, and the system
+            # would read far around it, 128 kB or megabytes, most of which memory has lost again when it is wanted.
+            for shard, position in chunks:
+                shard.want(position)
         self._decoder().decode(chunks, out.reshape(len(out), -1).view(np.uint8), check)
         if check:
             checked[rows] = True
