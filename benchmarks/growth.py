@@ -12,9 +12,9 @@ once, each in a process of its own:
 
 Seconds are those of the command, or of the code without its imports. Memory is that of all processes without mapped
 files, as looked up twenty times a second. Bytes are those of the store, or of the page. The last column goes on from
-the last two sizes in a straight line, but never downwards. All 590,326 patches may be one of the sizes, where 70 GB are
-free: then what they take stands before what the sizes below would have told. An archive and its store are removed
-before the next.
+the last two sizes below it in a straight line, but never downwards. All 590,326 patches may be one of the sizes where
+75 GB are free: then what they took stands beside what the others foretold. An archive and its store are removed before
+the next is made.
 """
 
 from __future__ import annotations

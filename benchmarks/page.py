@@ -144,7 +144,7 @@ def _describe_growth(tables: dict[str, dict[str, dict[str, Sequence[float]]]]) -
     n_all = N_PATCHES["v1"]
     sizes = sorted(next(iter(tables.values())), key=int)
     yield from (f"![Seconds and memory of each command by number of patches]({PICTURES.name}/growth.svg)", "")
-    yield "The last column goes on from the last two in a straight line, but never downwards."
+    yield "The last column goes on from the last two sizes below it in a straight line, but never downwards."
     yield ""
     yield "| | " + " | ".join(f"{int(size):,}" for size in sizes) + f" | {n_all:,} (projected) |"
     yield "|---" + "|---:" * (len(sizes) + 1) + "|"
