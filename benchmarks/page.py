@@ -20,6 +20,7 @@ from benchmarks.converting import FLOOR, OURS, READING
 from benchmarks.growth import project
 from benchmarks.reading import MAPS
 from benchmarks.turns import RECORDS, Table, find_rate, summarize
+from bigearthnet.look.quantity import format_bytes, format_seconds
 from bigearthnet.names import N_PATCHES
 from bigearthnet.store.layout import CODECS
 
@@ -95,7 +96,20 @@ def write_readme(text: str) -> str:
             f"| {title} | **{rate[ours]:,.0f}** | {', '.join(others)} |"
             f" {f'{rate[ceiling]:,.0f}' if rate.get(ceiling, 0) > rate[ours] else ''} |"
         )
+    lines += _describe_whole(load_record("growth")["tables"])
     return _MARK.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], text)
+
+
+def _describe_whole(tables: dict[str, dict[str, dict[str, Sequence[float]]]]) -> Iterator[str]:
+    """Say what all patches took, if the record has them."""
+    n_all = str(N_PATCHES["v1"])
+    if n_all in tables["convert"]:
+        took = {name: format_seconds(of_size[n_all]["s"][0]) for name, of_size in tables.items()}
+        stored = format_bytes(tables["convert"][n_all]["bytes"][0])
+        yield ""
+        yield f"All {int(n_all):,} patches, {stored} in the end, on such a machine: converted in {took['convert']},"
+        yield f"opened in {took['open']}, first batch after {took['first batch']}, an epoch of RGB in {took['epoch']},"
+        yield f"every byte verified in {took['verify']} ([growth](docs/benchmarks.md#growth))."
 
 
 def draw_pictures() -> dict[str, Figure]:
