@@ -11,8 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -334,8 +334,17 @@ def test_a_kept_shard_that_is_damaged_again_is_named_with_its_url(served: HttpSe
 def test_the_cache_stays_within_its_limit(served: HttpServer, local: Store, tmp_path: Path) -> None:
     limit = 3_000_000
     _assert_same_batches(served.open(tmp_path, cache_bytes=limit), local, order="window", window=1)
-    assert sum(path.stat().st_size for path in tmp_path.glob("**/c/**/*") if path.is_file()) <= limit
+    assert _measure_files(tmp_path.glob("**/c/**/*")) <= limit
     assert len(served.list_shards()) > len(set(served.list_shards()))
+
+
+def _measure_files(paths: Iterable[Path]) -> int:
+    """Count the bytes of files, some of which may be removed meanwhile: what was asked for ahead is still fetched."""
+    n_bytes = 0
+    for path in paths:
+        with suppress(FileNotFoundError):
+            n_bytes += path.stat().st_size if path.is_file() else 0
+    return n_bytes
 
 
 def test_stores_that_share_a_cache_stay_within_its_limit_and_nothing_else_goes(
@@ -347,7 +356,7 @@ def test_stores_that_share_a_cache_stay_within_its_limit_and_nothing_else_goes(
     (tmp_path / "cache" / "link").symlink_to(elsewhere)
     shutil.copy(own / "manifest.json", elsewhere / "CACHEDIR.TAG")
     limit = 3_000_000
-    kept: set[Path] = set()
+    kept = 0
     for codec in ("lz4", "zstd"):
         with serve(stores[codec]) as server:
             store = server.open(tmp_path / "cache", cache_bytes=limit)
@@ -360,9 +369,9 @@ def test_stores_that_share_a_cache_stay_within_its_limit_and_nothing_else_goes(
             for path in tmp_path.rglob("*"):
                 os.utime(path, (0, 0), follow_symlinks=False)
             _assert_same_batches(store, open_store(stores[codec]), order="window", window=1)
-            kept = {path for path in folder.glob("images.zarr/s2_*/c/*/0/0/0") if path.is_file()}
             assert len(list(folder.glob("images.zarr/linked/c/*"))) == 3
-    assert 0 < sum(path.stat().st_size for path in kept) <= limit
+        kept = _measure_files(folder.glob("images.zarr/s2_*/c/*/0/0/0"))
+    assert 0 < kept <= limit
     assert len({path.parents[6] for path in tmp_path.glob("cache/*/images.zarr/s2_*/c/*/0/0/0")} - {own}) == 2
     for folder in (own, elsewhere):
         _assert_same_batches(open_store(folder), open_store(stores["none"]))
