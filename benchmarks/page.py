@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.converting import FLOOR, OURS, READING
+from benchmarks.growth import Table as Growth
 from benchmarks.growth import project
 from benchmarks.reading import MAPS
 from benchmarks.turns import RECORDS, Table, find_rate, summarize
@@ -96,19 +97,21 @@ def write_readme(text: str) -> str:
             f"| {title} | **{rate[ours]:,.0f}** | {', '.join(others)} |"
             f" {f'{rate[ceiling]:,.0f}' if rate.get(ceiling, 0) > rate[ours] else ''} |"
         )
-    lines += _describe_whole(load_record("growth")["tables"])
+    lines += _describe_whole(load_record("growth"))
     return _MARK.sub(lambda found: found[1] + "\n".join(lines) + "\n" + found[2], text)
 
 
-def _describe_whole(tables: dict[str, dict[str, dict[str, Sequence[float]]]]) -> Iterator[str]:
-    """Say what all patches took, if the record has them."""
+def _describe_whole(record: dict[str, Any]) -> Iterator[str]:
+    """Say what all patches took, if the record of growth has them."""
+    tables: Growth = record["tables"]
     n_all = str(N_PATCHES["v1"])
     if n_all in tables["convert"]:
         took = {name: format_seconds(of_size[n_all]["s"][0]) for name, of_size in tables.items()}
-        stored = format_bytes(tables["convert"][n_all]["bytes"][0])
+        stored, machine = format_bytes(tables["convert"][n_all]["bytes"][0]), record["machine"]
         yield ""
-        yield f"All {int(n_all):,} patches, {stored} in the end, on such a machine: converted in {took['convert']},"
-        yield f"opened in {took['open']}, first batch after {took['first batch']}, an epoch of RGB in {took['epoch']},"
+        yield f"All {int(n_all):,} patches, {stored} in the end, on {machine['n_cores']} cores with"
+        yield f"{machine['memory_gb']:g} GB of memory: converted in {took['convert']}, opened in {took['open']},"
+        yield f"first batch after {took['first batch']}, an epoch of RGB in {took['epoch']},"
         yield f"every byte verified in {took['verify']} ([growth](docs/benchmarks.md#growth))."
 
 
@@ -154,7 +157,7 @@ def _format(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
-def _describe_growth(tables: dict[str, dict[str, dict[str, Sequence[float]]]]) -> Iterator[str]:
+def _describe_growth(tables: Growth) -> Iterator[str]:
     n_all = N_PATCHES["v1"]
     sizes = sorted(next(iter(tables.values())), key=int)
     yield from (f"![Seconds and memory of each command by number of patches]({PICTURES.name}/growth.svg)", "")
@@ -198,7 +201,7 @@ def _draw_panel(panel: Axes, title: str, rate: dict[str, float], ours: Sequence[
     panel.tick_params(left=False)
 
 
-def _draw_growth(tables: dict[str, dict[str, dict[str, Sequence[float]]]]) -> Figure:
+def _draw_growth(tables: Growth) -> Figure:
     """Draw seconds and memory by number of patches, both axes logarithmic."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(7, 3.2), layout="constrained")

@@ -339,7 +339,7 @@ def test_of_what_is_not_in_memory_just_the_chunks_are_read(
     copy_store: Callable[[str], Path], pixels: Pixels, monkeypatch: pytest.MonkeyPatch, check: Check, memory: int
 ) -> None:
     """Not what the system would read around them: a store that memory cannot hold has lost it when it is wanted."""
-    monkeypatch.setattr("trainer.source.store.measure_memory", lambda: memory)
+    monkeypatch.setattr("trainer.source.read.measure_memory", lambda: memory)
     folder = copy_store("lz4")
     path = folder / "images.zarr/s2_10m/c/2/0/0/0"
     n_bytes = int(_entries(path)[[8, 3], 1].sum())

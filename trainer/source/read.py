@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigearthnet.errors import OptionError, ReadError
+from bigearthnet.machine import measure_memory
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.manifest import Manifest
 from bigearthnet.store.objects import LocalObjects, StoredObject
@@ -33,6 +34,9 @@ CHECKS: Final[tuple[Check, ...]] = get_args(Check)
 
 MAX_RESIDENT = 4 * 2**30
 """Bytes of mapped shards that may count as memory of this process, as batch systems count it."""
+
+_MEMORY_SHARE: Final = 0.75
+"""Of memory, which shards may fill; the rest is for the process that trains."""
 
 _MAX_MAPPED = 16_384
 """Shards mapped at a time; Linux allows a process 65,530 mappings (vm.max_map_count)."""
@@ -71,9 +75,14 @@ class Residency:
 
     They are in the page cache, which the system takes back when it likes. But pages that a process has read through a
     mapping count as its own, and SLURM or Kubernetes may end a job for them that has read a large store.
+
+    Args:
+        n_bytes: Of all shards of the store.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_bytes: int) -> None:
+        self.outgrows_memory = n_bytes > _MEMORY_SHARE * measure_memory()
+        """What was read before has to be read from disk again."""
         self._arrays: WeakSet[MappedShards] = WeakSet()
         self._n_bytes = 0
         self._guard = threading.Lock()
@@ -94,24 +103,13 @@ class Residency:
 
 
 class MappedShards:
-    """The shards of one array that have been read so far: opened on first use, shared by all readers.
-
-    Args:
-        info: The array.
-        manifest: What its shards are.
-        objects: Where they are.
-        residency: Of the whole store.
-        outgrows_memory: The store is larger than memory, so that what was read before has to be read again.
-    """
+    """The shards of one array that have been read so far: opened on first use, shared by all readers."""
 
     checked: NDArray[np.bool_]
     """For each patch, whether its chunk has been found sound since its shard was opened, shape (patch,)."""
 
-    def __init__(
-        self, info: ArrayInfo, manifest: Manifest, objects: Objects, residency: Residency, *, outgrows_memory: bool
-    ) -> None:
+    def __init__(self, info: ArrayInfo, manifest: Manifest, objects: Objects, residency: Residency) -> None:
         residency.add(self)
-        self.outgrows_memory = outgrows_memory
         self.residency = residency
         self.checked = np.zeros(info.n_patches, np.bool_)
         self.objects = objects
@@ -222,7 +220,7 @@ class ShardReader:
         closed = self._closed
         chunks = [(get(row // size, closed), row % size) for row in rows.tolist()]
         check = self._check == "always" or (self._check == "first" and not checked[rows].all())
-        if check or self._shards.outgrows_memory:
+        if check or self._shards.residency.outgrows_memory:
             # What is not in memory is asked for at once. Each page that is missing would be waited for, and the system
             # would read far around it, 128 kB or megabytes, most of which memory has lost again when it is wanted.
             for shard, position in chunks:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from bigearthnet.bands import find_sets, resolve_bands
 from bigearthnet.errors import OptionError, SelectionError, StoreError
 from bigearthnet.files import convert_values
-from bigearthnet.machine import measure_memory
 from bigearthnet.names import suggest
 from bigearthnet.store.arrays import ArrayInfo
 from bigearthnet.store.cache import Cache
@@ -31,9 +30,6 @@ from trainer.source.fraction import draw_fraction
 from trainer.source.read import ArrayReader, Check, MappedShards, Residency, ShardReader, TensorStoreReader
 
 DEFAULT_CACHE_BYTES: Final = 32 * 2**30
-
-_MEMORY_SHARE: Final = 0.75
-"""Of memory, which shards may fill; the rest is for the process that trains."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +79,8 @@ class Store:
 
     @cached_property
     def _shards(self) -> dict[str, MappedShards]:
-        residency = Residency()
-        n_bytes = sum(shard.n_bytes for shard in self.manifest.shards.values())
-        outgrows_memory = n_bytes > _MEMORY_SHARE * measure_memory()
-        return {
-            info.name: MappedShards(info, self.manifest, self.objects, residency, outgrows_memory=outgrows_memory)
-            for info in self.arrays
-        }
+        residency = Residency(sum(shard.n_bytes for shard in self.manifest.shards.values()))
+        return {info.name: MappedShards(info, self.manifest, self.objects, residency) for info in self.arrays}
 
     def select(
         self,
