@@ -97,11 +97,20 @@ class Workers:
 
 
 def run_there(expected: Expected, work: Callable[[Task], Outcome], task: Task) -> Outcome:
-    """Run a task on a worker, which may have come only now: one that sees other files would call good patches bad."""
+    """Run a task on a worker, which may have come only now: one that sees other files would call good patches bad.
+
+    So would one whose file system went away meanwhile; then what it found is not to be believed.
+    """
+    _require_fit(expected)
+    _end_profiling(get_worker())
+    outcome = work(task)
+    _require_fit(expected)
+    return outcome
+
+
+def _require_fit(expected: Expected) -> None:
     if fault := _find_fault(expected):
         raise ClusterError(f"{get_worker().address}: {fault}. {GOES_ON}")
-    _end_profiling(get_worker())
-    return work(task)
 
 
 def _end_profiling(worker: Worker) -> None:
@@ -130,8 +139,19 @@ def _find_fault(expected: Expected) -> str:
         return f"expected version {version} of this package, found {__version__}; install the same there"
     if python != (found := _name_python()):
         return f"expected Python {python} as in the main process, found {found}; start workers from the same one"
-    missing = [folder for folder in folders if not os.path.isdir(folder)]
-    return f"cannot see {', '.join(missing)}; use a path that all workers share" if missing else ""
+    unseen = [folder for folder in folders if not _holds_anything(folder)]
+    if not unseen:
+        return ""
+    return f"cannot see what is in {', '.join(unseen)}; mount it there, or use a path that all workers share"
+
+
+def _holds_anything(folder: str) -> bool:
+    """Tell whether a folder is there and not empty, as where a file system was mounted that is gone."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def _name_python() -> str:

@@ -34,9 +34,9 @@ from tests.archives import read_files
 from tests.conftest import SmallArchive
 
 
-def test_a_cluster_of_ones_own_is_spawned_has_a_dashboard_and_leaves_no_process(tmp_path: Path) -> None:
+def test_a_cluster_of_ones_own_is_spawned_has_a_dashboard_and_leaves_no_process() -> None:
     before = set(psutil.Process().children(recursive=True))
-    with open_cluster(ClusterOptions(workers=1), [str(tmp_path)]) as cluster:
+    with open_cluster(ClusterOptions(workers=1), []) as cluster:
         assert cluster.n_workers == 1
         assert list(cluster.client.nthreads().values()) == [1]
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/status", cluster.dashboard)
@@ -50,10 +50,10 @@ def test_a_cluster_of_ones_own_is_spawned_has_a_dashboard_and_leaves_no_process(
     assert alive == []
 
 
-def test_no_thread_of_a_worker_is_looked_at_while_others_start(scheduler: str, tmp_path: Path) -> None:
+def test_no_thread_of_a_worker_is_looked_at_while_others_start(scheduler: str) -> None:
     """With Python 3.11 that can stop the worker, and so the conversion, for good."""
     found: list[bool] = []
-    with open_cluster(ClusterOptions(scheduler=scheduler), [str(tmp_path)]) as cluster:
+    with open_cluster(ClusterOptions(scheduler=scheduler), []) as cluster:
         cluster.run(is_profiled, range(3), found.append)
     assert found == [False] * 3
 
@@ -69,9 +69,9 @@ def command_of(process: psutil.Process) -> str:
         return ""
 
 
-def test_a_running_cluster_is_used_and_left_running(scheduler: str, tmp_path: Path) -> None:
+def test_a_running_cluster_is_used_and_left_running(scheduler: str) -> None:
     for _ in range(2):
-        with open_cluster(ClusterOptions(scheduler=scheduler), [str(tmp_path)]) as cluster:
+        with open_cluster(ClusterOptions(scheduler=scheduler), []) as cluster:
             assert cluster.n_workers == 2
 
 
@@ -147,8 +147,25 @@ def test_a_scheduler_without_workers_is_named() -> None:
 
 def test_workers_that_cannot_see_a_folder_are_named(scheduler: str, tmp_path: Path) -> None:
     missing = str(tmp_path / "only here")
-    with pytest.raises(ClusterError, match=rf"tcp://.*: cannot see {missing}; use a path that all workers share"):
-        open_cluster(ClusterOptions(scheduler=scheduler), [str(tmp_path), missing]).__enter__()
+    with pytest.raises(ClusterError, match=rf"tcp://.*: cannot see what is in {missing}; mount it there, or use"):
+        open_cluster(ClusterOptions(scheduler=scheduler), [str(Path(__file__).parent), missing]).__enter__()
+
+
+def test_what_a_worker_found_while_a_folder_went_away_is_not_believed(scheduler: str, tmp_path: Path) -> None:
+    mounted, outcomes = tmp_path / "mounted", list[bool]()
+    (mounted / "patch").mkdir(parents=True)
+    with (
+        open_cluster(ClusterOptions(scheduler=scheduler), [str(mounted)]) as cluster,
+        pytest.raises(ClusterError, match=f"cannot see what is in {mounted}"),
+    ):
+        cluster.run(unmount, [mounted], outcomes.append)
+    assert outcomes == []
+
+
+def unmount(folder: Path) -> bool:
+    """Leave a folder as `umount` does."""
+    (folder / "patch").rmdir()
+    return True
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from bigearthnet.archive.records import Sources
 from bigearthnet.bands import S2_10M
-from bigearthnet.errors import SourceError, StoreError
+from bigearthnet.errors import ClusterError, SourceError, StoreError
 from bigearthnet.store.images import read_layout
 from bigearthnet.store.manifest import read_attributes
 from bigearthnet.store.shard import read_pixels
@@ -67,6 +67,26 @@ def test_a_file_that_vanishes_between_scan_and_read_is_a_rejected_patch(
     message = str(raised.value)
     assert f"{lost}/{lost}_B11.tif: the file is missing" in message
     assert f"{gone}/{gone}_labels_metadata.json: the file is missing" in message
+
+
+def test_an_archive_that_goes_away_as_a_whole_makes_no_patch_a_bad_one(
+    small: SmallArchive, raw: Archive, store: Path, scheduler: str, tmp_path: Path
+) -> None:
+    """A file system that is unmounted leaves the empty folder on which it was mounted."""
+    away, target = tmp_path / "away", tmp_path / "store"
+
+    def unmount(event: Event) -> None:
+        if isinstance(event, Advanced) and not away.exists():
+            raw.root.rename(away)
+            raw.root.mkdir()
+
+    options = small.options(scheduler=scheduler, on_bad="skip", max_bad=1.0)
+    with pytest.raises(ClusterError, match=f"cannot see what is in {raw.root}; mount it there"):
+        convert(raw.root, target, options, unmount)
+    raw.root.rmdir()
+    away.rename(raw.root)
+    assert convert(raw.root, target, options).n_rejected == 0
+    assert read_files(target) == read_files(store)
 
 
 def test_files_that_are_others_when_opened_again_give_a_store_of_what_was_read_first(
