@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -135,7 +135,10 @@ def convert(
     n_bytes = planned.plan.projected_bytes
     claim = claim_target(store, identity, on_event, overwrite=options.overwrite, projected_bytes=n_bytes)
     with claim as lock:
-        return _pack(planned, planned.plan, _Conversion(job, options, on_event, lock, profile, began))
+        conversion = _Conversion(job, options, on_event, lock, profile, began)
+        with conversion.running:
+            plan, receipts = conversion.run(planned.plan)
+        return _finish(planned, plan, receipts, conversion)
 
 
 def _convert_files(
@@ -153,16 +156,18 @@ def _convert_files(
         claim = claim_target(store, identity, on_event, overwrite=options.overwrite, projected_bytes=n_bytes)
         conversion = _Conversion(job, options, on_event, stack.enter_context(claim), profile, began)
         spill = Spill(str(store / PROGRESS / SPILL), secrets.token_hex(8))
-        if ingested is None:
-            ingested = conversion.ingest(ingestion, BatchJob(job.reader, layout.codec, spill))
-        archive = ingestion.catalogue.describe(ingested.scans)
-        planned = Planned(archive, plan_store(archive.patches, layout))
-        on_event(planned)
-        plan = conversion.leave_out(planned.plan, ingested.rejects)
-        extend_plan(store, identity | _identify_patches(planned), overwrite=options.overwrite)
-        ingested.write(record)
-        conversion.assembly = Assembly(spill, plan, ingested)
-        return _pack(planned, plan, conversion)
+        with conversion.running:
+            if ingested is None:
+                ingested = conversion.ingest(ingestion, BatchJob(job.reader, layout.codec, spill))
+            archive = ingestion.catalogue.describe(ingested.scans)
+            planned = Planned(archive, plan_store(archive.patches, layout))
+            on_event(planned)
+            plan = conversion.leave_out(planned.plan, ingested.rejects)
+            extend_plan(store, identity | _identify_patches(planned), overwrite=options.overwrite)
+            ingested.write(record)
+            conversion.assembly = Assembly(spill, plan, ingested)
+            plan, receipts = conversion.run(plan)
+        return _finish(planned, plan, receipts, conversion)
 
 
 def _make_job(sources: Sources, store: Path, layout: Layout, options: ConvertOptions) -> Job:
@@ -171,10 +176,9 @@ def _make_job(sources: Sources, store: Path, layout: Layout, options: ConvertOpt
     return Job(reader, str(store), str(store / PROGRESS / RECEIPTS), layout.codec, layout.shard_size)
 
 
-def _pack(planned: Planned, plan: Plan, conversion: _Conversion) -> Summary:
-    """Convert all shards of a plan that have no receipt, and finish the store."""
+def _finish(planned: Planned, plan: Plan, receipts: Sequence[Receipt], conversion: _Conversion) -> Summary:
+    """Finish a store all shards of which have a receipt."""
     store, archive = conversion.store, planned.archive
-    plan, receipts = conversion.run(plan)
     conversion.on_event(Finishing())
     clock = time.perf_counter()
     rejects = [*archive.left_out, *conversion.rejects]
@@ -259,14 +263,17 @@ class _Conversion:
         self.rejects: list[Reject] = []
         self.n_converted = 0
         self.startup_s = self.convert_s = 0.0
+        self.running = ExitStack()
+        """The cluster, once there was work for it, ends when this does."""
+        self._cluster: Cluster | None = None
 
     def ingest(self, ingestion: Ingestion, job: BatchJob) -> Ingested:
         """Encode every patch of the archive files, and find the bad ones."""
-        with self._open_cluster(0, 0) as cluster:
-            start = time.perf_counter()
-            ingested = ingestion.run(job, cluster)
-            self.lock.check()
-            self.convert_s += time.perf_counter() - start
+        cluster = self._start(0, 0)
+        start = time.perf_counter()
+        ingested = ingestion.run(job, cluster)
+        self.lock.check()
+        self.convert_s += time.perf_counter() - start
         return ingested
 
     def leave_out(self, plan: Plan, rejects: Sequence[Reject]) -> Plan:
@@ -319,22 +326,24 @@ class _Conversion:
             if len(self.rejects) > self._options.max_bad * self._n_planned:
                 raise self._give_up()
 
-        with self._open_cluster(n_done, plan.n_patches) as cluster:
-            start = time.perf_counter()
-            tasks = map(self.assembly.take, todo) if self.assembly else todo
-            cluster.run(partial(convert_shard, self._job), tasks, advance)
-            self.convert_s += time.perf_counter() - start
-
-    @contextmanager
-    def _open_cluster(self, n_done: int, n_total: int) -> Iterator[Cluster]:
+        cluster = self._start(n_done, plan.n_patches)
         start = time.perf_counter()
-        roots = [root for root in self._job.reader.roots.values() if not is_archive_file(Path(root))]
-        folders = [] if self.assembly else roots
-        with open_cluster(self._options, [*folders, self._job.store], self.on_event) as cluster:
-            seconds = time.perf_counter() - start
-            self.startup_s += seconds
-            self.on_event(Started(cluster.n_workers, cluster.dashboard, n_done, n_total, seconds))
-            yield self.profile.watch(cluster) if self.profile else cluster
+        tasks = map(self.assembly.take, todo) if self.assembly else todo
+        cluster.run(partial(convert_shard, self._job), tasks, advance)
+        self.convert_s += time.perf_counter() - start
+
+    def _start(self, n_done: int, n_total: int) -> Cluster:
+        """Return the cluster, which is started when there is work for the first time."""
+        start = time.perf_counter()
+        seconds = 0.0
+        if self._cluster is None:
+            roots = [] if self.assembly else self._job.reader.roots.values()
+            folders = [*(root for root in roots if not is_archive_file(Path(root))), self._job.store]
+            cluster = self.running.enter_context(open_cluster(self._options, folders, self.on_event))
+            self._cluster = self.profile.watch(cluster) if self.profile else cluster
+            self.startup_s = seconds = time.perf_counter() - start
+        self.on_event(Started(self._cluster.n_workers, self._cluster.dashboard, n_done, n_total, seconds))
+        return self._cluster
 
     def _give_up(self) -> SourceError:
         """Write the list of bad patches down, and say how to go on."""

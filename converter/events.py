@@ -46,6 +46,7 @@ class Started:
     """Patches that an earlier run has already finished."""
     n_total: int
     startup_s: float
+    """Seconds until they were; 0 if they have worked for this run before."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from bigearthnet.store.statistics import BandStatistics, BandSums
 from converter.batch import explain_unwritable
 from converter.plan import ShardTask
 from converter.receipt import Receipt, withdraw_receipt, write_receipt
-from converter.spill import Spill, discard_region, find_patch
+from converter.spill import Spill, close_writer, discard_region, find_patch
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ class _SpilledPatches:
     """Patches that were encoded before. Only training patches are decoded again: statistics go in the store's order."""
 
     def __init__(self, job: Job, spilled: SpilledTask) -> None:
+        close_writer()  # nothing is spilled any more; a file that is open takes room even when it is removed
         self._job, self._spilled = job, spilled
         self.pixels: dict[str, NDArray[np.generic]] = {
             group.name: np.empty(group.patch_shape, group.dtype) for group in job.reader.groups

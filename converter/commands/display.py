@@ -62,7 +62,8 @@ class ProgressDisplay:
     def _start(self, event: Started) -> None:
         workers = format_count(event.n_workers, "worker")
         dashboard = f"; dashboard: {event.dashboard}" if event.dashboard else ""
-        echo(f"{workers}, ready after {event.startup_s:.1f} s{dashboard}", err=True)
+        if event.startup_s:
+            echo(f"{workers}, ready after {event.startup_s:.1f} s{dashboard}", err=True)
         if event.n_done:
             echo(f"Going on after {event.n_done:,} patches that an earlier run finished", err=True)
         self._n_before, self._started_at = event.n_done, time.monotonic()

@@ -19,7 +19,7 @@ from bigearthnet.errors import ClusterError, OptionError, SourceError
 from converter import feed
 from converter.batch import Batch, BatchJob, PackedFiles, PackedPatch, encode_batch
 from converter.conversion import ConvertOptions, convert, plan_conversion
-from converter.events import Advanced, Event, Finishing, Ingesting, Planned
+from converter.events import Advanced, Event, Finishing, Ingesting, Planned, Started
 from converter.spill import Spill
 from converter.verify.verification import Verification, VerifyOptions, verify
 from tests.archives import Archive, read_files
@@ -58,8 +58,10 @@ def test_workers_in_processes_of_their_own_make_it_too(
 ) -> None:
     monkeypatch.setattr(feed, "_SLOT_BYTES", 2**18)  # one patch
     raw = write_tarball(tmp_path / "raw.tar.zst", list_files(small.archive.root))
-    convert(raw, tmp_path / "store", small.options(scheduler=scheduler))
+    events: list[Event] = []
+    convert(raw, tmp_path / "store", small.options(scheduler=scheduler), events.append)
     check_same(tmp_path / "store", store)
+    assert [event.startup_s > 0 for event in events if isinstance(event, Started)] == [True, False], "started once"
 
 
 @pytest.mark.parametrize("room", [2**26, 2**20, 1])
@@ -378,10 +380,13 @@ def test_the_spill_is_freed_while_shards_are_written(small: SmallArchive, tmp_pa
     raw = write_tarball(tmp_path / "raw.tar", list_files(small.archive.root))
     spill = tmp_path / "store" / ".progress" / "spill"
     left: list[int] = []
+    held: set[str] = set()
 
     def measure(event: Event) -> None:
         if isinstance(event, Planned | Advanced | Finishing):
             left.append(sum(path.stat().st_size for path in spill.rglob("*") if path.is_file()))
+            opened = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+            held.update(file for file in opened if file.startswith(str(spill)) and file.endswith("(deleted)"))
 
     convert_here(Sources(raw), tmp_path / "store", small.options(shard_size=1), measure)
     assert len(left) == 1 + 22 + 1
@@ -389,6 +394,7 @@ def test_the_spill_is_freed_while_shards_are_written(small: SmallArchive, tmp_pa
     assert left[0] > 2_000_000
     assert left[12] < left[0] * 0.7
     assert left[-1] == 0
+    assert not held, "a file that is removed and still open takes as much room"
 
 
 # -- What else one may do with them ----------------------------------------------------------------------------------
