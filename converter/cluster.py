@@ -9,9 +9,12 @@ scheduler that went away, an interruption. So its logs are silenced, and Ctrl-C 
 
 from __future__ import annotations
 
+import ast
+import inspect
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Final
 
 from distributed import Client, Future, LocalCluster, Worker, wait
@@ -156,6 +160,7 @@ def open_cluster(options: ClusterOptions, folders: Sequence[str], on_event: OnEv
 @contextmanager
 def _start_cluster(n_workers: int | None) -> Iterator[LocalCluster]:
     """Start worker processes, and end them at once when they are not needed any more."""
+    _require_guard()
     with _mask_interrupts():
         try:
             cluster = LocalCluster(
@@ -166,15 +171,34 @@ def _start_cluster(n_workers: int | None) -> Iterator[LocalCluster]:
                 silence_logs=_SILENT,
             )
         except (OSError, RuntimeError) as error:
-            raise ClusterError(
-                f"worker processes cannot be started: {error}; a script must call this below `if __name__ == "
-                "'__main__':`, for they import it too. If it does, or is none, try fewer workers"
-            ) from error
+            raise ClusterError(f"worker processes cannot be started: {error}; try fewer workers") from error
     try:
         yield cluster
     finally:
         with _mask_interrupts():
             cluster.close()
+
+
+def _require_guard() -> None:
+    """Refuse to start processes for a script that would begin the same work anew in each of them.
+
+    They import the script that Python was started with, under another name. Old versions of dask start them again and
+    again when that fails.
+    """
+    main = sys.modules["__main__"]
+    script, frame = getattr(main, "__file__", None), inspect.currentframe()
+    while frame and (frame.f_globals is not vars(main) or frame.f_code.co_name != "<module>"):
+        frame = frame.f_back
+    if frame is None or script is None:  # a notebook, or python -c: there is nothing to import
+        return
+    if main.__spec__ is None and not os.path.isfile(script):
+        raise ClusterError(f"{script}: worker processes import the script that calls this; save it as a file")
+    for statement in ast.parse(Path(script).read_bytes()).body:
+        if statement.lineno <= frame.f_lineno <= (statement.end_lineno or 0) and not isinstance(statement, ast.If):
+            raise ClusterError(
+                f"{script}:{frame.f_lineno}: worker processes import this script, and would run it again; put this "
+                "line below `if __name__ == '__main__':`"
+            )
 
 
 @contextmanager

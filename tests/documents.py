@@ -70,7 +70,7 @@ class Block:
             return duckdb.sql(self.code)
         body = ast.parse(self.code).body
         last = body.pop()
-        names = {} if names is None else names
+        names = {"__name__": "__main__"} if names is None else names
         if not isinstance(last, ast.Expr):
             body.append(last)
         exec(compile(ast.Module(body, []), str(self), "exec"), names)
@@ -141,7 +141,7 @@ def check_command(words: list[str]) -> None:
 
 def run_page(document: str) -> None:
     """Run the Python blocks of a document one after another, in one namespace."""
-    names = {"__name__": "documentation"}
+    names = {"__name__": "__main__"}
     for block in find_blocks(document, "python"):
         place = (document, str(block))
         if place not in CANNOT_RUN and (place not in NEEDED or find_spec(NEEDED[place])):

@@ -365,7 +365,10 @@ def test_few_tasks_are_in_flight_however_many_there_are(
     assert len(submitted) == n_done == 22
 
 
-def test_a_script_that_forgets_who_it_is_is_told(small: SmallArchive, tmp_path: Path) -> None:
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_script_that_workers_cannot_import_is_told_before_any_is_started(
+    piped: bool, small: SmallArchive, tmp_path: Path
+) -> None:
     script = tmp_path / "script.py"
     paths = (str(small.archive.root), str(tmp_path / "store"), str(small.lists))
     script.write_text(
@@ -373,6 +376,16 @@ def test_a_script_that_forgets_who_it_is_is_told(small: SmallArchive, tmp_path: 
         f"raw, store, lists = {paths!r}\n"
         "convert(raw, store, ConvertOptions(lists=Path(lists), workers=1))\n"
     )
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=100)
+    command = [sys.executable, "-" if piped else str(script)]
+    ended = subprocess.run(
+        command, input=script.read_text() if piped else "", capture_output=True, text=True, check=False, timeout=60
+    )
+    *_, last = ended.stderr.splitlines()
     assert ended.returncode == 1
-    assert "a script must call this below `if __name__ == '__main__':`" in ended.stderr.splitlines()[-1]
+    assert ended.stderr.count("Traceback") == 1, "that of the script itself"
+    assert last.endswith(
+        "<stdin>: worker processes import the script that calls this; save it as a file"
+        if piped
+        else f"{script}:3: worker processes import this script, and would run it again; put this line below "
+        "`if __name__ == '__main__':`"
+    )

@@ -104,15 +104,15 @@ def _find_scale(
 
 def _lay_out(path: Path, model: Any, pixels: Any) -> Any:
     """Bring pixels (patch, row, col, band) into the shape that a model takes."""
-    given = getattr(model, "input", None)
-    wanted = tuple(getattr(given, "shape", ()))
+    inputs: Sequence[Any] = getattr(model, "inputs", None) or ()  # of one input, `model.input` may be a list or not
+    wanted = tuple(inputs[0].shape) if len(inputs) == 1 else ()
     _, n_rows, n_columns, n_bands = pixels.shape
     for shape, order in (((n_rows, n_columns, n_bands), None), ((n_bands, n_rows, n_columns), (0, 3, 1, 2))):
         if len(wanted) == 4 and all(size in (None, ours) for size, ours in zip(wanted[1:], shape, strict=True)):
             return pixels if order is None else keras.ops.transpose(pixels, order)
     raise OptionError(
         f"{path}: expected one input of shape (patch, {n_rows}, {n_columns}, {n_bands}) or (patch, {n_bands}, "
-        f"{n_rows}, {n_columns}), found {wanted or type(given).__name__}; name other bands, or put a layer "
+        f"{n_rows}, {n_columns}), found {wanted or f'{len(inputs)} inputs'}; name other bands, or put a layer "
         "in front that resizes"
     )
 
