@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 
-from bigearthnet.look.quantity import format_seconds
 from bigearthnet.names import N_PATCHES
+from bigearthnet.quantity import format_seconds
 
 _NODES = (1, 2, 4, 8, 16, 32, 64)
 

@@ -21,8 +21,8 @@ from benchmarks.growth import Table as Growth
 from benchmarks.growth import project
 from benchmarks.reading import MAPS
 from benchmarks.turns import RECORDS, Table, find_rate, summarize
-from bigearthnet.look.quantity import format_bytes, format_seconds
 from bigearthnet.names import N_PATCHES
+from bigearthnet.quantity import format_bytes, format_seconds
 from bigearthnet.store.layout import CODECS
 
 ROOT: Final = Path(__file__).parents[1]

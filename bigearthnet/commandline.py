@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from bigearthnet.errors import EXIT_INTERRUPTED, BigEarthNetError
 from bigearthnet.names import suggest
+from bigearthnet.quantity import format_pace
 
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -25,6 +27,9 @@ _INTERRUPTED: Final = "Interrupted."
 
 _shown = 2
 """The descriptor of what a user sees as stderr."""
+
+LINE_EVERY_S: Final = 10
+"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
 
 _WIDE: Final = 80
 """Columns of a terminal from which on a bar has a picture."""
@@ -69,16 +74,21 @@ def open_bar(doing: str, unit: str, **options: Any) -> Any:
 
 @contextmanager
 def show_progress(doing: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many patches are done, at what rate, and how long the rest takes; see `open_bar`.
+    """Show how many patches are done, at what rate, and how long the rest takes: see `open_bar`, or else line by line.
 
     Yields:
         To be called with how many are done, and how many there are; 0 if nobody knows.
     """
     with open_bar(doing, " patches") as bar:
+        began = printed = time.monotonic()
 
         def show(n_done: int, n_total: int) -> None:
+            nonlocal printed
             bar.total = n_total or None
             bar.update(n_done - bar.n)
+            if bar.disable and (now := time.monotonic()) - printed >= LINE_EVERY_S:
+                printed = now
+                echo(f"{doing}: {format_pace(n_done, n_total, now - began)}", err=True)
 
         yield show
 

@@ -17,7 +17,7 @@ from bigearthnet.archive.patch import PatchReader
 from bigearthnet.archive.records import Reject, Sources, is_archive_file
 from bigearthnet.errors import SourceError, StoreError
 from bigearthnet.lock import Lock
-from bigearthnet.look.quantity import format_count
+from bigearthnet.quantity import format_count
 from bigearthnet.store.layout import INGESTED, PROGRESS, RECEIPTS, REJECTS, SPILL, Layout
 from converter.batch import BatchJob
 from converter.cluster import Cluster, open_cluster

@@ -14,7 +14,7 @@ from typing import Any, Final
 from bigearthnet.errors import OutputError, StoreError
 from bigearthnet.files import flush, replace_file, write_durably
 from bigearthnet.lock import LEASE, LOCK, Lock, hold_lock
-from bigearthnet.look.quantity import format_bytes
+from bigearthnet.quantity import format_bytes
 from bigearthnet.store.layout import (
     CROISSANT,
     FORMAT_NAME,

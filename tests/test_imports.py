@@ -22,7 +22,7 @@ HOUSE = {
     "bigearthnet.archive": "bigearthnet",
     "bigearthnet.store": "bigearthnet bigearthnet.archive",
     "bigearthnet.look": "bigearthnet bigearthnet.archive bigearthnet.store",
-    "converter": "bigearthnet bigearthnet.archive bigearthnet.store bigearthnet.look",
+    "converter": "bigearthnet bigearthnet.archive bigearthnet.store",
     "converter.sample": "bigearthnet bigearthnet.archive",
     "converter.verify": "bigearthnet bigearthnet.archive bigearthnet.store converter",
     "converter.report": "bigearthnet bigearthnet.store bigearthnet.look",

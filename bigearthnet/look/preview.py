@@ -14,9 +14,9 @@ from bigearthnet.files import check_new, write_new
 from bigearthnet.labels import CORINE_CODES, CORINE_COLOURS
 from bigearthnet.look.album import Album, View
 from bigearthnet.look.picture import MAP, NEUTRAL, RGB, S1, STRETCHES, Picture, Stretch, find_picture, render_picture
-from bigearthnet.look.quantity import format_count
 from bigearthnet.look.sheet import SheetLayout, TextLine, Tile, draw_sheet, enlarge_picture, write_png
 from bigearthnet.names import SYNTHETIC_NOTE
+from bigearthnet.quantity import format_count
 
 OnAdvance = Callable[[int, int], None]
 """Called with how many patches are done, and how many there are."""

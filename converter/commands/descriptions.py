@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import SYNTHETIC_NOTE
+from bigearthnet.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.store.layout import IMAGES
 from converter.commands.display import describe_splits
 

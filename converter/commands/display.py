@@ -5,19 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from bigearthnet.archive.metadata import FILES
 from bigearthnet.archive.records import is_archive_file
 from bigearthnet.bands import SENSORS, BandGroup
-from bigearthnet.commandline import echo, open_bar
+from bigearthnet.commandline import LINE_EVERY_S, echo, open_bar
 from bigearthnet.lock import Watching
-from bigearthnet.look.quantity import format_bytes, format_count, format_seconds
 from bigearthnet.names import N_PATCHES, SPLITS, TITLES
+from bigearthnet.quantity import format_bytes, format_count, format_pace, format_seconds
 from converter.events import Advanced, Event, Finishing, Ingesting, Planned, Scanned, Started, Waiting
-
-_LINE_EVERY_S: Final = 10
-"""Seconds between two lines of progress where there is no terminal to draw a bar on."""
 
 
 class ProgressDisplay:
@@ -91,7 +88,7 @@ class ProgressDisplay:
             self._bar.update(event.n_bytes - self._bar.n)
             return
         now = time.monotonic()
-        if now - self._printed_at < _LINE_EVERY_S:
+        if now - self._printed_at < LINE_EVERY_S:
             return
         self._printed_at = now
         of = f" of {format_bytes(event.n_bytes_total)}" if event.n_bytes_total else ""
@@ -107,16 +104,11 @@ class ProgressDisplay:
             self._bar.update(event.n_done - self._bar.n)
             return
         now = time.monotonic()
-        if now - self._printed_at < _LINE_EVERY_S and event.n_done + event.n_rejected < event.n_total:
+        if now - self._printed_at < LINE_EVERY_S and event.n_done + event.n_rejected < event.n_total:
             return
         self._printed_at = now
-        rate = (event.n_done - self._n_before) / max(now - self._started_at, 1e-9)
-        left = (event.n_total - event.n_done) / rate if rate else float("inf")
-        echo(
-            f"{event.n_done:,} of {event.n_total:,} patches, {rate:,.0f} patches/s, "
-            f"{format_seconds(left)} left, {event.n_rejected:,} {self._bad}",
-            err=True,
-        )
+        pace = format_pace(event.n_done, event.n_total, now - self._started_at, self._n_before)
+        echo(f"{pace}, {event.n_rejected:,} {self._bad}", err=True)
 
 
 def describe_plan(planned: Planned) -> str:

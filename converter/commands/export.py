@@ -8,8 +8,8 @@ from typing import Literal
 import click
 
 from bigearthnet.commandline import echo, end_on_interrupt, show_progress
-from bigearthnet.look.quantity import format_count
 from bigearthnet.names import parse_patch_name
+from bigearthnet.quantity import format_count
 from converter.commands.cli import PATH
 
 

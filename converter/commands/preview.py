@@ -8,7 +8,7 @@ import click
 
 from bigearthnet.commandline import echo, end_on_interrupt, show_progress
 from bigearthnet.look.picture import PICTURES, STRETCHES, Stretch
-from bigearthnet.look.quantity import format_count
+from bigearthnet.quantity import format_count
 from converter.commands.cli import PATH
 
 _N_DRAWN = 20

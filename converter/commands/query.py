@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from bigearthnet.commandline import echo, end_on_interrupt
-from bigearthnet.look.quantity import format_count
+from bigearthnet.quantity import format_count
 from bigearthnet.store.database import TIME_LIMIT_S
 from converter.commands.cli import PATH
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from bigearthnet.commandline import echo, end_on_interrupt, show_progress
-from bigearthnet.look.quantity import format_bytes
 from bigearthnet.names import Dataset
+from bigearthnet.quantity import format_bytes
 from converter.commands.cli import PATH
 
 

@@ -12,7 +12,7 @@ import click
 from bigearthnet.archive.records import Sources
 from bigearthnet.commandline import echo, end_on_interrupt
 from bigearthnet.errors import VerificationError
-from bigearthnet.look.quantity import format_count
+from bigearthnet.quantity import format_count
 from converter.commands.cli import PATH, cluster_options
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from bigearthnet.commandline import echo
+from bigearthnet.commandline import echo, show_progress
 from converter.commands.cli import COMMANDS
 from converter.report import ReportOptions
 from tests.conftest import RunCli
@@ -38,6 +39,26 @@ def test_an_error_that_would_command_the_terminal_is_shown_as_text(
 def test_other_text_is_printed_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     echo(text)
     assert capsys.readouterr().out == f"{text}\n"
+
+
+@pytest.mark.parametrize(
+    ("n_total", "expected"),
+    [
+        (1_000, ["Staging: 100 of 1,000 patches, 10 patches/s, 1 min 30 s left", "Staging: 200 of 1,000 patches, "]),
+        (0, ["Staging: 100 patches, 10 patches/s", "Staging: 200 patches, 10 patches/s"]),
+    ],
+)
+def test_without_a_terminal_progress_is_a_line_every_ten_seconds(
+    n_total: int, expected: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with show_progress("Staging") as show:
+        for n_done in range(5, 250, 5):
+            now += 0.5
+            show(n_done, n_total)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line[: len(start)] for line, start in zip(lines, expected, strict=True)] == expected
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bigearthnet.archive.records import Sources
-from bigearthnet.look.quantity import format_bytes, format_seconds
+from bigearthnet.quantity import format_bytes, format_seconds
 from bigearthnet.store.summary import describe_store
 from converter.commands.descriptions import describe_info, describe_summary, suggest_commands
 from converter.commands.display import ProgressDisplay, describe_plan

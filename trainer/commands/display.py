@@ -7,7 +7,7 @@ from typing import Any
 
 from bigearthnet.commandline import echo, open_bar
 from bigearthnet.lock import Watching
-from bigearthnet.look.quantity import format_seconds
+from bigearthnet.quantity import format_seconds
 from trainer.run.folder import describe_times
 from trainer.training.events import EpochEnded, StepTrained, TrainingStarted
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from bigearthnet.files import write_new
 from bigearthnet.look.page import render_page
-from bigearthnet.look.quantity import format_seconds
 from bigearthnet.names import SYNTHETIC_NOTE
+from bigearthnet.quantity import format_seconds
 from trainer.report.mistakes import count_mistakes
 from trainer.report.sections import (
     draw_learning,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from bigearthnet.look.quantity import format_count
+from bigearthnet.quantity import format_count
 
 _FEW: Final = 50
 """Patches of a class, below which its scores are said to be uncertain whatever the interval."""

@@ -29,3 +29,19 @@ def format_seconds(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min {rest:02} s" if minutes else f"{seconds:.1f} s"
+
+
+def format_pace(n_done: int, n_total: int, seconds: float, n_before: int = 0) -> str:
+    """Format how many patches are done, at what rate, and how long the rest takes.
+
+    Args:
+        n_done: Patches that are done.
+        n_total: All that there are; 0 if nobody knows.
+        seconds: What it took.
+        n_before: Those that were done before.
+    """
+    rate = (n_done - n_before) / max(seconds, 1e-9)
+    if not n_total:
+        return f"{format_count(n_done, 'patch')}, {rate:,.0f} patches/s"
+    left = format_seconds((n_total - n_done) / rate if rate else float("inf"))
+    return f"{n_done:,} of {n_total:,} patches, {rate:,.0f} patches/s, {left} left"
