@@ -126,7 +126,7 @@ def convert(
     sources = sources if isinstance(sources, Sources) else Sources(s2=Path(sources))
     store = Path(store).absolute()
     check_apart(store, sources.roots.values())
-    check_target(store, on_event, overwrite=options.overwrite)
+    check_target(store, overwrite=options.overwrite)
     if sources.archive_files:
         return _convert_files(sources, store, options, on_event, profile, began)
     planned = plan_conversion(sources, options, on_event)

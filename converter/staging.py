@@ -135,7 +135,7 @@ def stage(
         if found := _find(folder, origin):
             return found
         try:
-            check_target(folder, on_event, overwrite=options.overwrite)
+            check_target(folder, overwrite=options.overwrite)
             copy = copy or _Copy(objects, folder, options, origin)
             with claim_target(
                 folder, origin, on_event, overwrite=options.overwrite, projected_bytes=copy.n_bytes

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from bigearthnet.store.layout import (
     TABLE,
     is_litter,
 )
-from converter.events import OnEvent, ignore
+from converter.events import OnEvent
 
 _OWN: Final = frozenset({PROGRESS, IMAGES, TABLE, REJECTS, CROISSANT, MANIFEST})
 """Everything that a conversion may put into the store's folder, and so may delete."""
@@ -55,26 +55,12 @@ def check_apart(store: Path, roots: Iterable[Path]) -> None:
             )
 
 
-def check_target(store: Path, on_event: OnEvent = ignore, *, overwrite: bool) -> None:
+def check_target(store: Path, *, overwrite: bool) -> None:
     """Refuse a folder that a conversion must not write to, before any work is done.
 
     Raises:
         OutputError: It is a finished store and may not be overwritten, or holds anything but a store of this format.
-        BusyError: Another process is finishing it.
     """
-    names = _check_own(store)
-    if overwrite or not names & {TABLE, MANIFEST}:
-        return
-    if PROGRESS not in names:
-        raise _refuse_finished(store)
-    if MANIFEST in names:
-        with suppress(OSError), hold_lock(store / PROGRESS, store, on_event):
-            raise _tidy_finished(store)
-        raise _refuse_finished(store)
-
-
-def _check_own(store: Path) -> set[str]:
-    """List what is in the folder of a store, and refuse one that holds anything else."""
     try:
         if store.is_symlink() and not store.exists():
             raise OutputError(
@@ -92,7 +78,8 @@ def _check_own(store: Path) -> set[str]:
             f"{store}: expected an empty folder or a store, found {stranger}; give a folder of its own, nothing in "
             "this one will be touched"
         )
-    return names
+    if names & {TABLE, MANIFEST} and PROGRESS not in names and not overwrite:
+        raise _refuse_finished(store)
 
 
 def _list_names(folder: Path) -> set[str]:
@@ -125,12 +112,6 @@ def _names_format(store: Path) -> bool:
     """Tell whether some file says that this is a store, even if others are damaged."""
     paths = (store / PROGRESS / _PLAN, store / MANIFEST, store / IMAGES / "zarr.json")
     return any(FORMAT_NAME.encode() in path.read_bytes() for path in paths if path.is_file())
-
-
-def _tidy_finished(store: Path) -> OutputError:
-    """Refuse a finished store whose writer died just before it had tidied up, which is done now."""
-    release_target(store)
-    return _refuse_finished(store)
 
 
 def _refuse_finished(store: Path) -> OutputError:
@@ -177,10 +158,11 @@ def claim_target(
 
 def _prepare(store: Path, plan: dict[str, Any], projected_bytes: int, *, overwrite: bool) -> None:
     """Refuse or clear what is there and cannot be continued, and record the plan; nothing is lost if room is short."""
-    _check_own(store)
+    check_target(store, overwrite=overwrite)
     finished = (store / MANIFEST).exists()
-    if finished and not overwrite:  # by another process, meanwhile
-        raise _tidy_finished(store)
+    if finished and not overwrite:  # by another process, meanwhile; or one that died just before it had tidied up
+        release_target(store)
+        raise _refuse_finished(store)
     plan = _name_plan(plan)
     path = store / PROGRESS / _PLAN
     differences = _find_differences(path, plan)

@@ -181,8 +181,12 @@ def test_killed_at_any_step_after_the_archive_was_read_it_ends_in_the_same_bytes
         store = Path(shutil.copytree(whole, tmp_path / str(step)))
         assert die_at(step, small, gone, store).returncode == -signal.SIGKILL
         if (store / ".progress").exists():
+            is_finished = (store / "manifest.json").exists()
+            if is_finished:  # and not tidied up: that it is finished is said once the archive has been opened
+                shutil.copy(raw, gone)
             ended = start(store, raw=gone).end()
-            assert ended.code == 0 or "a finished store is already there" in ended.error
+            assert "a finished store is already there" in ended.error if is_finished else ended.code == 0
+            gone.write_bytes(b"")
         assert read_files(store) == expected, step
         shutil.rmtree(store)
 
