@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
+from threading import RLock
 from typing import Any, Final
 
 from bigearthnet.archive.patch import Place, SensorReading
@@ -217,28 +218,32 @@ class _Writer:
 
 
 _writer: _Writer | None = None
+_writing: Final = RLock()
+"""A worker may have several threads, and two conversions: none writes to a file that another closes."""
 
 
 def _append(spill: Spill, file: str, content: Mapping[str, object], parts: Sequence[bytes]) -> None:
     global _writer  # noqa: PLW0603 - the files of a process stay open from one batch to the next
-    if _writer is None or _writer.spill != spill:
-        close_writer()
-        _writer = _Writer(spill)
     described = json.dumps(content, separators=(",", ":")).encode()
     head = _HEAD.pack(_MARK, len(described), sum(map(len, parts)), checksum_parts([described]))
-    try:
-        _writer.append(file, [head, described, *parts])
-    except OSError:
-        close_writer()  # what it wrote of the record must be the last thing in its file
-        raise
+    with _writing:
+        if _writer is None or _writer.spill != spill:
+            close_writer()
+            _writer = _Writer(spill)
+        try:
+            _writer.append(file, [head, described, *parts])
+        except OSError:
+            close_writer()  # what it wrote of the record must be the last thing in its file
+            raise
 
 
 def close_writer() -> None:
     """Close the files that this process appends to; the next patch goes to others."""
     global _writer  # noqa: PLW0603
-    if _writer is not None:
-        _writer.close()
-    _writer = None
+    with _writing:
+        if _writer is not None:
+            _writer.close()
+        _writer = None
 
 
 def _read_records(path: str) -> Iterator[tuple[dict[str, Any], int]]:
